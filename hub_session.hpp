@@ -1,0 +1,4631 @@
+// SPDX-License-Identifier: MIT
+//
+// hub_session.hpp: report a C++ training to an Ultralytics-compatible HUB.
+//
+// Signs in, fetches the model to train and its arguments, beats its heart, reports metrics every
+// epoch, uploads checkpoints and the final model, retries, and ends cleanly. Training is never
+// slowed, blocked or crashed by the reporting.
+//
+//     #include "hub_session.hpp"
+//
+//     int main() {
+//       try {
+//         hub::training_session session{"https://hub.example.org/models/abcdefghij0123456789",
+//                                       {.endpoints = {.api = "https://hub.example.org/api",
+//                                                      .web = "https://hub.example.org"}}};
+//         session.on_pretrain_routine_end();                        // the timers start
+//         const int epochs = session.train_args().epochs.value_or(100);
+//         for (int epoch = 0; epoch < epochs; ++epoch) {
+//           const float loss = train_one_epoch();                   // yours
+//           session.on_fit_epoch_end(epoch, {{"train/loss", loss}});
+//           session.on_model_save(epoch, "last.pt", false);
+//         }
+//         return session.on_train_end(epochs - 1, "best.pt", 0.87).complete() ? 0 : 1;
+//       } catch (const hub::session_error& problem) {
+//         std::cerr << problem.what() << '\n';                      // what, to what, what next
+//         return 2;
+//       }
+//     }
+//
+// Contents
+//   §0  contents          this page
+//   §1  configuration     version, the HUB_SESSION_* switches, includes
+//   §2  vocabulary        errc, error, result<T>, metrics_view, train_args, model_info, request,
+//   reply,
+//                         options, training_callbacks
+//   §3  policies          the concepts http_transport, monotonic_clock, sleeper; any_transport
+//   §4  protocol          pure functions: everything that knows how HUB v1 looks on the wire
+//   §5  engine            what to send, when, how often to retry; reads no clock, does no I/O
+//   §6  session           drives the engine through the policies; files, keys, signals, shutdown
+//   §7  default policies  httplib_transport, steady_clock, thread_sleeper
+//   §8  test kit          hub::testing: virtual time, a HUB in memory, faults, simulation
+//   §9  hygiene           every internal macro undefined
+//
+// How a metric travels: training_session::on_fit_epoch_end (§6) encodes the epoch with
+// protocol::encode_metrics (§4) and hands it to engine::handle_epoch (§5), which queues it. The
+// metrics lane's step (§6) asks engine::poll for the next order, turns it into a request with
+// protocol::metrics_request (§4), sends it through the transport (§7), reads the reply with
+// protocol::judge (§4) and hands the outcome to engine::handle_outcome (§5), which strikes the
+// epoch out only after a 2xx.
+//
+// The rule of the cut: the engine decides and touches nothing; the session acts and decides
+// nothing.
+//
+// Thread safety: every member function of a session may be called from any thread. Two sessions
+// share nothing but the process's signal handlers. The log and progress functions are called from
+// background threads, never two at a time for one session.
+//
+// When not to use it: to train without a HUB-compatible server (there is nothing to report to; the
+// hosted HUB was retired on 31 July 2026), or to upload from a program that cannot afford up to
+// five background threads.
+
+#if defined(HUB_SESSION_HPP_INCLUDED)
+#if HUB_SESSION_HPP_INCLUDED != 000100
+#error \
+    "hub_session.hpp: a second copy of another version is included in this translation unit; keep one"
+#endif
+#else
+#define HUB_SESSION_HPP_INCLUDED 000100
+
+// =================================================================================================
+// §1  configuration
+//
+// Rules: every switch is listed here with what it does; nothing below §1 includes anything.
+// =================================================================================================
+
+#define HUB_SESSION_VERSION_MAJOR 0
+#define HUB_SESSION_VERSION_MINOR 1
+#define HUB_SESSION_VERSION_PATCH 0
+#define HUB_SESSION_VERSION "0.1.0"
+
+// HUB_SESSION_NO_HTTPLIB: define it before including to leave out httplib.h and OpenSSL. Removes
+// hub::httplib_transport and the alias hub::training_session and nothing else, so translation units
+// with and without it may meet in one program.
+
+#if defined(_WIN32)
+#define HUB_SESSION_WINDOWS 1
+#elif defined(__unix__) || defined(__APPLE__)
+#define HUB_SESSION_POSIX 1
+#endif
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <charconv>
+#include <chrono>
+#include <cmath>
+#include <concepts>
+#include <condition_variable>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <exception>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <initializer_list>
+#include <limits>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <random>
+#include <set>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <type_traits>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#if HUB_SESSION_POSIX
+#include <cerrno>
+#include <csignal>
+#include <fcntl.h>
+#include <pthread.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <termios.h>
+#include <unistd.h>
+#if defined(__linux__)
+#include <linux/fs.h>
+#include <sys/ioctl.h>
+#endif
+#elif HUB_SESSION_WINDOWS
+#include <conio.h>
+#include <io.h>
+#include <process.h>
+#endif
+
+#if !defined(HUB_SESSION_NO_HTTPLIB)
+#if defined(__has_include)
+#if !__has_include(<httplib.h>)
+#error \
+    "hub_session.hpp: httplib.h not found; install cpp-httplib or define HUB_SESSION_NO_HTTPLIB and bring a transport"
+#endif
+#endif
+// Debian's httplib.h is compiled into a library with OpenSSL on, and upstream's needs to be told.
+#if !defined(CPPHTTPLIB_OPENSSL_SUPPORT)
+#define CPPHTTPLIB_OPENSSL_SUPPORT
+#endif
+#include <httplib.h>
+#endif
+
+namespace hub {
+inline namespace v0_1 {
+
+using namespace std::chrono_literals;
+using namespace std::string_view_literals;
+
+// =================================================================================================
+// §2  vocabulary
+//
+// Rules: plain values with names from the field. No I/O, no clock, no policy. Every bound that the
+// library keeps is a named member of an options struct here; times are std::chrono types.
+// =================================================================================================
+
+// Time as the engine counts it: only differences matter. Production reads
+// std::chrono::steady_clock.
+using time_point = std::chrono::steady_clock::time_point;
+using duration = std::chrono::steady_clock::duration;
+inline constexpr time_point never = time_point::max();
+
+// ---- errors -------------------------------------------------------------------------------------
+
+enum class errc {
+  invalid_identifier,   // the text that should name a model does not
+  invalid_endpoint,     // a HUB address that is no http(s) URL
+  invalid_credentials,  // a key or token with bytes that no header may carry
+  not_authenticated,    // no key was found, or HUB does not accept it
+  access_denied,        // HUB answers, but refuses this model to this key
+  already_trained,      // the model's training has ended; it takes no further one
+  dataset_not_ready,    // the dataset is missing or still being processed
+  not_reachable,        // no answer: name, connection or a broken transfer
+  tls_failed,           // no answer that could be trusted: handshake or certificate
+  timed_out,            // the deadline passed before the whole answer was there
+  rate_limited,         // HUB asks to slow down (429)
+  server_error,         // HUB, or what stands in front of it, has a fault (408, 5xx)
+  rejected,             // HUB refuses this content for good (400, 413, 422)
+  unexpected_status,    // any other status, redirects included: they are never followed
+  bad_reply,            // an answer that cannot be read as what was asked for
+  file_error,           // a file is missing, not a regular file, empty or unreadable
+  file_changed,         // a file was overwritten while it was uploaded
+  queue_full,           // more metrics are waiting than limits allow
+  cancelled,            // given up on our side
+  internal_error,       // out of memory or an exception from a policy
+};
+
+// The enumerator's name, for logs and tests.
+constexpr std::string_view to_string(errc code) noexcept {
+  switch (code) {
+    using enum errc;
+    case invalid_identifier: return "invalid_identifier";
+    case invalid_endpoint: return "invalid_endpoint";
+    case invalid_credentials: return "invalid_credentials";
+    case not_authenticated: return "not_authenticated";
+    case access_denied: return "access_denied";
+    case already_trained: return "already_trained";
+    case dataset_not_ready: return "dataset_not_ready";
+    case not_reachable: return "not_reachable";
+    case tls_failed: return "tls_failed";
+    case timed_out: return "timed_out";
+    case rate_limited: return "rate_limited";
+    case server_error: return "server_error";
+    case rejected: return "rejected";
+    case unexpected_status: return "unexpected_status";
+    case bad_reply: return "bad_reply";
+    case file_error: return "file_error";
+    case file_changed: return "file_changed";
+    case queue_full: return "queue_full";
+    case cancelled: return "cancelled";
+    case internal_error: return "internal_error";
+  }
+  return "unknown";
+}
+
+// What happened, to what, and what to do next, in `message`. Holds no key and no URL query.
+struct error {
+  errc code = errc::internal_error;
+  std::string message = {};
+  int http_status = 0;  // 0 where no HTTP reply was involved
+};
+
+// Thrown by the constructor and by create_model, and by nothing else.
+class session_error : public std::runtime_error {
+ public:
+  explicit session_error(hub::error why) : std::runtime_error(why.message), why_(std::move(why)) {}
+  const hub::error& error() const noexcept { return why_; }
+  errc code() const noexcept { return why_.code; }
+
+ private:
+  hub::error why_;
+};
+
+// A value or an error. Asking for the one that is not there throws std::bad_variant_access.
+template <class T>
+class [[nodiscard]] result {
+ public:
+  result(T value) : state_(std::in_place_index<0>, std::move(value)) {}
+  result(hub::error why) : state_(std::in_place_index<1>, std::move(why)) {}
+
+  explicit operator bool() const noexcept { return state_.index() == 0; }
+  T& value() & { return std::get<0>(state_); }
+  const T& value() const& { return std::get<0>(state_); }
+  T&& value() && { return std::get<0>(std::move(state_)); }
+  T* operator->() { return &value(); }
+  const T* operator->() const { return &value(); }
+  T& operator*() & { return value(); }
+  const T& operator*() const& { return value(); }
+  T&& operator*() && { return std::move(*this).value(); }
+  const hub::error& error() const { return std::get<1>(state_); }
+
+ private:
+  std::variant<T, hub::error> state_;
+};
+
+// ---- metrics ------------------------------------------------------------------------------------
+
+// What holds metrics: anything whose elements are pairs of a name and a number. Names are HUB's,
+// such as "train/box_loss" or "metrics/mAP50-95(B)"; the order is the order in which they are sent.
+template <class Range>
+concept metric_range = requires(const Range& range) {
+  { range.begin()->first } -> std::convertible_to<std::string_view>;
+  { range.begin()->second } -> std::convertible_to<double>;
+  range.end();
+};
+
+// One epoch's metrics as a parameter: any such range (a std::map, a vector of pairs) or a braced
+// list, without copying or allocating. Valid only as long as what it was made from: never store it.
+class metrics_view {
+ public:
+  using metric = std::pair<std::string_view, double>;
+
+  metrics_view(std::initializer_list<metric> list) noexcept
+      : source_(list.begin()), size_(list.size()), visit_(&visit_array) {}
+
+  template <metric_range Range>
+  requires(!std::same_as<Range, metrics_view>) metrics_view(const Range& range)
+  noexcept : source_(&range), visit_(&visit_range<Range>) {}
+
+  // Calls use(std::string_view name, double value) for each metric in order.
+  template <class Use>
+  void for_each(Use&& use) const {
+    visit_(*this, &use, [](void* context, std::string_view name, double value) {
+      (*static_cast<std::remove_reference_t<Use>*>(context))(name, value);
+    });
+  }
+
+ private:
+  using sink = void (*)(void* context, std::string_view name, double value);
+
+  static void visit_array(const metrics_view& self, void* context, sink put) {
+    const auto* first = static_cast<const metric*>(self.source_);
+    for (const metric& entry : std::span(first, self.size_))
+      put(context, entry.first, entry.second);
+  }
+  template <class Range>
+  static void visit_range(const metrics_view& self, void* context, sink put) {
+    for (const auto& entry : *static_cast<const Range*>(self.source_))
+      put(context, std::string_view(entry.first), static_cast<double>(entry.second));
+  }
+
+  const void* source_;
+  std::size_t size_ = 0;
+  void (*visit_)(const metrics_view&, void*, sink);
+};
+
+// ---- the model ----------------------------------------------------------------------------------
+
+// How HUB wants the model trained. A member is empty where HUB said nothing or nothing usable.
+struct train_args {
+  std::string data = {};                  // dataset: a URL, often signed and short-lived, or a name
+  bool resume = false;                    // go on from model_file instead of starting anew
+  std::optional<double> batch = {};       // -1: automatic; below 1: a fraction of the memory
+  std::optional<int> epochs = {};         //
+  std::optional<int> imgsz = {};          // pixels
+  std::optional<int> patience = {};       // epochs without progress before stopping
+  std::optional<double> time_hours = {};  // ends training after so many hours, if given
+  std::string device = {};                // "", "cpu", "0", "0,1"
+  std::string cache = {};                 // "", "ram" or "disk"
+  nlohmann::json raw = {};                // the same as HUB sent it, for what is not named here
+};
+
+enum class model_state { fresh, training, trained };
+
+struct model_info {
+  std::string id = {};
+  model_state state = model_state::fresh;
+  hub::train_args train_args = {};
+  std::string model_file = {};  // what to load: a name such as "yolov8n.pt", or a URL
+  nlohmann::json raw = {};      // HUB's whole description of the model
+};
+
+// A run that HUB does not know yet, for create_model.
+struct new_model {
+  std::string name = {};                      // the run's name on HUB
+  std::string dataset = {};                   // the dataset's name
+  std::string architecture = "yolov8n.yaml";  // a .yaml starts anew, a .pt from its weights
+  double batch = -1;
+  int epochs = 300;
+  int imgsz = 640;  // pixels
+  int patience = 100;
+  std::string device = {};
+  std::string cache = "ram";
+};
+
+// ---- requests and replies
+// -------------------------------------------------------------------------
+
+// A request body that is produced piece by piece. One thread at a time reads it.
+class body_source {
+ public:
+  virtual ~body_source() = default;
+  virtual std::uint64_t size_bytes() const = 0;
+  // Fills `out` with what stands at `offset` and returns how many bytes; at least one unless
+  // `offset` is the end. An error ends the transfer before it is complete.
+  virtual result<std::size_t> read(std::uint64_t offset, std::span<char> out) = 0;
+};
+
+struct request {
+  std::string method = {};  // "GET" or "POST"
+  std::string url = {};     // absolute, checked by protocol::parse_url
+  std::vector<std::pair<std::string, std::string>> headers = {};
+  std::string body = {};  // used where `content` is null
+  std::shared_ptr<body_source> content = nullptr;
+  duration deadline = 30s;                    // for the whole exchange, from send() on
+  std::size_t reply_bytes_max = 1024 * 1024;  // a longer reply is cut and fails
+};
+
+struct reply {
+  int status = 0;  // 0: no HTTP reply, and `failure` says why
+  std::string body = {};
+  std::string retry_after = {};       // the header as received, "" where there was none
+  std::optional<error> failure = {};  // set where there is no whole reply
+  duration latency = {};  // virtual time until the reply is there; zero from a real transport
+};
+
+// ---- options ------------------------------------------------------------------------------------
+
+enum class log_level { info, warning, error };
+
+struct upload_progress {
+  std::string_view file;      // "last.pt" or "best.pt"
+  std::uint64_t bytes_sent;   //
+  std::uint64_t bytes_total;  //
+  duration elapsed;           // since this attempt began
+};
+
+// How a checkpoint is kept from changing while it is uploaded.
+enum class snapshot {
+  copy,  // on_model_save takes a private copy first: by reflink where the file system can, else in
+         // full. Right for trainers that overwrite the file in place.
+  none,  // the file itself is read. For trainers that write a new file and rename it: a replaced
+         // file is still sent whole, one that is overwritten in place is noticed and sent again.
+         // What is noticed is a change of size or modification time.
+};
+
+struct endpoint_options {
+  std::string api = {};  // else ULTRALYTICS_HUB_API, else https://api.ultralytics.com
+  std::string web = {};  // else ULTRALYTICS_HUB_WEB, else https://hub.ultralytics.com
+};
+
+struct credential_options {
+  std::string api_key = {};   // else ULTRALYTICS_API_KEY, the settings file, a prompt on a terminal
+  std::string id_token = {};  // a bearer token; wins over any key
+  bool save = false;          // write an accepted key to the settings file
+  bool prompt = true;         // ask on a terminal where no key is found
+  std::filesystem::path settings_file = {};  // else settings.json or .yaml in the per-OS folder
+};
+
+struct rate_limit_options {
+  duration metrics = 3s;        // at most one metrics request
+  duration checkpoint = 15min;  // at most one checkpoint
+  duration heartbeat = 5min;    // from the start of one beat to the start of the next
+};
+
+struct retry_options {
+  duration first_delay = 1s;         // doubled with each failure; the wait is uniform in [0, delay]
+  duration delay_max = 5min;         // where the doubling ends
+  duration denied_interval = 5min;   // between tries while HUB refuses (401, 403, other statuses)
+  duration retry_after_max = 15min;  // a longer Retry-After is cut to this
+  unsigned start_retries_max = 3;    // sign-in and model, in the constructor
+  unsigned final_retries_max = 10;   // final metrics and model, in on_train_end
+  unsigned budget = 30;              // retries that may be made at once, over all lanes ...
+  duration budget_refill = 30s;      // ... and the time after which one more may be made
+  bool jitter = true;      // false: wait the whole delay. Only to measure what jitter does
+  std::uint64_t seed = 0;  // of the jitter; 0 takes one from the system
+};
+
+struct limit_options {
+  duration connect_timeout = 10s;
+  duration stall_timeout = 60s;      // without a byte going out or coming in
+  duration request_deadline = 30s;   // for a whole small request
+  duration upload_deadline = 1h;     // for one attempt at an upload
+  duration start_deadline = 2min;    // for the constructor
+  duration train_end_deadline = 1h;  // for on_train_end
+  duration checkpoint_grace = 30s;   // for a checkpoint still in flight when training ends
+  duration shutdown_deadline = 2s;   // for the flush in the destructor and on a signal
+  std::size_t reply_bytes_max = 1024 * 1024;
+  std::size_t metrics_batch_epochs_max = 100;
+  std::size_t metrics_batch_bytes_max = 256 * 1024;
+  std::size_t metrics_queue_bytes_max = 64 * 1024 * 1024;
+  unsigned upload_restarts_max = 5;  // a file that changes during this many uploads is given up
+};
+
+// Everything that can be set, for designated initialisers. The defaults are the original's cadence.
+struct session_options {
+  endpoint_options endpoints = {};
+  credential_options credentials = {};
+  rate_limit_options rate_limits = {};
+  retry_options retry = {};
+  limit_options limits = {};
+  hub::snapshot snapshot = hub::snapshot::copy;
+  std::filesystem::path temp_folder = {};                     // for snapshots; else the system's
+  std::function<void(log_level, std::string_view)> log = {};  // else stderr
+  std::function<void(const upload_progress&)> progress = {};  // else a bar or lines on stderr
+  bool handle_signals = true;    // flush on SIGINT and SIGTERM, then hand them on
+  std::optional<int> rank = {};  // else RANK, OMPI_COMM_WORLD_RANK, PMI_RANK, SLURM_PROCID
+};
+
+// ---- what a session says of itself
+// ----------------------------------------------------------------
+
+// What on_train_end and flush achieved. Epochs are counted since the session began.
+struct delivery {
+  std::size_t epochs_delivered = 0;
+  std::size_t epochs_queued = 0;     // accepted but not confirmed by HUB
+  std::size_t epochs_set_aside = 0;  // refused by HUB for good, or more than the queue holds
+  std::size_t checkpoints_delivered = 0;
+  bool final_model_wanted = false;
+  bool final_model_delivered = false;
+  std::optional<error> why = {};  // where something is missing: the latest reason
+
+  // True where nothing that was accepted is missing on HUB.
+  bool complete() const noexcept {
+    return epochs_queued == 0 && epochs_set_aside == 0 &&
+           final_model_wanted == final_model_delivered && !why;
+  }
+};
+
+struct session_status {
+  std::string agent_id = {};  // as HUB assigned it; empty before the first answer
+  std::size_t heartbeats_answered = 0;
+  std::size_t epochs_accepted = 0;  // = delivered + queued + set aside
+  std::size_t epochs_delivered = 0;
+  std::size_t epochs_queued = 0;
+  std::size_t epochs_set_aside = 0;
+  std::size_t checkpoints_delivered = 0;
+  std::size_t checkpoints_failed = 0;               // refused by HUB, or the file could not be read
+  bool checkpoint_waiting = false;                  // one is in flight or waiting for its turn
+  std::optional<time_point> unanswered_since = {};  // set while HUB does not answer as it should
+  std::optional<error> unanswered_why = {};
+};
+
+// The abstract base of every session, for training code that is no template. See
+// basic_training_session for what each call does; none of them throws.
+class training_callbacks {
+ public:
+  virtual ~training_callbacks() = default;
+  virtual void on_pretrain_routine_end() noexcept = 0;
+  virtual void on_fit_epoch_end(int epoch, metrics_view values) noexcept = 0;
+  virtual void on_model_save(int epoch, const std::filesystem::path& file,
+                             bool is_best) noexcept = 0;
+  virtual delivery on_train_end(int epoch, const std::filesystem::path& best,
+                                double map) noexcept = 0;
+};
+
+// =================================================================================================
+// §3  policies
+//
+// Rules: a concept names operations; what they promise stands in its comment. A policy that does
+// not fit is named in one sentence by a static_assert in the class that wanted it.
+// =================================================================================================
+
+// Sends one HTTP request. A copy is a fresh connection with the same settings; each lane of a
+// session sends on a copy of its own, one request at a time.
+//   reply send(const request&)   blocks until the reply is whole, failed, or past its deadline;
+//                                reports failures in the reply and follows no redirect
+//   void cancel() noexcept       from any thread: the request in flight and every later one on this
+//                                copy fail soon with errc::cancelled
+template <class T>
+concept has_send = requires(T transport, const request& what) {
+  { transport.send(what) } -> std::same_as<reply>;
+};
+template <class T>
+concept has_cancel = requires(T transport) {
+  { transport.cancel() }
+  noexcept;
+};
+template <class T>
+concept http_transport = std::copy_constructible<T> && has_send<T> && has_cancel<T>;
+
+// Says what time it is.
+//   time_point now() const       never goes back; only differences are used
+//   wall_now() const             the calendar's time, for the dates in Retry-After only
+template <class C>
+concept has_now = requires(const C clock) {
+  { clock.now() } -> std::same_as<time_point>;
+};
+template <class C>
+concept has_wall_now = requires(const C clock) {
+  { clock.wall_now() } -> std::same_as<std::chrono::system_clock::time_point>;
+};
+template <class C>
+concept monotonic_clock = std::copy_constructible<C> && has_now<C> && has_wall_now<C>;
+
+// One thing that goes on by itself. run() does what is due and returns when to be called again;
+// calls to one task never overlap.
+struct background_task {
+  std::string_view name;
+  std::function<time_point()> run;
+};
+
+// Decides how background work waits.
+//   start(std::vector<background_task>)    from now on calls each task when it is due
+//   wake(std::size_t task) noexcept        from any thread: that task is due now
+//   bool wait_until(time_point, done)      blocks the caller until done() or that time and returns
+//                                          done(); asks done() again after every task's run
+//   stop()                                 waits for running tasks; none runs afterwards
+//   static constexpr bool concurrent       whether tasks run on threads of their own
+template <class S>
+concept has_start = requires(S sleeper, std::vector<background_task> tasks) {
+  sleeper.start(std::move(tasks));
+};
+template <class S>
+concept has_wake = requires(S sleeper, std::size_t task) {
+  { sleeper.wake(task) }
+  noexcept;
+};
+template <class S>
+concept has_wait_until = requires(S sleeper, time_point when, const std::function<bool()>& done) {
+  { sleeper.wait_until(when, done) } -> std::same_as<bool>;
+};
+template <class S>
+concept has_stop = requires(S sleeper) {
+  sleeper.stop();
+};
+template <class S>
+concept has_concurrent = requires {
+  { S::concurrent } -> std::convertible_to<bool>;
+};
+template <class S>
+concept sleeper = std::move_constructible<S> && has_start<S> && has_wake<S> && has_wait_until<S> &&
+    has_stop<S> && has_concurrent<S>;
+
+// Erases a transport's type, so that sessions over different transports are one type and httplib
+// is compiled in one translation unit only.
+class any_transport {
+ public:
+  template <http_transport T>
+  requires(!std::same_as<T, any_transport>) any_transport(T transport)
+      : held_(std::make_unique<model<T>>(std::move(transport))) {}
+  any_transport(const any_transport& other) : held_(other.held_->clone()) {}
+  any_transport(any_transport&&) noexcept = default;
+  any_transport& operator=(any_transport other) noexcept {
+    held_ = std::move(other.held_);
+    return *this;
+  }
+  ~any_transport() = default;
+
+  reply send(const request& what) { return held_->send(what); }
+  void cancel() noexcept { held_->cancel(); }
+
+ private:
+  struct interface {
+    virtual ~interface() = default;
+    virtual std::unique_ptr<interface> clone() const = 0;
+    virtual reply send(const request& what) = 0;
+    virtual void cancel() noexcept = 0;
+  };
+  template <class T>
+  struct model final : interface {
+    explicit model(T transport) : transport_(std::move(transport)) {}
+    std::unique_ptr<interface> clone() const override {
+      return std::make_unique<model>(T(transport_));
+    }
+    reply send(const request& what) override { return transport_.send(what); }
+    void cancel() noexcept override { transport_.cancel(); }
+    T transport_;
+  };
+  std::unique_ptr<interface> held_;
+};
+
+// =================================================================================================
+// §4  protocol
+//
+// Rules: pure functions. All knowledge of HUB v1's wire is here and nowhere else, so that another
+// protocol can stand beside it. Whatever comes from outside is checked here once: nothing in this
+// room throws on bad input, and no error text holds a key or the query of a URL.
+// =================================================================================================
+
+namespace protocol {
+
+using nlohmann::json;
+
+// ---- text ---------------------------------------------------------------------------------------
+
+inline constexpr std::string_view default_api_root = "https://api.ultralytics.com";
+inline constexpr std::string_view default_web_root = "https://hub.ultralytics.com";
+inline constexpr std::size_t api_key_length = 42;
+inline constexpr std::size_t model_id_length = 20;
+inline constexpr std::size_t json_depth_max = 64;
+inline constexpr std::size_t quoted_bytes_max = 200;  // of foreign text in one of our messages
+
+constexpr bool is_alphanumeric(char c) noexcept {
+  return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z');
+}
+constexpr bool is_digit(char c) noexcept { return c >= '0' && c <= '9'; }
+constexpr bool is_visible(char c) noexcept { return c >= 0x21 && c <= 0x7E; }
+constexpr char to_lower(char c) noexcept {
+  return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+}
+
+template <class Predicate>
+constexpr bool all_of(std::string_view text, Predicate test) {
+  return std::all_of(text.begin(), text.end(), test);
+}
+
+inline std::string lowered(std::string_view text) {
+  std::string out(text);
+  std::transform(out.begin(), out.end(), out.begin(), to_lower);
+  return out;
+}
+
+// Foreign text made safe for a terminal and a log: printable ASCII, bounded.
+inline std::string printable(std::string_view text) {
+  std::string out;
+  for (char c : text.substr(0, quoted_bytes_max)) out += is_visible(c) || c == ' ' ? c : '?';
+  if (text.size() > quoted_bytes_max) out += "...";
+  return out;
+}
+
+// `text` without any of `secrets` and without the query of any URL in it.
+inline std::string redact(std::string text, std::span<const std::string> secrets) {
+  for (const std::string& secret : secrets) {
+    if (secret.empty()) continue;
+    for (std::size_t at = 0; (at = text.find(secret, at)) != std::string::npos; at += 3)
+      text.replace(at, secret.size(), "***");
+  }
+  for (std::size_t at = 0; (at = text.find("://", at)) != std::string::npos; at += 3) {
+    const std::size_t end = std::min(text.find_first_of(" \t\r\n\"'<>", at), text.size());
+    const std::size_t query = text.find('?', at);
+    if (query < end) text.replace(query, end - query, "?***");
+  }
+  return text;
+}
+
+// The shortest decimal that reads back as exactly `value`, or "null" where JSON has no number.
+inline void append_number(std::string& out, double value) {
+  if (!std::isfinite(value)) {
+    out += "null";
+    return;
+  }
+  std::array<char, 32> digits;
+  const auto end = std::to_chars(digits.data(), digits.data() + digits.size(), value).ptr;
+  out.append(digits.data(), end);
+  if (value == 0 && std::signbit(value)) out += ".0";  // "-0" alone reads back as the integer 0
+}
+
+inline std::string number_text(double value) {
+  std::string out;
+  append_number(out, value);
+  return out;
+}
+
+// `text` as a JSON string; bytes that are no UTF-8 become U+FFFD.
+inline void append_json_string(std::string& out, std::string_view text) {
+  const auto plain = [](char c) { return c >= 0x20 && c <= 0x7E && c != '"' && c != '\\'; };
+  if (all_of(text, plain)) {
+    out += '"';
+    out += text;
+    out += '"';
+  } else {
+    out += json(text).dump(-1, ' ', false, json::error_handler_t::replace);
+  }
+}
+
+// ---- JSON ---------------------------------------------------------------------------------------
+
+// Parses without exceptions. Refuses NUL bytes, which end nlohmann's text early, and nesting that
+// would overflow the stack when the value is copied.
+inline std::optional<json> parse_json(std::string_view text) {
+  std::size_t depth = 0;
+  bool in_string = false;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (c == '\0') return std::nullopt;
+    if (in_string) {
+      if (c == '\\') ++i;
+      if (c == '"') in_string = false;
+    } else if (c == '"') {
+      in_string = true;
+    } else if (c == '{' || c == '[') {
+      if (++depth > json_depth_max) return std::nullopt;
+    } else if ((c == '}' || c == ']') && depth > 0) {
+      --depth;
+    }
+  }
+  json value = json::parse(text.begin(), text.end(), nullptr, false);
+  if (value.is_discarded()) return std::nullopt;
+  return value;
+}
+
+// Typed getters. None throws; a member of another type counts as missing.
+inline const json* get_member(const json& object, const char* key) {
+  if (!object.is_object()) return nullptr;
+  const auto found = object.find(key);
+  return found == object.end() || found->is_null() ? nullptr : &*found;
+}
+
+inline std::string get_string(const json& object, const char* key) {
+  const json* member = get_member(object, key);
+  return member && member->is_string() ? member->get<std::string>() : std::string();
+}
+
+inline std::optional<double> get_number(const json& object, const char* key) {
+  const json* member = get_member(object, key);
+  if (!member || !member->is_number()) return std::nullopt;
+  return member->get<double>();
+}
+
+inline std::optional<int> get_int(const json& object, const char* key) {
+  const std::optional<double> number = get_number(object, key);
+  constexpr double low = std::numeric_limits<int>::min();
+  constexpr double high = std::numeric_limits<int>::max();
+  if (!number || *number < low || *number > high || *number != std::trunc(*number))
+    return std::nullopt;
+  return static_cast<int>(*number);
+}
+
+inline bool get_flag(const json& object, const char* key) {
+  const json* member = get_member(object, key);
+  return member && member->is_boolean() && member->get<bool>();
+}
+
+// ---- addresses and identifiers
+// --------------------------------------------------------------------
+
+struct url {
+  bool tls = true;
+  std::string host = {};  // without the brackets of an IPv6 address
+  int port = 443;
+  std::string path = {};  // "" or "/..." without a trailing slash
+
+  std::string text() const {
+    const bool bracketed = host.find(':') != std::string::npos;
+    std::string out = tls ? "https://" : "http://";
+    out += bracketed ? '[' + host + ']' : host;
+    if (port != (tls ? 443 : 80)) out += ':' + std::to_string(port);
+    return out + path;
+  }
+};
+
+inline error bad_url(std::string_view what) {
+  return {errc::invalid_endpoint, "This HUB address cannot be used: " + std::string(what) +
+                                      ". Give it as http(s)://host[:port][/path]."};
+}
+
+inline std::optional<int> parse_port(std::string_view text) {
+  int port = 0;
+  const auto [end, failed] = std::from_chars(text.data(), text.data() + text.size(), port);
+  if (failed != std::errc() || end != text.data() + text.size() || port < 1 || port > 65535)
+    return std::nullopt;
+  return port;
+}
+
+inline bool is_host(std::string_view host, bool bracketed) {
+  if (host.empty() || host.size() > 253) return false;
+  return all_of(host, [&](char c) {
+    return is_alphanumeric(c) || c == '.' || (bracketed ? c == ':' : c == '-' || c == '_');
+  });
+}
+
+// Reads http(s)://host[:port][/path]. Stricter than httplib, which takes what it cannot read for a
+// plain-HTTP host name.
+inline result<url> parse_url(std::string_view text) {
+  url out;
+  const std::string scheme = lowered(text.substr(0, std::min(text.find("://"), text.size())));
+  if (scheme != "http" && scheme != "https")
+    return bad_url("it does not begin with http:// or https://");
+  out.tls = scheme == "https";
+  out.port = out.tls ? 443 : 80;
+  text.remove_prefix(scheme.size() + 3);
+
+  const std::size_t slash = std::min(text.find('/'), text.size());
+  std::string_view authority = text.substr(0, slash);
+  std::string_view path = text.substr(slash);
+  if (authority.find('@') != std::string_view::npos)
+    return bad_url("it holds a user name or password");
+
+  const bool bracketed = authority.starts_with('[');
+  const std::size_t host_end =
+      bracketed ? authority.find(']') : std::min(authority.find(':'), authority.size());
+  if (host_end == std::string_view::npos)
+    return bad_url("the bracket of its IPv6 address is not closed");
+  const std::string_view host = authority.substr(bracketed ? 1 : 0, host_end - (bracketed ? 1 : 0));
+  if (!is_host(host, bracketed)) return bad_url("its host name is missing or not valid");
+  std::string_view rest = authority.substr(host_end + (bracketed ? 1 : 0));
+  if (!rest.empty()) {
+    const auto port = rest.starts_with(':') ? parse_port(rest.substr(1)) : std::nullopt;
+    if (!port) return bad_url("its port is not a number from 1 to 65535");
+    out.port = *port;
+  }
+  if (!all_of(path, [](char c) {
+        return is_visible(c) && c != '?' && c != '#' && c != '\\' && c != '%';
+      }))
+    return bad_url("its path holds a query, a fragment, a space or an escape");
+  while (path.ends_with('/')) path.remove_suffix(1);
+  out.host = host;
+  out.path = path;
+  return out;
+}
+
+struct identifier {
+  std::string api_key = {};  // "" where the identifier names only the model
+  std::string model_id = {};
+};
+
+// What of an identifier may be shown: a model id, but nothing that could be a key.
+inline std::string blotted(std::string_view text) {
+  const std::size_t mark = text.rfind('_');
+  const std::string_view tail = mark == std::string_view::npos ? text : text.substr(mark + 1);
+  const bool harmless = tail.size() <= model_id_length && all_of(tail, is_alphanumeric);
+  return (mark == std::string_view::npos ? "" : "***_") + (harmless ? std::string(tail) : "***");
+}
+
+// Reads `{web}/models/ID`, `KEY_ID` or `ID`; a URL may end in a slash, a query or a fragment.
+inline result<identifier> parse_identifier(std::string_view text, std::string_view web_root) {
+  const auto refuse = [&](std::string_view shown) {
+    return error{
+        errc::invalid_identifier,
+        "'" + blotted(shown) + "' does not name a model. Give a model's page (" +
+            std::string(web_root) +
+            "/models/MODEL), a model id of 20 letters and digits, or KEY_MODEL with a key of "
+            "42 letters and digits."};
+  };
+  std::string_view rest = text;
+  if (text.find("://") != std::string_view::npos) {
+    const std::string prefix = std::string(web_root) + "/models/";
+    if (!rest.starts_with(prefix)) return refuse("***");
+    rest.remove_prefix(prefix.size());
+    rest = rest.substr(0, std::min(rest.find_first_of("?#"), rest.size()));
+    if (rest.ends_with('/')) rest.remove_suffix(1);
+  }
+  identifier out;
+  if (rest.size() == api_key_length + 1 + model_id_length && rest[api_key_length] == '_') {
+    out.api_key = rest.substr(0, api_key_length);
+    rest.remove_prefix(api_key_length + 1);
+  }
+  out.model_id = rest;
+  if (out.model_id.size() != model_id_length || !all_of(out.model_id, is_alphanumeric) ||
+      !all_of(out.api_key, is_alphanumeric))
+    return refuse(rest);
+  return out;
+}
+
+// ---- credentials
+// ----------------------------------------------------------------------------------
+
+// Why `secret` may not go into a header, if so. CR, LF and NUL would reach the wire unchecked.
+inline std::optional<error> check_secret(std::string_view secret, std::string_view what) {
+  if (all_of(secret, is_visible)) return std::nullopt;
+  return error{errc::invalid_credentials,
+               "The " + std::string(what) +
+                   " holds a space, a line break or another byte that no header may carry. Copy it "
+                   "again from the HUB's settings page."};
+}
+
+enum class settings_format { json_text, yaml_text };
+
+// The value of a top-level `api_key:` line: where it begins and how long it is.
+inline std::optional<std::pair<std::size_t, std::size_t>> find_yaml_key(std::string_view text) {
+  constexpr std::string_view name = "api_key:";
+  for (std::size_t line = 0; line < text.size();) {
+    const std::size_t end = std::min(text.find('\n', line), text.size());
+    if (text.substr(line, end - line).starts_with(name)) {
+      std::size_t first = line + name.size();
+      while (first < end && (text[first] == ' ' || text[first] == '\t')) ++first;
+      std::size_t last = std::min(text.find(" #", first), end);
+      while (last > first && (text[last - 1] == ' ' || text[last - 1] == '\r')) --last;
+      return std::pair(first, last - first);
+    }
+    line = end + 1;
+  }
+  return std::nullopt;
+}
+
+// The value of the member `api_key` of the outermost object: where it begins and how long it is.
+// `text` is known to parse.
+inline std::optional<std::pair<std::size_t, std::size_t>> find_json_key(std::string_view text) {
+  const auto string_end = [&](std::size_t at) {
+    for (++at; at < text.size() && text[at] != '"'; ++at)
+      if (text[at] == '\\') ++at;
+    return std::min(at + 1, text.size());
+  };
+  std::size_t depth = 0;
+  for (std::size_t at = 0; at < text.size(); ++at) {
+    if (text[at] == '{' || text[at] == '[') ++depth;
+    if (text[at] == '}' || text[at] == ']') --depth;
+    if (text[at] != '"') continue;
+    const std::size_t end = string_end(at);
+    const std::size_t colon = text.find_first_not_of(" \t\r\n", end);
+    if (depth == 1 && colon != std::string_view::npos && text[colon] == ':' &&
+        text.substr(at, end - at) == "\"api_key\"") {
+      const std::size_t value = text.find_first_not_of(" \t\r\n", colon + 1);
+      if (value == std::string_view::npos) return std::nullopt;
+      const std::size_t value_end =
+          text[value] == '"' ? string_end(value) : text.find_first_of(",} \t\r\n", value);
+      return std::pair(value, value_end - value);
+    }
+    at = end - 1;
+  }
+  return std::nullopt;
+}
+
+// The key in the text of an Ultralytics settings file, "" where there is none.
+inline std::string find_api_key(std::string_view text, settings_format format) {
+  if (format == settings_format::json_text) {
+    const std::optional<json> settings = parse_json(text);
+    return settings ? get_string(*settings, "api_key") : std::string();
+  }
+  const auto found = find_yaml_key(text);
+  if (!found) return {};
+  std::string_view value = text.substr(found->first, found->second);
+  for (char quote : {'"', '\''})
+    if (value.size() >= 2 && value.starts_with(quote) && value.ends_with(quote))
+      value = value.substr(1, value.size() - 2);
+  return std::string(value);
+}
+
+// The same text with the key in it and nothing else changed; nothing where `text` cannot be read.
+inline std::optional<std::string> replace_api_key(std::string_view text, std::string_view api_key,
+                                                  settings_format format) {
+  const std::string value = '"' + std::string(api_key) + '"';
+  std::string out(text);
+  if (format == settings_format::yaml_text) {
+    if (const auto found = find_yaml_key(text)) {
+      const bool glued = out[found->first - 1] == ':';  // "api_key:" alone, with no space after it
+      return out.replace(found->first, found->second, (glued ? " " : "") + value);
+    }
+    if (!out.empty() && !out.ends_with('\n')) out += '\n';
+    return out + "api_key: " + value + '\n';
+  }
+  if (text.find_first_not_of(" \t\r\n") == std::string_view::npos)
+    return "{\n  \"api_key\": " + value + "\n}\n";
+  const std::optional<json> settings = parse_json(text);
+  if (!settings || !settings->is_object()) return std::nullopt;
+  if (const auto found = find_json_key(text))
+    return out.replace(found->first, found->second, value);
+  return out.insert(out.find('{') + 1,
+                    "\n  \"api_key\": " + value + (settings->empty() ? "\n" : ","));
+}
+
+// ---- the model
+// ------------------------------------------------------------------------------------
+
+// The name under which today's weights of a YOLOv3 or YOLOv5 model are published: yolov5n.pt is
+// yolov5nu.pt. Only the file name counts, not the folder or host in front of it.
+inline std::string rename_yolov5(std::string_view path) {
+  const std::size_t slash = path.rfind('/');
+  const std::string_view folder =
+      slash == std::string_view::npos ? ""sv : path.substr(0, slash + 1);
+  const std::string_view name = path.substr(folder.size());
+  const auto renamed = [&] {
+    return std::string(folder) + std::string(name.substr(0, name.size() - 3)) + "u.pt";
+  };
+  if (!name.ends_with(".pt") || name.find('u') != std::string_view::npos) return std::string(path);
+  const std::string_view stem = name.substr(0, name.size() - 3);
+  for (std::string_view base : {"yolov3", "yolov3-tiny", "yolov3-spp"})
+    if (stem.ends_with(base)) return renamed();
+  const std::size_t v5 = stem.rfind("yolov5");
+  if (v5 == std::string_view::npos) return std::string(path);
+  std::string_view size = stem.substr(v5 + 6);
+  if (size.ends_with('6')) size.remove_suffix(1);
+  const bool known = size.size() == 1 && "nsmlx"sv.find(size) != std::string_view::npos;
+  return known ? renamed() : std::string(path);
+}
+
+// HUB sends a device as text, a number, a list of either, or null.
+inline std::string parse_device(const json* device) {
+  if (!device) return {};
+  if (device->is_string()) return device->get<std::string>();
+  if (device->is_number_integer()) return device->dump();
+  std::string out;
+  if (device->is_array())
+    for (const json& entry : *device) out += (out.empty() ? "" : ",") + parse_device(&entry);
+  return out;
+}
+
+inline std::string parse_cache(const json* cache) {
+  if (!cache) return {};
+  if (cache->is_boolean()) return cache->get<bool>() ? "ram" : "";
+  return cache->is_string() ? cache->get<std::string>() : std::string();
+}
+
+inline train_args parse_train_args(const json& fields) {
+  train_args out;
+  out.data = get_string(fields, "data");
+  out.batch = get_number(fields, "batch");
+  if (!out.batch) out.batch = get_number(fields, "batch_size");
+  out.epochs = get_int(fields, "epochs");
+  out.imgsz = get_int(fields, "imgsz");
+  out.patience = get_int(fields, "patience");
+  out.time_hours = get_number(fields, "time");
+  out.device = parse_device(get_member(fields, "device"));
+  out.cache = parse_cache(get_member(fields, "cache"));
+  return out;
+}
+
+inline error unreadable(std::string_view what, std::string_view body) {
+  const bool page = body.find('<') < 16;
+  return {errc::bad_reply,
+          "HUB's reply to " + std::string(what) + " cannot be read" +
+              (page ? ": it is an HTML page, so something stands in front of HUB" : "") +
+              ". Check the HUB address."};
+}
+
+// Reads the reply to GET /v1/models/{id}, in its first shape (fields beside each other) and its
+// second (a member train_args, and has_last_weights for a training that can go on).
+inline result<model_info> parse_model(std::string_view body, std::string_view model_id) {
+  const std::optional<json> whole = parse_json(body);
+  const json* data = whole ? get_member(*whole, "data") : nullptr;
+  if (!data || !data->is_object()) return unreadable("the model request", body);
+
+  model_info out;
+  out.id = model_id;
+  out.raw = *data;
+  const std::string status = get_string(*data, "status");
+  if (status == "trained")
+    return error{
+        errc::already_trained,
+        "Model " + out.id +
+            " is trained already. Make a new model on HUB, or reset this one, and use its id."};
+  const json* second_shape = get_member(*data, "train_args");
+  const bool nested = second_shape && second_shape->is_object();
+  const json& fields = nested ? *second_shape : *data;
+  const bool resumes = nested ? get_flag(*data, "has_last_weights") : status == "training";
+  out.state = resumes ? model_state::training : model_state::fresh;
+
+  out.train_args = parse_train_args(fields);
+  if (out.train_args.data.empty())
+    return error{errc::dataset_not_ready, "The dataset of model " + out.id +
+                                              " is missing or still being processed. Look at it on "
+                                              "HUB and start again when it is ready."};
+  if (resumes) {
+    out.train_args = {.data = std::move(out.train_args.data), .resume = true};
+    out.model_file = get_string(*data, "resume");
+  } else {
+    const bool from_weights =
+        nested ? get_flag(*data, "is_pretrained") : get_string(*data, "cfg").empty();
+    out.model_file = get_string(*data, from_weights ? "weights" : "cfg");
+  }
+  out.train_args.raw = fields;
+  out.model_file = rename_yolov5(out.model_file);
+  return out;
+}
+
+// Reads the reply to POST /v1/auth: whether HUB accepts the key.
+inline result<bool> parse_auth(std::string_view body) {
+  const std::optional<json> whole = parse_json(body);
+  const json* success = whole ? get_member(*whole, "success") : nullptr;
+  if (!success || !success->is_boolean()) return unreadable("the sign-in", body);
+  return success->get<bool>();
+}
+
+// Reads the reply to POST /v1/models: the new model's id.
+inline result<std::string> parse_created(std::string_view body) {
+  const std::optional<json> whole = parse_json(body);
+  const json* data = whole ? get_member(*whole, "data") : nullptr;
+  std::string id = data ? get_string(*data, "id") : std::string();
+  if (id.size() != model_id_length || !all_of(id, is_alphanumeric))
+    return unreadable("the making of a model", body);
+  return id;
+}
+
+// Reads the reply to a heartbeat: the agent id to send from now on, "" where HUB names none.
+inline result<std::string> parse_heartbeat(std::string_view body) {
+  const std::optional<json> whole = parse_json(body);
+  if (!whole || !whole->is_object()) return unreadable("a heartbeat", body);
+  const json* data = get_member(*whole, "data");
+  const json* agent = data ? get_member(*data, "agentId") : nullptr;
+  if (!agent) return std::string();
+  if (!agent->is_string()) return unreadable("a heartbeat", body);
+  return agent->get<std::string>();
+}
+
+// ---- requests
+// ---------------------------------------------------------------------------------------
+
+// Who asks, whom, and about which model.
+struct caller {
+  std::string api_root = {};
+  std::string api_key = {};
+  std::string id_token = {};
+  std::string model_id = {};
+};
+
+inline request base_request(const caller& who, std::string method, std::string_view path) {
+  request out;
+  out.method = std::move(method);
+  out.url = who.api_root + std::string(path);
+  out.headers.emplace_back("user-agent", "hub_session/" HUB_SESSION_VERSION);
+  if (!who.id_token.empty())
+    out.headers.emplace_back("authorization", "Bearer " + who.id_token);
+  else if (!who.api_key.empty())
+    out.headers.emplace_back("x-api-key", who.api_key);
+  return out;
+}
+
+inline request json_request(const caller& who, std::string_view path, std::string body) {
+  request out = base_request(who, "POST", path);
+  out.headers.emplace_back("content-type", "application/json");
+  out.body = std::move(body);
+  return out;
+}
+
+inline request auth_request(const caller& who) { return base_request(who, "POST", "/v1/auth"); }
+
+inline request model_request(const caller& who) {
+  return base_request(who, "GET", "/v1/models/" + who.model_id);
+}
+
+inline request heartbeat_request(const caller& who, std::string_view agent,
+                                 std::string_view agent_id) {
+  std::string body = "{\"agent\": ";
+  append_json_string(body, agent);
+  body += ", \"agentId\": ";
+  if (agent_id.empty())
+    body += "null";
+  else
+    append_json_string(body, agent_id);
+  return json_request(who, "/v1/agent/heartbeat/models/" + who.model_id, body + "}");
+}
+
+inline request create_model_request(const caller& who, const new_model& wanted) {
+  std::string_view name = wanted.architecture;
+  const bool pretrained = name.ends_with(".pt");
+  for (std::string_view ending : {".pt", ".yaml"})
+    if (name.ends_with(ending)) name.remove_suffix(ending.size());
+  json lineage = {{"architecture", {{"name", name}}}};
+  if (pretrained) lineage["parent"] = {{"name", wanted.architecture}};
+  const json body = {{"config",
+                      {{"batchSize", wanted.batch},
+                       {"epochs", wanted.epochs},
+                       {"imageSize", wanted.imgsz},
+                       {"patience", wanted.patience},
+                       {"device", wanted.device},
+                       {"cache", wanted.cache}}},
+                     {"dataset", {{"name", wanted.dataset}}},
+                     {"lineage", std::move(lineage)},
+                     {"meta", {{"name", wanted.name}}}};
+  return json_request(who, "/v1/models", body.dump(-1, ' ', false, json::error_handler_t::replace));
+}
+
+// One epoch's metrics as the text of a JSON object. `not_finite` counts the values that became
+// null.
+struct encoded_metrics {
+  std::string json = {};
+  std::size_t not_finite = 0;
+};
+
+inline encoded_metrics encode_metrics(metrics_view values) {
+  encoded_metrics out;
+  out.json.reserve(384);
+  out.json = '{';
+  values.for_each([&](std::string_view name, double value) {
+    if (out.json.size() > 1) out.json += ", ";
+    append_json_string(out.json, name);
+    out.json += ": ";
+    append_number(out.json, value);
+    if (!std::isfinite(value)) ++out.not_finite;
+  });
+  out.json += '}';
+  return out;
+}
+
+// An epoch on its way: its number and its encoded metrics, shared with the queue.
+using queued_epoch = std::pair<int, std::shared_ptr<const std::string>>;
+
+// HUB wants each epoch's object encoded once more, as a string.
+inline request metrics_request(const caller& who, std::span<const queued_epoch> batch) {
+  std::string body = "{\"metrics\": {";
+  for (const auto& entry : batch) {
+    if (&entry != batch.data()) body += ", ";
+    body += '"' + std::to_string(entry.first) + "\": ";
+    append_json_string(body, *entry.second);
+  }
+  body += "}, \"type\": \"metrics\"}";
+  return json_request(who, "/v1/models/" + who.model_id, std::move(body));
+}
+
+// A multipart/form-data body: text fields first, then one file, as the original frames it.
+class multipart_body final : public body_source {
+ public:
+  using field = std::pair<std::string_view, std::string>;
+
+  multipart_body(std::string_view boundary, std::span<const field> fields,
+                 std::string_view file_name, std::shared_ptr<body_source> file)
+      : file_(std::move(file)) {
+    const std::string delimiter = "--" + std::string(boundary);
+    for (const auto& [name, value] : fields) {
+      head_ += delimiter + "\r\nContent-Disposition: form-data; name=\"";
+      head_ += std::string(name) + "\"\r\n\r\n" + value + "\r\n";
+    }
+    head_ += delimiter + "\r\nContent-Disposition: form-data; name=\"" + std::string(file_name);
+    head_ += "\"; filename=\"" + std::string(file_name) + "\"\r\n\r\n";
+    tail_ = "\r\n" + delimiter + "--\r\n";
+  }
+
+  std::uint64_t size_bytes() const override {
+    return head_.size() + file_->size_bytes() + tail_.size();
+  }
+
+  result<std::size_t> read(std::uint64_t offset, std::span<char> out) override {
+    const std::uint64_t file_end = head_.size() + file_->size_bytes();
+    if (offset < head_.size()) return copy(head_, offset, out);
+    if (offset < file_end) {
+      const auto left =
+          static_cast<std::size_t>(std::min<std::uint64_t>(out.size(), file_end - offset));
+      return file_->read(offset - head_.size(), out.first(left));
+    }
+    return copy(tail_, offset - file_end, out);
+  }
+
+ private:
+  static std::size_t copy(std::string_view from, std::uint64_t offset, std::span<char> out) {
+    const std::string_view rest =
+        from.substr(std::min<std::size_t>(static_cast<std::size_t>(offset), from.size()));
+    return rest.copy(out.data(), out.size());
+  }
+
+  std::string head_;
+  std::shared_ptr<body_source> file_;
+  std::string tail_;
+};
+
+// What stands beside the file in an upload.
+struct upload_fields {
+  int epoch = 0;
+  bool is_final = false;
+  bool is_best = false;  // of a checkpoint
+  double map = 0;        // of the final model: metrics/mAP50-95(B) or what stands for it
+};
+
+// HUB tells checkpoints and final models apart by the part's name, whatever the file is called
+// here.
+inline std::string_view upload_file_name(const upload_fields& fields) {
+  return fields.is_final ? "best.pt" : "last.pt";
+}
+
+inline request upload_request(const caller& who, const upload_fields& fields,
+                              std::shared_ptr<body_source> file, std::string_view boundary) {
+  std::vector<multipart_body::field> form = {{"epoch", std::to_string(fields.epoch)}};
+  if (fields.is_final) {
+    form.emplace_back("type", "final");
+    form.emplace_back("map", number_text(fields.map));
+  } else {
+    form.emplace_back("type", "epoch");
+    form.emplace_back("isBest", fields.is_best ? "True" : "False");
+  }
+  request out = base_request(who, "POST", "/v1/models/" + who.model_id + "/upload");
+  out.headers.emplace_back("content-type",
+                           "multipart/form-data; boundary=" + std::string(boundary));
+  out.content =
+      std::make_shared<multipart_body>(boundary, form, upload_file_name(fields), std::move(file));
+  return out;
+}
+
+// ---- replies
+// ------------------------------------------------------------------------------------------
+
+// What a reply means for the request that it answers.
+enum class verdict {
+  delivered,  // 2xx
+  retry,      // the fault passes by itself: try again, with backoff
+  rejected,   // this content will never be accepted: do not send it again
+  denied,     // HUB refuses us or this address: try again, but seldom
+  restart,    // the file changed under us: begin this upload anew
+};
+
+struct outcome {
+  protocol::verdict verdict = protocol::verdict::delivered;
+  error why = {};                            // of every verdict but delivered
+  std::optional<duration> retry_after = {};  // HUB's own wish, not yet clamped
+  std::string agent_id = {};                 // of a heartbeat's reply
+};
+
+// Days since 1970-01-01 of a date in the Gregorian calendar.
+inline std::optional<std::chrono::sys_days> calendar_day(int year, std::string_view month,
+                                                         int day) {
+  constexpr std::string_view months = "JanFebMarAprMayJunJulAugSepOctNovDec";
+  const std::size_t at = month.size() == 3 ? months.find(month) : std::string_view::npos;
+  if (at == std::string_view::npos || at % 3 != 0) return std::nullopt;
+  const std::chrono::year_month_day date{std::chrono::year(year),
+                                         std::chrono::month(static_cast<unsigned>(at / 3 + 1)),
+                                         std::chrono::day(static_cast<unsigned>(day))};
+  if (!date.ok()) return std::nullopt;
+  return std::chrono::sys_days(date);
+}
+
+// Reads Retry-After: seconds, or a date such as "Wed, 21 Oct 2026 07:28:00 GMT". A date in the past
+// is zero; anything else is nothing. The header comes percent-decoded, so it is never shown.
+inline std::optional<duration> parse_retry_after(std::string_view text,
+                                                 std::chrono::system_clock::time_point wall_now) {
+  constexpr std::chrono::seconds most = 24h;  // beyond this, only that it is long matters
+  if (!text.empty() && all_of(text, is_digit)) {
+    std::int64_t seconds = 0;
+    const auto read = std::from_chars(text.data(), text.data() + text.size(), seconds);
+    return read.ec == std::errc() ? std::min(std::chrono::seconds(seconds), most) : most;
+  }
+  constexpr std::string_view shape = "aaa, 00 aaa 0000 00:00:00 GMT";
+  if (text.size() != shape.size()) return std::nullopt;
+  for (std::size_t i = 0; i < shape.size(); ++i) {
+    const bool fits = shape[i] == '0'   ? is_digit(text[i])
+                      : shape[i] == 'a' ? is_alphanumeric(text[i])
+                                        : shape[i] == text[i];
+    if (!fits) return std::nullopt;
+  }
+  const auto field = [&](std::size_t at, std::size_t length) {
+    int value = 0;
+    std::from_chars(text.data() + at, text.data() + at + length, value);
+    return value;
+  };
+  const auto day = calendar_day(field(12, 4), text.substr(8, 3), field(5, 2));
+  if (!day || field(17, 2) > 23 || field(20, 2) > 59 || field(23, 2) > 60) return std::nullopt;
+  const auto when = *day + std::chrono::hours(field(17, 2)) + std::chrono::minutes(field(20, 2)) +
+                    std::chrono::seconds(field(23, 2));
+  const auto wait = std::chrono::ceil<std::chrono::seconds>(when - wall_now);
+  return std::clamp<std::chrono::seconds>(wait, 0s, most);
+}
+
+// HUB's own words in an error reply, where it has any that can be shown.
+inline std::string server_message(std::string_view body) {
+  const std::optional<json> whole = parse_json(body);
+  const std::string text = whole ? get_string(*whole, "message") : std::string();
+  return text.empty() ? std::string() : " (\"" + printable(text) + "\")";
+}
+
+inline error status_error(int status, std::string_view body, std::string_view what) {
+  const std::string answer = "HUB answered " + std::to_string(status) + " to " + std::string(what) +
+                             server_message(body) + ". ";
+  switch (status) {
+    case 401:
+      return {errc::not_authenticated, answer + "Check the API key; HUB's settings page shows it.",
+              status};
+    case 403:
+      return {errc::access_denied,
+              answer + "This key may not write to this model; use the key of its owner.", status};
+    case 429:
+      return {errc::rate_limited, answer + "It wants fewer requests; they go on more slowly.",
+              status};
+    case 400:
+    case 413:
+    case 422:
+      return {errc::rejected, answer + "It does not take this content; it is not sent again.",
+              status};
+    case 404:
+      return {errc::unexpected_status,
+              answer + "Check the model's id, the HUB address, and that the model was not deleted.",
+              status};
+    default: break;
+  }
+  if (status >= 300 && status < 400)
+    return {errc::unexpected_status,
+            answer +
+                "Redirects are not followed, as they would carry the key elsewhere; give the final "
+                "HUB address.",
+            status};
+  if (status == 408 || status >= 500)
+    return {errc::server_error,
+            answer + "The fault is on its side or in between; it is tried again.", status};
+  return {errc::unexpected_status, answer + "Check the HUB address.", status};
+}
+
+constexpr verdict status_verdict(int status) noexcept {
+  if (status >= 200 && status < 300) return verdict::delivered;
+  switch (status) {
+    case 408:
+    case 429:
+    case 500:
+    case 502:
+    case 503:
+    case 504: return verdict::retry;
+    case 400:
+    case 413:
+    case 422: return verdict::rejected;
+    default: return verdict::denied;
+  }
+}
+
+// What `what` (such as "a heartbeat") came to.
+inline outcome judge(const reply& answer, std::string_view what,
+                     std::chrono::system_clock::time_point wall_now) {
+  outcome out;
+  if (answer.failure) {
+    const errc code = answer.failure->code;
+    out.why = *answer.failure;
+    out.verdict = code == errc::file_changed ? verdict::restart
+                  : code == errc::file_error ? verdict::rejected
+                                             : verdict::retry;
+    return out;
+  }
+  out.verdict = status_verdict(answer.status);
+  if (out.verdict == verdict::delivered) return out;
+  out.why = status_error(answer.status, answer.body, what);
+  out.retry_after = parse_retry_after(answer.retry_after, wall_now);
+  return out;
+}
+
+// The same for a heartbeat, whose reply also has content: without it, the beat counts as failed.
+inline outcome judge_heartbeat(const reply& answer,
+                               std::chrono::system_clock::time_point wall_now) {
+  outcome out = judge(answer, "a heartbeat", wall_now);
+  if (out.verdict != verdict::delivered) return out;
+  if (auto agent_id = parse_heartbeat(answer.body)) {
+    out.agent_id = *std::move(agent_id);
+  } else {
+    out.verdict = verdict::retry;
+    out.why = agent_id.error();
+  }
+  return out;
+}
+
+}  // namespace protocol
+
+// =================================================================================================
+// §5  engine
+//
+// Rules: no clock, no sleeping, no lock, no I/O, no callback. Time comes in as an argument, orders
+// come out, outcomes go in; the same calls give the same answers on every machine. Not thread safe:
+// the session holds its mutex around every call. What the engine wants said, it leaves as notes.
+// =================================================================================================
+
+// A lane is one thing that goes on by itself; a long upload on one holds up no other.
+enum class lane : std::size_t { heartbeat, metrics, checkpoint };
+inline constexpr std::size_t lane_count = 3;
+inline constexpr std::array<lane, lane_count> all_lanes = {lane::heartbeat, lane::metrics,
+                                                           lane::checkpoint};
+
+constexpr std::string_view to_string(lane which) noexcept {
+  constexpr std::array<std::string_view, lane_count> names = {"heartbeat", "metrics", "checkpoint"};
+  return names[static_cast<std::size_t>(which)];
+}
+
+// A file to upload. `keep` holds what must live as long as the file is wanted, such as a snapshot.
+struct checkpoint {
+  protocol::upload_fields fields = {};
+  std::filesystem::path file = {};
+  std::shared_ptr<const void> keep = {};
+};
+
+// What a lane is to send next.
+struct heartbeat_order {
+  std::string agent_id;
+};
+struct metrics_order {
+  std::vector<protocol::queued_epoch> batch;
+};
+struct upload_order {
+  checkpoint what;
+};
+using order = std::variant<heartbeat_order, metrics_order, upload_order>;
+
+struct note {
+  log_level level;
+  std::string text;
+};
+
+// Exponential backoff with full jitter: the n-th wait is uniform in [0, first * 2^(n-1)], so that
+// many clients that lost the same server do not return at the same moment.
+class backoff {
+ public:
+  explicit backoff(const retry_options& options) : options_(options) {}
+
+  unsigned failures() const noexcept { return failures_; }
+  void reset() noexcept { failures_ = 0; }
+
+  // Counts one more failure and says how long to wait.
+  duration next(const protocol::outcome& why, std::mt19937_64& random) {
+    ++failures_;
+    const duration asked = std::clamp(why.retry_after.value_or(duration::zero()), duration::zero(),
+                                      options_.retry_after_max);
+    if (why.verdict == protocol::verdict::denied) return std::max(options_.denied_interval, asked);
+    duration most = std::min(options_.first_delay, options_.delay_max);
+    for (unsigned i = 1; i < failures_ && most < options_.delay_max; ++i)
+      most = std::min(most * 2, options_.delay_max);
+    return asked + (options_.jitter ? uniform(most, random) : most);
+  }
+
+ private:
+  // Our own mapping: the standard distributions differ between standard libraries.
+  static duration uniform(duration most, std::mt19937_64& random) {
+    const auto range = static_cast<std::uint64_t>(std::max<duration::rep>(most.count(), 0)) + 1;
+    return duration(static_cast<duration::rep>(random() % range));
+  }
+
+  retry_options options_;
+  unsigned failures_ = 0;
+};
+
+// At most `burst` retries at once and one more per `refill`, over all lanes of a session.
+class retry_budget {
+ public:
+  retry_budget(unsigned burst, duration refill)
+      : credit_(refill * (std::max(burst, 1u) - 1)), refill_(refill) {}
+
+  // The first moment from `wanted` on at which a retry may be made; takes that retry.
+  time_point take(time_point wanted) {
+    const time_point allowed = spent_until_ ? std::max(wanted, *spent_until_ - credit_) : wanted;
+    spent_until_ = (spent_until_ ? std::max(*spent_until_, allowed) : allowed) + refill_;
+    return allowed;
+  }
+
+ private:
+  duration credit_;
+  duration refill_;
+  std::optional<time_point> spent_until_;
+};
+
+class engine {
+ public:
+  engine(const rate_limit_options& rates, const retry_options& retry, const limit_options& limits,
+         std::uint64_t seed)
+      : rates_(rates),
+        retry_(retry),
+        limits_(limits),
+        random_(seed),
+        budget_(retry.budget, retry.budget_refill),
+        lanes_{lane_state(retry), lane_state(retry), lane_state(retry)},
+        batch_epochs_max_(std::max<std::size_t>(limits.metrics_batch_epochs_max, 1)) {}
+
+  // ---- what the trainer says --------------------------------------------------------------------
+
+  // The session is signed in: the first heartbeat is due at once.
+  void handle_signed_in(time_point now) {
+    state(lane::heartbeat).gate = now;
+    heartbeat_runs_ = true;
+  }
+
+  // Training starts: from now on the rate limits of metrics and checkpoints run.
+  void handle_train_start(time_point now) {
+    if (train_started_) return;
+    train_started_ = true;
+    state(lane::metrics).gate = now + rates_.metrics;
+    checkpoint_wanted_at_ = now + rates_.checkpoint;
+  }
+
+  // One epoch's metrics, encoded. The last write for an epoch wins.
+  void handle_epoch(int epoch, std::shared_ptr<const std::string> json, time_point now) {
+    handle_train_start(now);
+    const auto [at, is_new] = queue_.try_emplace(epoch);
+    if (is_new) {
+      ++epochs_accepted_;
+      queue_bytes_ += queue_entry_bytes;
+    } else {
+      queue_bytes_ -= at->second.json->size();
+    }
+    queue_bytes_ += json->size();
+    at->second = {std::move(json), ++revision_};
+    while (queue_bytes_ > limits_.metrics_queue_bytes_max) drop_oldest_epoch();
+  }
+
+  void handle_not_finite(std::size_t values, int epoch) {
+    if (values == 0 || std::exchange(not_finite_said_, true)) return;
+    say(log_level::warning, std::to_string(values) + " metric(s) of epoch " +
+                                std::to_string(epoch) +
+                                " are NaN or infinite; HUB gets null for them. This is said once.");
+  }
+
+  // Whether a checkpoint saved now would be taken; if not, it need not be read or copied.
+  bool wants_checkpoint(time_point now) {
+    handle_train_start(now);
+    return !ended_ && now >= checkpoint_wanted_at_;
+  }
+
+  // A checkpoint to send; replaces one that still waits.
+  void handle_checkpoint(checkpoint what, time_point now) {
+    if (ended_) return;
+    checkpoint_wanted_at_ = now + rates_.checkpoint;
+    replace_upload(std::move(what), now);
+  }
+
+  // A checkpoint that could not be read or copied. The next one saved is tried again.
+  void handle_checkpoint_failure(const error& why) {
+    ++checkpoints_failed_;
+    upload_error_ = why;
+    say(log_level::error, why.message);
+  }
+
+  // Training is over: metrics go out without waiting, and `final_model`, if any, is the last
+  // upload.
+  void handle_train_end(std::optional<checkpoint> final_model, time_point now) {
+    ended_ = true;
+    handle_flush(lane::metrics, now);
+    handle_flush(lane::checkpoint, now);
+    if (!uploading()) upload_.reset();
+    if (final_model) replace_upload(std::move(*final_model), now);
+  }
+
+  // What the lane has queued is tried now; its rate limit rests until that is delivered.
+  void handle_flush(lane which, time_point now) {
+    state(which).flushing = true;
+    state(which).retry_at = now;
+    state(which).backoff.reset();
+  }
+
+  void handle_stop_heartbeat() { heartbeat_runs_ = false; }
+
+  // Nothing is sent any more.
+  void handle_stop() { stopped_ = true; }
+
+  // ---- what to send, and when
+  // ---------------------------------------------------------------------
+
+  time_point next_deadline(lane which) const {
+    const lane_state& at = state(which);
+    if (stopped_ || at.in_flight) return never;
+    switch (which) {
+      case lane::heartbeat: return heartbeat_runs_ ? at.gate : never;
+      case lane::metrics:
+        if (queue_.empty() || gave_up(which)) return never;
+        return at.flushing ? at.retry_at : std::max(at.gate, at.retry_at);
+      case lane::checkpoint:
+        if (!upload_ || gave_up(which)) return never;
+        return at.flushing || upload_attempts_ > 0 ? at.retry_at : std::max(at.gate, at.retry_at);
+    }
+    return never;
+  }
+
+  // The lane's next order where one is due. Its outcome must be handed in before the next poll.
+  std::optional<order> poll(lane which, time_point now) {
+    if (next_deadline(which) > now) return std::nullopt;
+    lane_state& at = state(which);
+    at.in_flight = true;
+    at.started = now;
+    switch (which) {
+      case lane::heartbeat: return heartbeat_order{agent_id_};
+      case lane::metrics: at.gate = now + rates_.metrics; return metrics_order{next_batch()};
+      case lane::checkpoint: return next_upload(now);
+    }
+    return std::nullopt;
+  }
+
+  // ---- what came of it
+  // ------------------------------------------------------------------------------
+
+  void handle_outcome(lane which, const protocol::outcome& result, time_point now) {
+    lane_state& at = state(which);
+    at.in_flight = false;
+    note_answer(which, result, now);
+    switch (which) {
+      case lane::heartbeat: return heartbeat_outcome(at, result, now);
+      case lane::metrics: return metrics_outcome(at, result, now);
+      case lane::checkpoint: return checkpoint_outcome(at, result, now);
+    }
+  }
+
+  // ---- questions
+  // ------------------------------------------------------------------------------------
+
+  bool in_flight(lane which) const { return state(which).in_flight; }
+  // Whether an upload that train end replaced is still on the wire.
+  bool replaced_upload_in_flight() const { return uploading() && flying_serial_ != upload_serial_; }
+  bool metrics_done() const { return stopped_ || queue_.empty() || gave_up(lane::metrics); }
+  bool uploads_done() const {
+    return stopped_ || (!uploading() && (!upload_ || gave_up(lane::checkpoint)));
+  }
+
+  std::vector<note> take_notes() { return std::exchange(notes_, {}); }
+
+  session_status status() const {
+    session_status out;
+    out.agent_id = agent_id_;
+    out.heartbeats_answered = heartbeats_answered_;
+    out.epochs_accepted = epochs_accepted_;
+    out.epochs_delivered = epochs_delivered_;
+    out.epochs_queued = queue_.size();
+    out.epochs_set_aside = epochs_set_aside_;
+    out.checkpoints_delivered = checkpoints_delivered_;
+    out.checkpoints_failed = checkpoints_failed_;
+    out.checkpoint_waiting = upload_.has_value();
+    out.unanswered_since = unanswered_since_;
+    if (unanswered_since_) out.unanswered_why = unanswered_why_;
+    return out;
+  }
+
+  // What was delivered so far. `why` is the latest reason for whatever is missing.
+  hub::delivery delivery() const {
+    hub::delivery out;
+    out.epochs_delivered = epochs_delivered_;
+    out.epochs_queued = queue_.size();
+    out.epochs_set_aside = epochs_set_aside_;
+    out.checkpoints_delivered = checkpoints_delivered_;
+    out.final_model_wanted = final_wanted_;
+    out.final_model_delivered = final_delivered_;
+    if (!queue_.empty() || epochs_set_aside_ > 0) out.why = metrics_error_;
+    if (upload_ || (final_wanted_ ? !final_delivered_ : checkpoints_failed_ > 0))
+      out.why = upload_error_;
+    return out;
+  }
+
+ private:
+  struct lane_state {
+    explicit lane_state(const retry_options& options) : backoff(options) {}
+    bool in_flight = false;
+    bool flushing = false;                    // the gate rests
+    time_point started = time_point::min();   // of the request in flight
+    time_point gate = time_point::min();      // the rate limit: nothing before
+    time_point retry_at = time_point::min();  // the backoff: nothing before
+    hub::backoff backoff;
+    std::optional<errc> complained_of = {};  // what the log says of the current row of failures
+  };
+  struct entry {
+    std::shared_ptr<const std::string> json = {};
+    std::uint64_t revision = 0;
+  };
+  static constexpr std::size_t queue_entry_bytes = 128;  // what an entry costs beside its text
+
+  lane_state& state(lane which) { return lanes_[static_cast<std::size_t>(which)]; }
+  const lane_state& state(lane which) const { return lanes_[static_cast<std::size_t>(which)]; }
+  bool uploading() const { return state(lane::checkpoint).in_flight; }
+
+  // After training has ended, a lane that failed too often in a row is given up.
+  bool gave_up(lane which) const {
+    return ended_ && state(which).backoff.failures() > retry_.final_retries_max;
+  }
+
+  void say(log_level level, std::string text) { notes_.push_back({level, std::move(text)}); }
+
+  time_point retry_time(lane_state& at, const protocol::outcome& result, time_point now) {
+    return budget_.take(now + at.backoff.next(result, random_));
+  }
+
+  // Keeps what status() reports, and says the beginning and the end of a row of failures, not each.
+  void note_answer(lane which, const protocol::outcome& result, time_point now) {
+    using enum protocol::verdict;
+    lane_state& at = state(which);
+    if (result.verdict == retry || result.verdict == denied) {
+      if (result.why.code == errc::cancelled) return;
+      if (!unanswered_since_) unanswered_since_ = now;
+      unanswered_why_ = result.why;
+      if (at.complained_of == result.why.code) return;
+      at.complained_of = result.why.code;
+      say(log_level::warning, result.why.message + " Nothing is lost; the " +
+                                  std::string(to_string(which)) + " lane tries again.");
+    } else if (result.verdict == delivered) {
+      unanswered_since_.reset();
+      if (at.complained_of)
+        say(log_level::info,
+            "HUB answers again on the " + std::string(to_string(which)) + " lane.");
+      at.complained_of.reset();
+    }
+  }
+
+  // ---- heartbeat
+  // ------------------------------------------------------------------------------------
+
+  void heartbeat_outcome(lane_state& at, const protocol::outcome& result, time_point now) {
+    const time_point regular = std::max(now, at.started + rates_.heartbeat);
+    if (result.verdict == protocol::verdict::delivered) {
+      ++heartbeats_answered_;
+      if (!result.agent_id.empty()) agent_id_ = result.agent_id;
+      at.backoff.reset();
+      at.gate = regular;
+    } else {
+      at.gate = std::min(retry_time(at, result, now), regular);
+    }
+  }
+
+  // ---- metrics
+  // --------------------------------------------------------------------------------------
+
+  // The first epochs of the queue, up to both bounds; always at least one.
+  std::vector<protocol::queued_epoch> next_batch() {
+    std::vector<protocol::queued_epoch> batch;
+    batch_revisions_.clear();
+    std::size_t bytes = 0;
+    for (const auto& [epoch, waiting] : queue_) {
+      bytes += waiting.json->size();
+      if (!batch.empty() &&
+          (batch.size() >= batch_epochs_max_ || bytes > limits_.metrics_batch_bytes_max))
+        break;
+      batch.emplace_back(epoch, waiting.json);
+      batch_revisions_.emplace_back(epoch, waiting.revision);
+    }
+    return batch;
+  }
+
+  void metrics_outcome(lane_state& at, const protocol::outcome& result, time_point now) {
+    using enum protocol::verdict;
+    switch (result.verdict) {
+      case delivered:
+        epochs_delivered_ += erase_batch();
+        // Past the batch that was refused whole, batches may be large again.
+        if (batch_revisions_.back().first >= suspect_until_) batch_epochs_max_ = full_batch();
+        at.backoff.reset();
+        at.retry_at = now;
+        at.flushing = at.flushing && !queue_.empty();
+        return;
+      case rejected: return batch_refused(at, result.why, now);
+      default: metrics_error_ = result.why; at.retry_at = retry_time(at, result, now);
+    }
+  }
+
+  // Halves the batch until the epoch that HUB will not take is alone, and sets that one aside.
+  void batch_refused(lane_state& at, const error& why, time_point now) {
+    metrics_error_ = why;
+    at.backoff.reset();
+    at.retry_at = now;
+    if (batch_revisions_.size() > 1) {
+      if (batch_epochs_max_ == full_batch()) suspect_until_ = batch_revisions_.back().first;
+      batch_epochs_max_ = batch_revisions_.size() / 2;
+      return;
+    }
+    epochs_set_aside_ += erase_batch();
+    batch_epochs_max_ = full_batch();
+    say(log_level::error, "The metrics of epoch " + std::to_string(batch_revisions_.front().first) +
+                              " are set aside, the others go on: " + why.message);
+  }
+
+  std::size_t full_batch() const {
+    return std::max<std::size_t>(limits_.metrics_batch_epochs_max, 1);
+  }
+
+  // Strikes out the epochs of the last batch, but not one whose value was replaced meanwhile.
+  std::size_t erase_batch() {
+    std::size_t erased = 0;
+    for (const auto& [epoch, revision] : batch_revisions_) {
+      const auto at = queue_.find(epoch);
+      if (at == queue_.end() || at->second.revision != revision) continue;
+      erase_entry(at);
+      ++erased;
+    }
+    return erased;
+  }
+
+  void erase_entry(std::map<int, entry>::iterator at) {
+    queue_bytes_ -= at->second.json->size() + queue_entry_bytes;
+    queue_.erase(at);
+  }
+
+  void drop_oldest_epoch() {
+    if (!std::exchange(queue_full_said_, true))
+      say(log_level::error,
+          "HUB has not taken metrics for so long that the queue is full; from epoch " +
+              std::to_string(queue_.begin()->first) +
+              " on the oldest are set aside. Raise limits.metrics_queue_bytes_max to keep more.");
+    metrics_error_ = error{errc::queue_full,
+                           "More metrics were waiting than limits.metrics_queue_bytes_max allows."};
+    erase_entry(queue_.begin());
+    ++epochs_set_aside_;
+  }
+
+  // ---- checkpoints and the final model
+  // ------------------------------------------------------------------
+
+  void replace_upload(checkpoint what, time_point now) {
+    final_wanted_ = final_wanted_ || what.fields.is_final;
+    upload_ = std::move(what);
+    ++upload_serial_;
+    upload_attempts_ = 0;
+    upload_restarts_ = 0;
+    state(lane::checkpoint).backoff.reset();
+    state(lane::checkpoint).retry_at = now;
+  }
+
+  order next_upload(time_point now) {
+    if (upload_attempts_++ == 0) state(lane::checkpoint).gate = now + rates_.checkpoint;
+    flying_serial_ = upload_serial_;
+    flying_is_final_ = upload_->fields.is_final;
+    return upload_order{*upload_};
+  }
+
+  void checkpoint_outcome(lane_state& at, const protocol::outcome& result, time_point now) {
+    using enum protocol::verdict;
+    const bool current = upload_ && flying_serial_ == upload_serial_;
+    if (result.verdict == delivered) {
+      if (flying_is_final_)
+        final_delivered_ = true;
+      else
+        ++checkpoints_delivered_;
+      if (current) finish_upload(at);
+      return;
+    }
+    if (!current) return;  // its successor is tried as if nothing had happened
+    upload_error_ = result.why;
+    if (result.verdict == restart && ++upload_restarts_ <= limits_.upload_restarts_max) {
+      at.retry_at = now;
+    } else if (result.verdict == rejected || result.verdict == restart) {
+      if (!ended_) checkpoint_wanted_at_ = now;
+      handle_checkpoint_failure(result.why);
+      finish_upload(at);
+    } else {
+      at.retry_at = retry_time(at, result, now);
+      if (gave_up(lane::checkpoint)) handle_checkpoint_failure(result.why);
+    }
+  }
+
+  void finish_upload(lane_state& at) {
+    upload_.reset();
+    at.backoff.reset();
+    at.flushing = false;
+  }
+
+  rate_limit_options rates_;
+  retry_options retry_;
+  limit_options limits_;
+  std::mt19937_64 random_;
+  retry_budget budget_;
+  std::array<lane_state, lane_count> lanes_;  // the table of deadlines
+  std::vector<note> notes_;
+
+  bool train_started_ = false;
+  bool ended_ = false;
+  bool stopped_ = false;
+
+  bool heartbeat_runs_ = false;
+  std::string agent_id_;
+  std::size_t heartbeats_answered_ = 0;
+  std::optional<time_point> unanswered_since_;
+  error unanswered_why_;
+
+  std::map<int, entry> queue_;  // every epoch that HUB has not confirmed
+  std::size_t queue_bytes_ = 0;
+  std::uint64_t revision_ = 0;
+  std::vector<std::pair<int, std::uint64_t>> batch_revisions_;  // of the batch last sent
+  std::size_t batch_epochs_max_;
+  int suspect_until_ = std::numeric_limits<int>::min();
+  bool not_finite_said_ = false;
+  bool queue_full_said_ = false;
+  std::size_t epochs_accepted_ = 0;
+  std::size_t epochs_delivered_ = 0;
+  std::size_t epochs_set_aside_ = 0;
+  std::optional<error> metrics_error_;
+
+  time_point checkpoint_wanted_at_ = time_point::min();
+  std::optional<checkpoint> upload_;  // being sent, or next to be sent
+  std::uint64_t upload_serial_ = 0;
+  std::uint64_t flying_serial_ = 0;
+  bool flying_is_final_ = false;
+  unsigned upload_attempts_ = 0;
+  unsigned upload_restarts_ = 0;
+  std::size_t checkpoints_delivered_ = 0;
+  std::size_t checkpoints_failed_ = 0;
+  bool final_wanted_ = false;
+  bool final_delivered_ = false;
+  std::optional<error> upload_error_;
+};
+
+// =================================================================================================
+// §6  session
+//
+// Rules: acts and decides nothing. Every decision is the engine's, every byte's meaning the
+// protocol's. One mutex guards the engine; nothing blocks while it is held. Operating system calls
+// stand in this room and in §7 only, each beside a branch in standard C++ or for Windows.
+// =================================================================================================
+
+namespace detail {
+
+namespace fs = std::filesystem;
+
+inline std::string env(const char* name) {
+  const char* value = std::getenv(name);
+  return value ? value : "";
+}
+
+inline int process_id() noexcept {
+#if HUB_SESSION_POSIX
+  return static_cast<int>(::getpid());
+#elif HUB_SESSION_WINDOWS
+  return ::_getpid();
+#else
+  return 0;
+#endif
+}
+
+enum class stream { standard_in, standard_error };
+
+inline bool is_terminal(stream which) noexcept {
+#if HUB_SESSION_POSIX
+  return ::isatty(which == stream::standard_in ? STDIN_FILENO : STDERR_FILENO) == 1;
+#elif HUB_SESSION_WINDOWS
+  return ::_isatty(::_fileno(which == stream::standard_in ? stdin : stderr)) != 0;
+#else
+  return static_cast<void>(which), false;
+#endif
+}
+
+// A thread that takes none of the program's signals, so that they interrupt the threads that they
+// would interrupt without us. SIGPIPE is among them.
+template <class Work>
+std::thread quiet_thread(Work work) {
+#if HUB_SESSION_POSIX
+  sigset_t all, before;
+  sigfillset(&all);
+  ::pthread_sigmask(SIG_SETMASK, &all, &before);
+  struct restore {
+    const sigset_t& mask;
+    ~restore() { ::pthread_sigmask(SIG_SETMASK, &mask, nullptr); }
+  } restored{before};
+#endif
+  return std::thread(std::move(work));
+}
+
+// ---- files
+// ----------------------------------------------------------------------------------------
+
+inline error file_error(const fs::path& file, std::string_view what) {
+  return {errc::file_error, "The file " + protocol::printable(file.string()) + " " +
+                                std::string(what) +
+                                ", so it is not uploaded. Check the path given to the session."};
+}
+
+// What shows that a file was written to.
+struct fingerprint {
+  std::uint64_t size_bytes = 0;
+  std::int64_t modified = 0;
+  friend bool operator==(const fingerprint&, const fingerprint&) = default;
+};
+
+inline std::optional<fingerprint> fingerprint_of(const fs::path& file) {
+  std::error_code failed;
+  fingerprint out;
+  out.size_bytes = fs::file_size(file, failed);
+  if (failed) return std::nullopt;
+  out.modified =
+      static_cast<std::int64_t>(fs::last_write_time(file, failed).time_since_epoch().count());
+  if (failed) return std::nullopt;
+  return out;
+}
+
+// Why `file` cannot be uploaded, if so. Looks before opening, as opening a FIFO would block.
+inline std::optional<error> check_regular(const fs::path& file) {
+  std::error_code failed;
+  const fs::file_status status = fs::status(file, failed);
+  if (status.type() == fs::file_type::not_found) return file_error(file, "does not exist");
+  if (failed) return file_error(file, "cannot be looked at (" + failed.message() + ")");
+  if (!fs::is_regular_file(status)) return file_error(file, "is not a regular file");
+  return std::nullopt;
+}
+
+// An open file as a request body. A file that is renamed over stays readable here as it was; one
+// that is written to in place fails with errc::file_changed before its last piece is handed out.
+class file_source final : public body_source {
+ public:
+  static result<std::shared_ptr<body_source>> open(const fs::path& file) {
+    if (auto why = check_regular(file)) return *why;
+    auto source = std::make_shared<file_source>(file);
+    if (!source->is_open()) return file_error(file, "cannot be opened for reading");
+    const auto now = source->look();
+    if (!now) return file_error(file, "cannot be looked at");
+    if (now->size_bytes == 0) return file_error(file, "is empty");
+    source->at_open_ = *now;
+    return std::shared_ptr<body_source>(std::move(source));
+  }
+
+  explicit file_source(fs::path file) : path_(std::move(file)) {
+#if HUB_SESSION_POSIX
+    descriptor_ = ::open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+#else
+    stream_.open(path_, std::ios::binary);
+#endif
+  }
+  file_source(const file_source&) = delete;
+  file_source& operator=(const file_source&) = delete;
+  ~file_source() override {
+#if HUB_SESSION_POSIX
+    if (descriptor_ >= 0) ::close(descriptor_);
+#endif
+  }
+
+  std::uint64_t size_bytes() const override { return at_open_.size_bytes; }
+
+  result<std::size_t> read(std::uint64_t offset, std::span<char> out) override {
+    const std::size_t wanted = static_cast<std::size_t>(
+        std::min<std::uint64_t>(out.size(), size_bytes() - std::min(offset, size_bytes())));
+    std::size_t got = 0;
+    while (got < wanted) {
+      const std::size_t more = read_some(offset + got, out.subspan(got, wanted - got));
+      if (more == 0) return changed("became shorter or unreadable");
+      got += more;
+    }
+    if (offset + got == size_bytes() && look() != at_open_) return changed("was overwritten");
+    return got;
+  }
+
+ private:
+  bool is_open() const {
+#if HUB_SESSION_POSIX
+    return descriptor_ >= 0;
+#else
+    return stream_.is_open();
+#endif
+  }
+
+  std::optional<fingerprint> look() const {
+#if HUB_SESSION_POSIX
+    struct stat now {};
+    if (::fstat(descriptor_, &now) != 0 || !S_ISREG(now.st_mode)) return std::nullopt;
+#if defined(__APPLE__)
+    const timespec& modified = now.st_mtimespec;
+#else
+    const timespec& modified = now.st_mtim;
+#endif
+    return fingerprint{
+        static_cast<std::uint64_t>(now.st_size),
+        static_cast<std::int64_t>(modified.tv_sec) * 1'000'000'000 + modified.tv_nsec};
+#else
+    return fingerprint_of(path_);
+#endif
+  }
+
+  // Zero at the end of the file and on an error, which for the caller is the same.
+  std::size_t read_some(std::uint64_t offset, std::span<char> out) {
+#if HUB_SESSION_POSIX
+    for (;;) {
+      const ssize_t got = ::pread(descriptor_, out.data(), out.size(), static_cast<off_t>(offset));
+      if (got >= 0) return static_cast<std::size_t>(got);
+      if (errno != EINTR) return 0;
+    }
+#else
+    stream_.clear();
+    stream_.seekg(static_cast<std::streamoff>(offset));
+    stream_.read(out.data(), static_cast<std::streamsize>(out.size()));
+    return static_cast<std::size_t>(stream_.gcount());
+#endif
+  }
+
+  error changed(std::string_view how) const {
+    return {errc::file_changed,
+            "The file " + protocol::printable(path_.string()) + " " + std::string(how) +
+                " while it was uploaded; the upload begins again. Write checkpoints to a new name "
+                "and rename them, or use snapshot::copy."};
+  }
+
+  fs::path path_;
+  fingerprint at_open_ = {};
+#if HUB_SESSION_POSIX
+  int descriptor_ = -1;
+#else
+  std::ifstream stream_;
+#endif
+};
+
+// A body that tells how far it has been read, which is how far it has been sent.
+class metered_body final : public body_source {
+ public:
+  using meter = std::function<void(std::uint64_t sent, std::uint64_t total)>;
+  metered_body(std::shared_ptr<body_source> body, meter tell)
+      : body_(std::move(body)), tell_(std::move(tell)) {}
+
+  std::uint64_t size_bytes() const override { return body_->size_bytes(); }
+  result<std::size_t> read(std::uint64_t offset, std::span<char> out) override {
+    auto got = body_->read(offset, out);
+    if (got) tell_(offset + *got, size_bytes());
+    return got;
+  }
+
+ private:
+  std::shared_ptr<body_source> body_;
+  meter tell_;
+};
+
+// Creates `file`, which must not exist, for this user alone.
+inline bool create_private_file(const fs::path& file) {
+#if HUB_SESSION_POSIX
+  const int descriptor = ::open(file.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+  return descriptor >= 0 && ::close(descriptor) == 0;
+#else
+  return !fs::exists(file) && std::ofstream(file).good();
+#endif
+}
+
+// Makes `to` share `from`'s blocks where the file system can, in a moment and without room.
+inline bool reflink(const fs::path& from, const fs::path& to) {
+#if defined(FICLONE)
+  const int source = ::open(from.c_str(), O_RDONLY | O_CLOEXEC);
+  const int target = ::open(to.c_str(), O_WRONLY | O_CLOEXEC);
+  const bool linked = source >= 0 && target >= 0 && ::ioctl(target, FICLONE, source) == 0;
+  if (source >= 0) ::close(source);
+  if (target >= 0) ::close(target);
+  return linked;
+#else
+  return static_cast<void>(from), static_cast<void>(to), false;
+#endif
+}
+
+// A folder of this session's own for snapshots; goes with the session, and not with a forked child.
+class private_folder {
+ public:
+  explicit private_folder(fs::path where) : where_(std::move(where)) {}
+  private_folder(const private_folder&) = delete;
+  private_folder& operator=(const private_folder&) = delete;
+  ~private_folder() {
+    std::error_code ignored;
+    if (!folder_.empty() && process_ == process_id()) fs::remove_all(folder_, ignored);
+  }
+
+  // The folder, made on first use.
+  result<fs::path> get() {
+    if (!folder_.empty()) return folder_;
+    std::error_code failed;
+    const fs::path parent = where_.empty() ? fs::temp_directory_path(failed) : where_;
+    fs::path folder = parent / ("hub_session-" + std::to_string(process_) + "-" +
+                                std::to_string(std::random_device{}()));
+    if (failed || !fs::create_directories(folder, failed))
+      return error{errc::file_error,
+                   "No folder for snapshots can be made in " +
+                       protocol::printable(parent.string()) +
+                       ". Set session_options::temp_folder, or use snapshot::none."};
+    fs::permissions(folder, fs::perms::owner_all, failed);
+    folder_ = std::move(folder);
+    return folder_;
+  }
+
+ private:
+  fs::path where_;
+  fs::path folder_;
+  int process_ = process_id();
+};
+
+// A private copy of a file, deleted with the last holder.
+class snapshot_file {
+ public:
+  explicit snapshot_file(fs::path file) : file_(std::move(file)) {}
+  snapshot_file(const snapshot_file&) = delete;
+  snapshot_file& operator=(const snapshot_file&) = delete;
+  ~snapshot_file() {
+    std::error_code ignored;
+    if (process_ == process_id()) fs::remove(file_, ignored);
+  }
+  const fs::path& path() const noexcept { return file_; }
+
+ private:
+  fs::path file_;
+  int process_ = process_id();
+};
+
+// Copies `from` to `to`, a name that is free. A file that is written to meanwhile is copied again.
+inline result<std::shared_ptr<snapshot_file>> take_snapshot(const fs::path& from,
+                                                            const fs::path& to) {
+  constexpr int tries = 3;
+  if (auto why = check_regular(from)) return *why;
+  for (int i = 0; i < tries; ++i) {
+    const auto before = fingerprint_of(from);
+    if (!before) return file_error(from, "cannot be looked at");
+    if (before->size_bytes == 0) return file_error(from, "is empty");
+    auto copy = std::make_shared<snapshot_file>(to);
+    std::error_code failed;
+    if (!create_private_file(to))
+      return file_error(from, "cannot be copied to the folder for snapshots; its disk may be full");
+    if (!reflink(from, to)) fs::copy_file(from, to, fs::copy_options::overwrite_existing, failed);
+    if (failed)
+      return file_error(from, "cannot be copied for the upload (" + failed.message() + ")");
+    fs::permissions(to, fs::perms::owner_read | fs::perms::owner_write, failed);
+    if (fingerprint_of(from) == before) return copy;
+  }
+  return file_error(from, "is being overwritten while it is copied");
+}
+
+inline std::string read_text_file(const fs::path& file) {
+  constexpr std::size_t bytes_max = 1024 * 1024;  // a settings file has a few hundred
+  std::ifstream in(file, std::ios::binary);
+  std::string text(bytes_max, '\0');
+  in.read(text.data(), static_cast<std::streamsize>(text.size()));
+  text.resize(static_cast<std::size_t>(in.gcount()));
+  return text;
+}
+
+// Replaces `file` in one step, readable for this user alone.
+inline bool write_text_file(const fs::path& file, std::string_view text) {
+  std::error_code failed;
+  if (file.has_parent_path()) fs::create_directories(file.parent_path(), failed);
+  fs::path fresh = file;
+  fresh += "." + std::to_string(process_id()) + ".new";
+  fs::remove(fresh, failed);
+  if (!create_private_file(fresh)) return false;
+  std::ofstream out(fresh, std::ios::binary);
+  out << text << std::flush;
+  const bool whole = out.good();
+  out.close();
+  if (whole) fs::rename(fresh, file, failed);
+  if (whole && !failed) return true;
+  std::error_code ignored;
+  fs::remove(fresh, ignored);
+  return false;
+}
+
+// ---- keys
+// -----------------------------------------------------------------------------------------
+
+// Where Ultralytics keeps its settings on this system.
+inline fs::path settings_folder() {
+#if HUB_SESSION_WINDOWS
+  const fs::path base = env("APPDATA");
+#elif defined(__APPLE__)
+  const fs::path base = fs::path(env("HOME")) / "Library" / "Application Support";
+#else
+  const fs::path base = fs::path(env("HOME")) / ".config";
+#endif
+  return base / "Ultralytics";
+}
+
+// The settings file to read and write: settings.json, else settings.yaml, else a new settings.json.
+inline fs::path find_settings_file(const fs::path& given) {
+  if (!given.empty()) return given;
+  std::vector<fs::path> folders = {settings_folder()};
+  if (const std::string own = env("YOLO_CONFIG_DIR"); !own.empty())
+    folders = {own, fs::path(own) / "Ultralytics"};
+  std::error_code ignored;
+  for (const fs::path& folder : folders)
+    for (const char* name : {"settings.json", "settings.yaml"})
+      if (fs::is_regular_file(folder / name, ignored)) return folder / name;
+  return folders.front() / "settings.json";
+}
+
+inline protocol::settings_format settings_format_of(const fs::path& file) {
+  return file.extension() == ".json" ? protocol::settings_format::json_text
+                                     : protocol::settings_format::yaml_text;
+}
+
+inline std::string read_saved_key(const fs::path& file) {
+  return protocol::find_api_key(read_text_file(file), settings_format_of(file));
+}
+
+inline bool save_key(const fs::path& file, std::string_view api_key) {
+  const auto text =
+      protocol::replace_api_key(read_text_file(file), api_key, settings_format_of(file));
+  return text && write_text_file(file, *text);
+}
+
+// Asks on the terminal without echo. Empty where there is no terminal or nothing was typed.
+inline std::string ask_for_key(std::string_view where) {
+  if (!is_terminal(stream::standard_in) || !is_terminal(stream::standard_error)) return {};
+  std::fprintf(stderr, "Ultralytics HUB: API key, from %.*s (it is not shown): ",
+               static_cast<int>(where.size()), where.data());
+  std::string key;
+  const auto take = [&key](int c) {
+    return c != EOF && c != '\n' && c != '\r' && (key += static_cast<char>(c), true);
+  };
+#if HUB_SESSION_POSIX
+  termios before{};
+  ::tcgetattr(STDIN_FILENO, &before);
+  termios silent = before;
+  silent.c_lflag &= ~static_cast<tcflag_t>(ECHO);
+  ::tcsetattr(STDIN_FILENO, TCSAFLUSH, &silent);
+  while (take(std::fgetc(stdin))) {
+  }
+  ::tcsetattr(STDIN_FILENO, TCSAFLUSH, &before);
+#elif HUB_SESSION_WINDOWS
+  while (take(::_getch())) {
+  }
+#endif
+  std::fputc('\n', stderr);
+  return key;
+}
+
+// ---- ranks and places
+// -----------------------------------------------------------------------------
+
+// This process's place among those that train together; 0 where it trains alone.
+inline int find_rank(const session_options& options) {
+  if (options.rank) return *options.rank;
+  for (const char* name : {"RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID"}) {
+    const std::string text = env(name);
+    int rank = 0;
+    const auto read = std::from_chars(text.data(), text.data() + text.size(), rank);
+    if (!text.empty() && read.ec == std::errc() && read.ptr == text.data() + text.size())
+      return rank;
+  }
+  return 0;
+}
+
+inline std::string agent_name() {
+  const bool colab = !env("COLAB_RELEASE_TAG").empty() || !env("COLAB_BACKEND_VERSION").empty();
+  return std::string("cpp-" HUB_SESSION_VERSION) + (colab ? "-colab" : "-local");
+}
+
+inline std::string find_root(std::string given, const char* variable, std::string_view standard) {
+  if (given.empty()) given = env(variable);
+  if (given.empty()) given = standard;
+  const auto parsed = protocol::parse_url(given);
+  if (!parsed) throw session_error(parsed.error());
+  return parsed->text();
+}
+
+// ---- what is said
+// ---------------------------------------------------------------------------------
+
+// The default log and progress, on stderr: colour and a bar on a terminal, plain lines elsewhere.
+class console {
+ public:
+  void log(log_level level, std::string_view text) {
+    constexpr std::array<const char*, 3> colours = {"\033[34m\033[1m", "\033[33m\033[1m",
+                                                    "\033[31m\033[1m"};
+    const char* colour = terminal_ ? colours[static_cast<std::size_t>(level)] : "";
+    end_bar();
+    std::fprintf(stderr, "%sUltralytics HUB: %s%.*s\n", colour, terminal_ ? "\033[0m" : "",
+                 static_cast<int>(text.size()), text.data());
+  }
+
+  // A one-line bar on a terminal, a line every ten percent elsewhere.
+  void progress(const upload_progress& now) {
+    const int percent =
+        now.bytes_total == 0 ? 100 : static_cast<int>(now.bytes_sent * 100 / now.bytes_total);
+    if (percent < percent_) percent_ = -1;  // a new attempt or another file
+    if (percent == percent_ || (!terminal_ && percent_ >= 0 && percent / 10 == percent_ / 10))
+      return;
+    percent_ = percent;
+    const double seconds = std::max(std::chrono::duration<double>(now.elapsed).count(), 1e-3);
+    const double rate = static_cast<double>(now.bytes_sent) / seconds;
+    const double left = rate > 0 ? static_cast<double>(now.bytes_total - now.bytes_sent) / rate : 0;
+    constexpr double mib = 1024 * 1024;
+    std::fprintf(stderr, "%sUltralytics HUB: %.*s %3d%% of %.1f MiB, %.1f MiB/s, %.0f s left%s",
+                 terminal_ ? "\r\033[K" : "", static_cast<int>(now.file.size()), now.file.data(),
+                 percent, static_cast<double>(now.bytes_total) / mib, rate / mib, left,
+                 terminal_ ? "" : "\n");
+    bar_open_ = terminal_;
+    if (percent == 100) end_bar();
+  }
+
+ private:
+  void end_bar() {
+    if (std::exchange(bar_open_, false)) std::fputc('\n', stderr);
+  }
+
+  bool terminal_ = is_terminal(stream::standard_error);
+  bool bar_open_ = false;
+  int percent_ = -1;
+};
+
+// The one way out for words: redacts, never throws, and calls the program's functions one at a
+// time.
+class reporter {
+ public:
+  explicit reporter(const session_options& options)
+      : log_(options.log), progress_(options.progress) {
+    if (!log_) log_ = [this](log_level level, std::string_view text) { console_.log(level, text); };
+    if (!progress_) progress_ = [this](const upload_progress& now) { console_.progress(now); };
+  }
+  reporter(const reporter&) = delete;
+  reporter& operator=(const reporter&) = delete;
+
+  // What must never be shown. Call before anything runs on another thread.
+  void add_secret(const std::string& secret) {
+    if (!secret.empty()) secrets_.push_back(secret);
+  }
+
+  error redacted(error why) const {
+    why.message = protocol::redact(std::move(why.message), secrets_);
+    return why;
+  }
+
+  void log(log_level level, std::string text) noexcept {
+    try {
+      text = protocol::redact(std::move(text), secrets_);
+      const std::lock_guard lock(mutex_);
+      log_(level, text);
+    } catch (...) {  // a log that fails must not end the training
+    }
+  }
+
+  void progress(const upload_progress& now) noexcept {
+    try {
+      const std::lock_guard lock(mutex_);
+      progress_(now);
+    } catch (...) {
+    }
+  }
+
+ private:
+  console console_;
+  std::function<void(log_level, std::string_view)> log_;
+  std::function<void(const upload_progress&)> progress_;
+  std::vector<std::string> secrets_;
+  std::mutex mutex_;
+};
+
+// ---- signals
+// --------------------------------------------------------------------------------------
+
+// Lets every session flush on SIGINT and SIGTERM and then hands the signal to whoever had it before
+// us, so that the program ends, or goes on, exactly as it would have without us. A second signal
+// goes through at once; an ignored signal stays ignored; a forked child is left alone.
+class signal_relay {
+ public:
+  using flush = std::function<void(int signal_number)>;
+
+  // Lives as long as the process: a handler may run at any moment.
+  static signal_relay& instance() {
+    static auto* const relay = new signal_relay;
+    return *relay;
+  }
+
+#if HUB_SESSION_POSIX
+  std::size_t subscribe(flush callback) {
+    const std::lock_guard lock(mutex_);
+    if (subscribers_.empty()) install();
+    subscribers_.emplace_back(++last_id_, std::move(callback));
+    return last_id_;
+  }
+
+  // Waits for a flush that is under way; the callback is not called afterwards.
+  void unsubscribe(std::size_t id) noexcept {
+    if (process_id() != owner.load()) return;
+    std::unique_lock lock(mutex_);
+    flushed_.wait(lock, [&] { return !flushing_; });
+    std::erase_if(subscribers_, [&](const auto& entry) { return entry.first == id; });
+    if (!subscribers_.empty()) return;
+    restore_handlers();
+    send_to_watcher(quit);
+    watcher_.join();
+    for (int end : {pipe_[0], pipe_[1]}) ::close(end);
+  }
+
+ private:
+  static constexpr unsigned char quit = 0;
+  static constexpr std::array<int, 2> numbers = {SIGINT, SIGTERM};
+
+  // What the handler may touch.
+  static inline std::atomic<int> write_end = -1;
+  static inline std::atomic<int> owner = 0;
+  static inline std::atomic<bool> pending = false;
+  static inline std::array<struct sigaction, numbers.size()> before = {};
+
+  static void on_signal(int number) {
+    const int saved = errno;
+    if (process_id() != owner.load() || pending.exchange(true))
+      pass_on(number);
+    else
+      send_to_watcher(static_cast<unsigned char>(number));
+    errno = saved;
+  }
+
+  static void send_to_watcher(unsigned char what) {
+    [[maybe_unused]] const ssize_t written = ::write(write_end.load(), &what, 1);
+  }
+
+  // To the process, not to this thread: the watcher blocks every signal.
+  static void pass_on(int number) {
+    ::sigaction(number, &before[number == SIGINT ? 0 : 1], nullptr);
+    ::kill(::getpid(), number);
+  }
+
+  void install() {
+    if (::pipe(pipe_.data()) != 0)
+      throw session_error({errc::internal_error,
+                           "No pipe for signals can be made; too many files are open. Set "
+                           "session_options::handle_signals to false to do without."});
+    for (int end : pipe_) ::fcntl(end, F_SETFD, FD_CLOEXEC);
+    write_end = pipe_[1];
+    owner = process_id();
+    pending = false;
+    watcher_ = quiet_thread([this] { watch(); });
+    struct sigaction ours {};
+    ours.sa_handler = &on_signal;
+    ours.sa_flags = SA_RESTART | SA_ONSTACK;
+    sigemptyset(&ours.sa_mask);
+    for (std::size_t i = 0; i < numbers.size(); ++i) {
+      ::sigaction(numbers[i], nullptr, &before[i]);
+      if (before[i].sa_handler != SIG_IGN) ::sigaction(numbers[i], &ours, nullptr);
+    }
+  }
+
+  // Only what is still ours: the program may have installed its own handler meanwhile.
+  static void restore_handlers() {
+    for (std::size_t i = 0; i < numbers.size(); ++i) {
+      struct sigaction now {};
+      ::sigaction(numbers[i], nullptr, &now);
+      if (now.sa_handler == &on_signal) ::sigaction(numbers[i], &before[i], nullptr);
+    }
+  }
+
+  void watch() {
+    for (;;) {
+      unsigned char number = quit;
+      const ssize_t got = ::read(pipe_[0], &number, 1);
+      if (got < 0 && errno == EINTR) continue;
+      if (got != 1 || number == quit) return;
+      flush_all(number);
+      pass_on(number);
+    }
+  }
+
+  void flush_all(int number) {
+    std::unique_lock lock(mutex_);
+    flushing_ = true;
+    const auto now = subscribers_;
+    lock.unlock();
+    for (const auto& entry : now) entry.second(number);
+    lock.lock();
+    flushing_ = false;
+    flushed_.notify_all();
+  }
+
+  std::mutex mutex_;
+  std::condition_variable flushed_;
+  bool flushing_ = false;
+  std::size_t last_id_ = 0;
+  std::vector<std::pair<std::size_t, flush>> subscribers_;
+  std::array<int, 2> pipe_ = {-1, -1};
+  std::thread watcher_;
+#else
+  // Without POSIX signals the program flushes through the session's destructor alone.
+  std::size_t subscribe(const flush&) { return 0; }
+  void unsubscribe(std::size_t) noexcept {}
+#endif
+};
+
+// ---- signing in
+// -----------------------------------------------------------------------------------
+
+// What a session does before training starts: blocks, retries, and throws session_error.
+template <class Transport, class Clock, class Sleeper>
+class startup {
+ public:
+  startup(const session_options& options, reporter& report, Transport& transport, Clock& clock,
+          Sleeper& sleeper)
+      : options_(options),
+        report_(report),
+        transport_(transport),
+        clock_(clock),
+        sleeper_(sleeper),
+        web_root_(
+            find_root(options.endpoints.web, "ULTRALYTICS_HUB_WEB", protocol::default_web_root)),
+        api_root_(
+            find_root(options.endpoints.api, "ULTRALYTICS_HUB_API", protocol::default_api_root)),
+        random_(options.retry.seed != 0 ? options.retry.seed : std::random_device{}()),
+        deadline_(clock.now() + options.limits.start_deadline) {}
+
+  const std::string& web_root() const { return web_root_; }
+
+  protocol::identifier identify(std::string_view text) {
+    auto named = protocol::parse_identifier(text, web_root_);
+    if (!named) throw session_error(named.error());
+    return *std::move(named);
+  }
+
+  // A caller whose key HUB accepts, from the first place that has one.
+  protocol::caller sign_in(const protocol::identifier& named) {
+    protocol::caller who{api_root_, {}, options_.credentials.id_token, named.model_id};
+    use_secret(who.id_token, "id token");
+    if (!who.id_token.empty()) return who;
+
+    const fs::path settings = find_settings_file(options_.credentials.settings_file);
+    const std::string saved = read_saved_key(settings);
+    for (const std::string& key :
+         {named.api_key, options_.credentials.api_key, env("ULTRALYTICS_API_KEY"), saved})
+      if (who.api_key.empty()) who.api_key = key;
+    use_secret(who.api_key, "API key");
+    if (who.api_key.empty() || (who.api_key != saved && !accepted(who))) ask(who);
+    if (options_.credentials.save && who.api_key != saved && !save_key(settings, who.api_key))
+      report_.log(log_level::warning,
+                  "The API key cannot be saved to " + settings.string() +
+                      "; check that it can be read as settings and written to.");
+    return who;
+  }
+
+  model_info fetch_model(const protocol::caller& who) {
+    auto model = protocol::parse_model(call(protocol::model_request(who), "the model request").body,
+                                       who.model_id);
+    if (!model) fail(model.error());
+    return *std::move(model);
+  }
+
+  std::string create_model(const protocol::caller& who, const new_model& wanted) {
+    auto id = protocol::parse_created(
+        call(protocol::create_model_request(who, wanted), "the making of a model").body);
+    if (!id) fail(id.error());
+    return *std::move(id);
+  }
+
+ private:
+  static constexpr int prompt_tries = 3;
+
+  [[noreturn]] void fail(const error& why) const { throw session_error(report_.redacted(why)); }
+
+  void use_secret(const std::string& secret, std::string_view what) {
+    report_.add_secret(secret);
+    if (auto why = protocol::check_secret(secret, what)) fail(*why);
+  }
+
+  // Whether HUB accepts the key. Throws where it does not say.
+  bool accepted(const protocol::caller& who) {
+    const reply answer = send(protocol::auth_request(who), "the sign-in", {401, 403});
+    if (answer.status == 401 || answer.status == 403) return false;
+    const auto success = protocol::parse_auth(answer.body);
+    if (!success) fail(success.error());
+    return *success;
+  }
+
+  // Asks for a key that HUB accepts, on a terminal only.
+  void ask(protocol::caller& who) {
+    const bool refused = !who.api_key.empty();
+    const std::string where = web_root_ + "/settings";
+    for (int i = 0; options_.credentials.prompt && i < prompt_tries; ++i) {
+      who.api_key = ask_for_key(where);
+      if (who.api_key.empty()) break;
+      use_secret(who.api_key, "API key");
+      if (accepted(who)) return;
+      report_.log(log_level::warning, "HUB does not accept this API key.");
+    }
+    fail({errc::not_authenticated,
+          (refused ? "HUB does not accept the API key. Get a valid one from "
+                   : "There is no API key. Get one from ") +
+              where +
+              " and pass it in session_options::credentials, in ULTRALYTICS_API_KEY or as "
+              "KEY_MODEL."});
+  }
+
+  reply call(request what, std::string_view name) { return send(std::move(what), name, {}); }
+
+  // Sends until there is a 2xx or one of `expected`, with retries; throws what else it came to.
+  reply send(request what, std::string_view name, std::initializer_list<int> expected) {
+    backoff waits(options_.retry);
+    for (;;) {
+      what.deadline = std::min(options_.limits.request_deadline, deadline_ - clock_.now());
+      what.reply_bytes_max = options_.limits.reply_bytes_max;
+      reply answer = transport_.send(what);
+      sleep(answer.latency);
+      const protocol::outcome result = protocol::judge(answer, name, clock_.wall_now());
+      const bool wanted =
+          std::find(expected.begin(), expected.end(), answer.status) != expected.end();
+      if (result.verdict == protocol::verdict::delivered || wanted) return answer;
+      if (result.verdict != protocol::verdict::retry ||
+          waits.failures() >= options_.retry.start_retries_max)
+        fail(result.why);
+      const duration wait = waits.next(result, random_);
+      if (clock_.now() + wait >= deadline_) fail(result.why);
+      sleep(wait);
+    }
+  }
+
+  void sleep(duration time) {
+    if (time > duration::zero()) sleeper_.wait_until(clock_.now() + time, [] { return false; });
+  }
+
+  const session_options& options_;
+  reporter& report_;
+  Transport& transport_;
+  Clock& clock_;
+  Sleeper& sleeper_;
+  std::string web_root_;
+  std::string api_root_;
+  std::mt19937_64 random_;
+  time_point deadline_;
+};
+
+}  // namespace detail
+
+// Reports one training to a HUB. See the top of this file for an example.
+//
+// The constructor blocks and throws; on_train_end and flush block up to their deadline; nothing
+// else blocks on the network, and nothing but the constructor and create_model throws. All member
+// functions may be called from any thread. On a rank above 0 and in a forked child every call does
+// nothing.
+template <class Transport, class Clock, class Sleeper>
+class basic_training_session final : public training_callbacks {
+  static_assert(std::copy_constructible<Transport>,
+                "hub_session: the transport cannot be copied; each lane sends on a copy, see "
+                "http_transport in section 3");
+  static_assert(has_send<Transport>,
+                "hub_session: the transport lacks 'hub::reply send(const hub::request&)', see "
+                "http_transport in section 3");
+  static_assert(
+      has_cancel<Transport>,
+      "hub_session: the transport lacks 'void cancel() noexcept', see http_transport in section 3");
+  static_assert(std::copy_constructible<Clock>,
+                "hub_session: the clock cannot be copied, see monotonic_clock in section 3");
+  static_assert(has_now<Clock>,
+                "hub_session: the clock lacks 'hub::time_point now() const', see monotonic_clock "
+                "in section 3");
+  static_assert(has_wall_now<Clock>,
+                "hub_session: the clock lacks 'std::chrono::system_clock::time_point wall_now() "
+                "const', see monotonic_clock in section 3");
+  static_assert(std::move_constructible<Sleeper>,
+                "hub_session: the sleeper cannot be moved, see sleeper in section 3");
+  static_assert(has_start<Sleeper>,
+                "hub_session: the sleeper lacks 'void start(std::vector<hub::background_task>)', "
+                "see sleeper in section 3");
+  static_assert(
+      has_wake<Sleeper>,
+      "hub_session: the sleeper lacks 'void wake(std::size_t) noexcept', see sleeper in section 3");
+  static_assert(has_wait_until<Sleeper>,
+                "hub_session: the sleeper lacks 'bool wait_until(hub::time_point, "
+                "std::function<bool()>)', see sleeper in section 3");
+  static_assert(has_stop<Sleeper>,
+                "hub_session: the sleeper lacks 'void stop()', see sleeper in section 3");
+  static_assert(has_concurrent<Sleeper>,
+                "hub_session: the sleeper lacks 'static constexpr bool concurrent', see sleeper in "
+                "section 3");
+
+ public:
+  // Signs in, fetches the model and starts the heartbeat.
+  // Identifier: a model's page, a model id, or KEY_MODEL.
+  // Blocks: up to limits.start_deadline, with retry.start_retries_max retries of each request.
+  // Throws: session_error with invalid_identifier, invalid_endpoint, invalid_credentials,
+  //   not_authenticated, access_denied, already_trained, dataset_not_ready, bad_reply,
+  //   unexpected_status, or what kept HUB from answering.
+  // Protocol: POST /v1/auth for a key that is not the saved one, GET /v1/models/{id}.
+  explicit basic_training_session(std::string_view identifier, session_options options = {},
+                                  Transport transport = Transport(), Clock clock = Clock(),
+                                  Sleeper sleeper = Sleeper())
+      : options_(std::move(options)),
+        report_(options_),
+        prototype_(std::move(transport)),
+        clock_(std::move(clock)),
+        engine_(options_.rate_limits, options_.retry, options_.limits, seed()),
+        sleeper_(std::move(sleeper)) {
+    if (detail::find_rank(options_) > 0) return;
+    detail::startup begin(options_, report_, prototype_, clock_, sleeper_);
+    caller_ = begin.sign_in(begin.identify(identifier));
+    model_ = begin.fetch_model(caller_);
+    model_url_ = begin.web_root() + "/models/" + model_.id;
+    start_lanes();
+  }
+
+  basic_training_session(const basic_training_session&) = delete;
+  basic_training_session& operator=(const basic_training_session&) = delete;
+
+  // Flushes what it can within limits.shutdown_deadline, cuts what still hangs and ends every
+  // thread.
+  ~basic_training_session() override {
+    if (!live()) return;
+    if constexpr (Sleeper::concurrent)
+      if (signal_subscription_) detail::signal_relay::instance().unsubscribe(*signal_subscription_);
+    guarded([&] {
+      flush(options_.limits.shutdown_deadline);
+      tell([](engine& decide, time_point) { decide.handle_stop(); });
+    });
+    for (lane which : all_lanes) cancel(which);
+    sleeper_.stop();
+  }
+
+  // Makes a model for a run that HUB does not know yet, and returns its id for the constructor.
+  // Blocks and throws as the constructor does. Protocol: POST /v1/models.
+  static std::string create_model(const new_model& wanted, const session_options& options = {},
+                                  Transport transport = Transport(), Clock clock = Clock(),
+                                  Sleeper sleeper = Sleeper()) {
+    detail::reporter report(options);
+    detail::startup begin(options, report, transport, clock, sleeper);
+    return begin.create_model(begin.sign_in({}), wanted);
+  }
+
+  // What HUB said of the model when the session began. Empty on a rank above 0.
+  const hub::train_args& train_args() const noexcept { return model_.train_args; }
+  const model_info& model() const noexcept { return model_; }
+  const std::string& model_file() const noexcept { return model_.model_file; }
+  const std::string& model_url() const noexcept { return model_url_; }
+
+  // ---- trainer callbacks ------------------------------------------------------------------------
+
+  // Training is about to start: the rate limits of metrics and checkpoints run from now on, so the
+  // first checkpoint leaves after rate_limits.checkpoint.
+  void on_pretrain_routine_end() noexcept override {
+    guarded([&] {
+      tell([](engine& decide, time_point now) { decide.handle_train_start(now); });
+      report_.log(log_level::info, "Training is reported to " + model_url_);
+    });
+  }
+
+  // Queues an epoch's metrics; the last call for an epoch wins. They stay queued until HUB has
+  // confirmed them. NaN and infinities are sent as null.
+  // Protocol: POST /v1/models/{id}, at most once per rate_limits.metrics.
+  void on_fit_epoch_end(int epoch, metrics_view values) noexcept override {
+    guarded([&] {
+      protocol::encoded_metrics encoded = protocol::encode_metrics(values);
+      auto json = std::make_shared<const std::string>(std::move(encoded.json));
+      tell([&](engine& decide, time_point now) {
+        decide.handle_not_finite(encoded.not_finite, epoch);
+        decide.handle_epoch(epoch, std::move(json), now);
+      });
+    });
+  }
+
+  // Takes a checkpoint for upload where one is due by rate_limits.checkpoint, else does nothing.
+  // Blocks: with snapshot::copy, for the time of one file copy, and only where one is due.
+  // Errors: a file that is missing, unreadable, empty or not regular is logged and not sent.
+  // Protocol: POST /v1/models/{id}/upload with type=epoch, in the background.
+  void on_model_save(int epoch, const std::filesystem::path& file, bool is_best) noexcept override {
+    guarded([&] {
+      if (tell([](engine& decide, time_point now) { return decide.wants_checkpoint(now); }))
+        take_checkpoint({.epoch = epoch, .is_best = is_best}, file);
+    });
+  }
+
+  // Ends the training: sends what metrics are queued and then the final model, with
+  // retry.final_retries_max retries each, and stops the heartbeat. `best` may be empty for none;
+  // `map` is metrics/mAP50-95(B) or what stands for it. Afterwards the session sends nothing.
+  // Blocks: up to limits.train_end_deadline. Returns what HUB has confirmed.
+  // Protocol: POST /v1/models/{id}, then .../upload with type=final.
+  hub::delivery on_train_end(int epoch, const std::filesystem::path& best,
+                             double map) noexcept override {
+    return guarded([&] {
+      const time_point deadline = clock_.now() + options_.limits.train_end_deadline;
+      std::optional<checkpoint> final_model;
+      if (!best.empty())
+        final_model = checkpoint{{.epoch = epoch, .is_final = true, .map = map}, best, nullptr};
+      tell([&](engine& decide, time_point now) {
+        decide.handle_train_end(std::move(final_model), now);
+      });
+      finish_replaced_upload(deadline);
+      wait_until(deadline, [](const engine& decide) {
+        return decide.metrics_done() && decide.uploads_done();
+      });
+      return end_training();
+    });
+  }
+
+  // ---- more -------------------------------------------------------------------------------------
+
+  // Sends the queued metrics now instead of when their rate limit has it. Does not wait for it.
+  void upload_metrics() noexcept {
+    guarded([&] {
+      tell([](engine& decide, time_point now) { decide.handle_flush(lane::metrics, now); });
+    });
+  }
+
+  // Uploads a checkpoint now, in the background, whatever the rate limit. Else as on_model_save.
+  void upload_model(int epoch, const std::filesystem::path& file, bool is_best) noexcept {
+    guarded([&] {
+      if (take_checkpoint({.epoch = epoch, .is_best = is_best}, file))
+        tell([](engine& decide, time_point now) { decide.handle_flush(lane::checkpoint, now); });
+    });
+  }
+
+  // Sends everything that is queued now and waits for it, up to `timeout`. Returns what HUB has
+  // confirmed; what is missing stays queued.
+  hub::delivery flush(duration timeout) noexcept {
+    return guarded([&] {
+      const time_point deadline = clock_.now() + timeout;
+      tell([](engine& decide, time_point now) {
+        decide.handle_flush(lane::metrics, now);
+        decide.handle_flush(lane::checkpoint, now);
+      });
+      wait_until(deadline, [](const engine& decide) {
+        return decide.metrics_done() && decide.uploads_done();
+      });
+      const std::lock_guard lock(mutex_);
+      return engine_.delivery();
+    });
+  }
+
+  // No further heartbeats: HUB will show the training as disconnected.
+  void stop_heartbeat() noexcept {
+    guarded([&] { tell([](engine& decide, time_point) { decide.handle_stop_heartbeat(); }); });
+  }
+
+  // Counters, the agent id, and since when and why HUB has not answered as it should.
+  session_status status() const noexcept {
+    if (!live()) return {};
+    try {
+      const std::lock_guard lock(mutex_);
+      return engine_.status();
+    } catch (...) {
+      return {};
+    }
+  }
+
+ private:
+  // What goes on in a lane. `transport`, `pending` and `due` are the lane's own; `scheduled` and
+  // `cancelled` are guarded by mutex_.
+  struct driver {
+    std::optional<Transport> transport = {};
+    std::optional<reply> pending = {};
+    time_point due = {};
+    time_point scheduled = never;
+    bool cancelled = false;
+  };
+
+  driver& driver_of(lane which) { return drivers_[static_cast<std::size_t>(which)]; }
+
+  std::uint64_t seed() const {
+    if (options_.retry.seed != 0) return options_.retry.seed;
+    std::random_device device;
+    return (std::uint64_t{device()} << 32) | device();
+  }
+
+  // Whether this process and rank report at all.
+  bool live() const noexcept { return started_ && process_ == detail::process_id(); }
+
+  // Runs `work` for a callback that must not throw, and not at all where this session is silent.
+  template <class Work>
+  std::invoke_result_t<Work> guarded(Work&& work) noexcept {
+    if (!live()) return std::invoke_result_t<Work>();
+    try {
+      return work();
+    } catch (const std::exception& problem) {
+      report_.log(log_level::error, problem.what());
+    } catch (...) {
+      report_.log(log_level::error,
+                  "A report is lost: a policy or one of the program's functions threw.");
+    }
+    return std::invoke_result_t<Work>();
+  }
+
+  // Tells the engine something, wakes the lanes whose next deadline that brought forward, and says
+  // what the engine wants said. Returns what `verb` returns.
+  template <class Verb>
+  auto tell(Verb&& verb) {
+    std::array<bool, lane_count> earlier = {};
+    std::vector<note> notes;
+    const auto told = [&] {
+      const std::lock_guard lock(mutex_);
+      const auto publish = [&] {
+        for (lane which : all_lanes) earlier[static_cast<std::size_t>(which)] = reschedule(which);
+        notes = engine_.take_notes();
+      };
+      if constexpr (std::is_void_v<std::invoke_result_t<Verb, engine&, time_point>>) {
+        verb(engine_, clock_.now());
+        publish();
+        return true;
+      } else {
+        auto answer = verb(engine_, clock_.now());
+        publish();
+        return answer;
+      }
+    }();
+    for (std::size_t i = 0; i < lane_count; ++i)
+      if (earlier[i]) sleeper_.wake(i);
+    for (note& said : notes) report_.log(said.level, std::move(said.text));
+    return told;
+  }
+
+  // Whether the lane must be woken for a deadline that is earlier than the one it sleeps until.
+  bool reschedule(lane which) {
+    driver& at = driver_of(which);
+    const time_point next = engine_.next_deadline(which);
+    if (next >= at.scheduled) return false;
+    at.scheduled = next;
+    return true;
+  }
+
+  template <class Done>
+  bool wait_until(time_point deadline, Done done) {
+    return sleeper_.wait_until(deadline, [&] {
+      const std::lock_guard lock(mutex_);
+      return done(std::as_const(engine_));
+    });
+  }
+
+  // ---- lanes
+  // --------------------------------------------------------------------------------------
+
+  void start_lanes() {
+    std::vector<background_task> tasks;
+    for (lane which : all_lanes) {
+      driver_of(which).transport.emplace(prototype_);
+      tasks.push_back({to_string(which), [this, which] { return step(which); }});
+    }
+    engine_.handle_signed_in(clock_.now());
+    process_ = detail::process_id();
+    started_ = true;
+    sleeper_.start(std::move(tasks));
+    if constexpr (Sleeper::concurrent)
+      if (options_.handle_signals)
+        signal_subscription_ = detail::signal_relay::instance().subscribe(
+            [this](int number) { flush_on_signal(number); });
+  }
+
+  // The driver, the same for every lane: hands over the reply that is due, else sends what the
+  // engine wants sent. Returns when to be called again.
+  time_point step(lane which) {
+    driver& at = driver_of(which);
+    if (at.pending) {
+      if (clock_.now() < at.due && !cut(which)) return at.due;
+      hand_over(which, *std::exchange(at.pending, std::nullopt));
+    }
+    std::optional<order> next;
+    {
+      const std::lock_guard lock(mutex_);
+      next = engine_.poll(which, clock_.now());
+      at.scheduled = next ? time_point::min() : engine_.next_deadline(which);
+      if (!next) return at.scheduled;
+    }
+    at.pending = perform(which, *next);
+    at.due = clock_.now() + at.pending->latency;
+    return at.due;
+  }
+
+  // Whether the reply that is still on its way was given up; if so, that is the reply. On a real
+  // transport the reply is never on its way here: send() waited for it.
+  bool cut(lane which) {
+    const std::lock_guard lock(mutex_);
+    if (!driver_of(which).cancelled) return false;
+    driver_of(which).pending =
+        reply{.failure = error{errc::cancelled, "The request was given up."}};
+    return true;
+  }
+
+  void hand_over(lane which, reply answer) {
+    protocol::outcome result =
+        which == lane::heartbeat ? protocol::judge_heartbeat(answer, clock_.wall_now())
+        : which == lane::metrics ? protocol::judge(answer, "metrics", clock_.wall_now())
+                                 : protocol::judge(answer, "an upload", clock_.wall_now());
+    result.why = report_.redacted(std::move(result.why));
+    tell([&](engine& decide, time_point now) {
+      if (std::exchange(driver_of(which).cancelled, false))
+        driver_of(which).transport.emplace(prototype_);
+      decide.handle_outcome(which, result, now);
+    });
+  }
+
+  reply perform(lane which, const order& what) {
+    reply answer;
+    try {
+      if (const auto* beat = std::get_if<heartbeat_order>(&what))
+        return send(which, protocol::heartbeat_request(caller_, agent_, beat->agent_id));
+      if (const auto* report = std::get_if<metrics_order>(&what))
+        return send(which, protocol::metrics_request(caller_, report->batch));
+      return send_file(std::get<upload_order>(what).what);
+    } catch (const std::exception&) {
+      answer.failure = error{errc::internal_error,
+                             "A request could not be made: out of memory or of another resource."};
+    } catch (...) {
+      answer.failure =
+          error{errc::internal_error, "A request could not be made: the transport threw."};
+    }
+    return answer;
+  }
+
+  reply send(lane which, request what) {
+    const limit_options& limits = options_.limits;
+    what.deadline = what.content ? limits.upload_deadline : limits.request_deadline;
+    what.reply_bytes_max = limits.reply_bytes_max;
+    return driver_of(which).transport->send(what);
+  }
+
+  reply send_file(const checkpoint& what) {
+    auto file = detail::file_source::open(what.file);
+    if (!file) return {.failure = file.error()};
+    request upload = protocol::upload_request(caller_, what.fields, *std::move(file), boundary());
+    upload.content = std::make_shared<detail::metered_body>(
+        std::move(upload.content), [this, name = protocol::upload_file_name(what.fields),
+                                    began = clock_.now()](std::uint64_t sent, std::uint64_t total) {
+          report_.progress({name, sent, total, clock_.now() - began});
+        });
+    return send(lane::checkpoint, std::move(upload));
+  }
+
+  // 128 random bits, so that no file holds it by accident.
+  std::string boundary() {
+    std::array<char, 33> text{};
+    std::snprintf(text.data(), text.size(), "%016llx%016llx",
+                  static_cast<unsigned long long>(boundary_random_()),
+                  static_cast<unsigned long long>(boundary_random_()));
+    return text.data();
+  }
+
+  // ---- checkpoints and endings
+  // ----------------------------------------------------------------------
+
+  // Hands a checkpoint to the engine, with a private copy of the file where that is wanted.
+  bool take_checkpoint(const protocol::upload_fields& fields, const std::filesystem::path& file) {
+    checkpoint what{fields, file, nullptr};
+    std::optional<error> why = detail::check_regular(file);
+    if (!why && options_.snapshot == snapshot::copy) {
+      auto copy = snapshot_of(file);
+      if (copy) {
+        what.file = (*copy)->path();
+        what.keep = *std::move(copy);
+      } else {
+        why = copy.error();
+      }
+    }
+    tell([&](engine& decide, time_point now) {
+      if (why)
+        decide.handle_checkpoint_failure(*why);
+      else
+        decide.handle_checkpoint(std::move(what), now);
+    });
+    return !why;
+  }
+
+  result<std::shared_ptr<detail::snapshot_file>> snapshot_of(const std::filesystem::path& file) {
+    const std::lock_guard lock(snapshot_mutex_);
+    auto folder = snapshots_.get();
+    if (!folder) return folder.error();
+    return detail::take_snapshot(
+        file, *folder / ("checkpoint-" + std::to_string(++snapshot_count_) + ".pt"));
+  }
+
+  // The final model never travels beside a checkpoint: that one may finish, or is cut.
+  void finish_replaced_upload(time_point deadline) {
+    const time_point until = std::min(deadline, clock_.now() + options_.limits.checkpoint_grace);
+    if (!wait_until(until,
+                    [](const engine& decide) { return !decide.replaced_upload_in_flight(); })) {
+      const std::lock_guard lock(mutex_);
+      if (engine_.replaced_upload_in_flight()) cancel_locked(lane::checkpoint);
+    }
+  }
+
+  hub::delivery end_training() {
+    const auto delivered = tell([](engine& decide, time_point) {
+      decide.handle_stop_heartbeat();
+      decide.handle_stop();
+      return decide.delivery();
+    });
+    for (lane which : {lane::metrics, lane::checkpoint}) cancel(which);
+    if (delivered.complete())
+      report_.log(log_level::info,
+                  "Done: all " + std::to_string(delivered.epochs_delivered) + " epochs " +
+                      (delivered.final_model_delivered ? "and the final model " : "") + "are on " +
+                      model_url_);
+    else
+      report_.log(log_level::error,
+                  "Not everything arrived: " +
+                      std::to_string(delivered.epochs_queued + delivered.epochs_set_aside) +
+                      " epochs are missing" +
+                      (delivered.final_model_wanted && !delivered.final_model_delivered
+                           ? ", and the final model"
+                           : "") +
+                      ". " + (delivered.why ? delivered.why->message : ""));
+    return delivered;
+  }
+
+  // On the relay's thread; the signal goes to the program's own handler afterwards.
+  void flush_on_signal(int number) {
+    guarded([&] {
+      report_.log(log_level::warning,
+                  "Signal " + std::to_string(number) + ": sending the last metrics.");
+      const time_point deadline = clock_.now() + options_.limits.shutdown_deadline;
+      tell([](engine& decide, time_point now) { decide.handle_flush(lane::metrics, now); });
+      wait_until(deadline, [](const engine& decide) { return decide.metrics_done(); });
+    });
+  }
+
+  void cancel(lane which) noexcept {
+    const std::lock_guard lock(mutex_);
+    if (engine_.in_flight(which)) cancel_locked(which);
+  }
+
+  void cancel_locked(lane which) noexcept {
+    driver_of(which).cancelled = true;
+    driver_of(which).transport->cancel();
+    sleeper_.wake(static_cast<std::size_t>(which));
+  }
+
+  session_options options_;
+  detail::reporter report_;
+  Transport prototype_;
+  Clock clock_;
+  protocol::caller caller_;
+  std::string agent_ = detail::agent_name();
+  model_info model_;
+  std::string model_url_;
+  int process_ = 0;
+  bool started_ = false;
+
+  mutable std::mutex mutex_;
+  engine engine_;
+  std::array<driver, lane_count> drivers_;
+
+  std::mt19937_64 boundary_random_{seed()};
+  std::mutex snapshot_mutex_;
+  detail::private_folder snapshots_{options_.temp_folder};
+  std::uint64_t snapshot_count_ = 0;
+  std::optional<std::size_t> signal_subscription_;
+  Sleeper sleeper_;
+};
+
+// =================================================================================================
+// §7  default policies
+//
+// Rules: what a real training uses. Whatever the dependencies do to a program is kept inside here:
+// no signal, no thread and no byte of a hostile reply gets out.
+// =================================================================================================
+
+class steady_clock {
+ public:
+  time_point now() const noexcept { return std::chrono::steady_clock::now(); }
+  std::chrono::system_clock::time_point wall_now() const noexcept {
+    return std::chrono::system_clock::now();
+  }
+};
+
+// Runs each task on a thread of its own. Goes with hub::steady_clock.
+class thread_sleeper {
+ public:
+  static constexpr bool concurrent = true;
+
+  thread_sleeper() = default;
+  thread_sleeper(thread_sleeper&&) noexcept = default;
+  thread_sleeper& operator=(thread_sleeper&&) = delete;
+  ~thread_sleeper() { stop(); }
+
+  void start(std::vector<background_task> tasks) {
+    shared& all = *shared_;
+    all.workers = std::vector<worker>(tasks.size());
+    for (std::size_t i = 0; i < tasks.size(); ++i)
+      all.threads.push_back(
+          detail::quiet_thread([&all, i, task = std::move(tasks[i])] { run(all, i, task); }));
+  }
+
+  void wake(std::size_t task) noexcept {
+    const std::lock_guard lock(shared_->mutex);
+    shared_->workers[task].woken = true;
+    shared_->workers[task].changed.notify_one();
+  }
+
+  bool wait_until(time_point when, const std::function<bool()>& done) {
+    for (;;) {
+      std::unique_lock lock(shared_->mutex);
+      const std::uint64_t seen = shared_->runs;
+      lock.unlock();  // done() may take the session's mutex, under which wake() takes ours
+      if (done()) return true;
+      lock.lock();
+      const auto ran = [&] { return shared_->runs != seen; };
+      if (!shared_->ran.wait_until(lock, when, ran)) return lock.unlock(), done();
+    }
+  }
+
+  void stop() {
+    if (!shared_) return;
+    if (shared_->process != detail::process_id()) {
+      static_cast<void>(shared_.release());  // a forked child has none of these threads to join
+      return;
+    }
+    {
+      const std::lock_guard lock(shared_->mutex);
+      shared_->stopping = true;
+      for (worker& each : shared_->workers) each.changed.notify_one();
+    }
+    for (std::thread& each : shared_->threads) each.join();
+    shared_->threads.clear();
+  }
+
+ private:
+  struct worker {
+    std::condition_variable changed;
+    bool woken = false;
+  };
+  struct shared {
+    std::mutex mutex;
+    std::condition_variable ran;
+    std::uint64_t runs = 0;  // of any task, so that a waiter can tell that something happened
+    bool stopping = false;
+    std::vector<worker> workers;
+    std::vector<std::thread> threads;
+    int process = detail::process_id();
+  };
+
+  static void run(shared& all, std::size_t index, const background_task& task) noexcept {
+    for (;;) {
+      const time_point next = run_once(task);
+      std::unique_lock lock(all.mutex);
+      ++all.runs;
+      all.ran.notify_all();
+      worker& mine = all.workers[index];
+      const auto due = [&] { return all.stopping || mine.woken; };
+      if (next == never)
+        mine.changed.wait(lock, due);
+      else
+        mine.changed.wait_until(lock, next, due);
+      if (all.stopping) return;
+      mine.woken = false;
+    }
+  }
+
+  // A task that throws has run out of memory; it is tried again after a pause.
+  static time_point run_once(const background_task& task) noexcept {
+    try {
+      return task.run();
+    } catch (...) {
+      return std::chrono::steady_clock::now() + 1s;
+    }
+  }
+
+  std::unique_ptr<shared> shared_ = std::make_unique<shared>();
+};
+
+#if !defined(HUB_SESSION_NO_HTTPLIB)
+
+namespace detail {
+
+#if HUB_SESSION_POSIX
+// Keeps SIGPIPE from the program while this thread writes to a socket, and drains one that came, so
+// that the process's own disposition is neither needed nor changed.
+class sigpipe_guard {
+ public:
+  sigpipe_guard() {
+    sigemptyset(&sigpipe_);
+    sigaddset(&sigpipe_, SIGPIPE);
+    ::pthread_sigmask(SIG_BLOCK, &sigpipe_, &before_);
+    was_pending_ = pending();
+  }
+  sigpipe_guard(const sigpipe_guard&) = delete;
+  sigpipe_guard& operator=(const sigpipe_guard&) = delete;
+  ~sigpipe_guard() {
+    if (!was_pending_ && pending()) {
+      int taken = 0;
+      ::sigwait(&sigpipe_, &taken);
+    }
+    ::pthread_sigmask(SIG_SETMASK, &before_, nullptr);
+  }
+
+ private:
+  static bool pending() {
+    sigset_t now;
+    ::sigpending(&now);
+    return sigismember(&now, SIGPIPE) == 1;
+  }
+  sigset_t sigpipe_;
+  sigset_t before_;
+  bool was_pending_ = false;
+};
+#else
+struct sigpipe_guard {};
+#endif
+
+// A second hold on a socket, so that it can be cut from another thread even while httplib closes
+// it.
+class socket_handle {
+ public:
+  socket_handle() = default;
+  socket_handle(const socket_handle&) = delete;
+  socket_handle& operator=(const socket_handle&) = delete;
+  ~socket_handle() { reset(); }
+
+#if HUB_SESSION_POSIX
+  void adopt(socket_t socket) {
+    reset();
+    socket_ = ::fcntl(socket, F_DUPFD_CLOEXEC, 0);
+  }
+  void cut() {
+    if (socket_ >= 0) ::shutdown(socket_, SHUT_RDWR);
+  }
+  void reset() {
+    if (socket_ >= 0) ::close(std::exchange(socket_, -1));
+  }
+
+ private:
+  int socket_ = -1;
+#else
+  // Windows cannot duplicate a socket in one call; httplib's own stays open until its client goes.
+  void adopt(socket_t socket) { socket_ = socket; }
+  void cut() {
+    if (socket_ != INVALID_SOCKET) ::shutdown(socket_, SD_BOTH);
+  }
+  void reset() { socket_ = INVALID_SOCKET; }
+
+ private:
+  socket_t socket_ = INVALID_SOCKET;
+#endif
+};
+
+// One exchange under watch. All members are guarded by the watchdog's mutex.
+struct watched {
+  time_point deadline = never;
+  bool active = false;
+  bool cancelled = false;  // for good
+  bool cut = false;        // this exchange was ended by the watchdog
+  socket_handle socket;
+};
+
+// Cuts the socket of an exchange that is past its deadline or cancelled, and goes on cutting until
+// the exchange has ended: httplib may be between two sockets when it begins. httplib's own
+// time-outs are per read, and its stop() waits for the connection.
+class watchdog {
+ public:
+  watchdog() = default;
+  watchdog(const watchdog&) = delete;
+  watchdog& operator=(const watchdog&) = delete;
+  ~watchdog() {
+    {
+      const std::lock_guard lock(mutex_);
+      stopping_ = true;
+      changed_.notify_one();
+    }
+    if (thread_.joinable()) thread_.join();
+  }
+
+  // False where the watched transport was cancelled before.
+  bool begin(watched& what, time_point deadline) {
+    const std::lock_guard lock(mutex_);
+    if (what.cancelled) return false;
+    if (!thread_.joinable()) thread_ = quiet_thread([this] { watch(); });
+    watched_.push_back(&what);
+    what.deadline = deadline;
+    what.active = true;
+    what.cut = false;
+    changed_.notify_one();
+    return true;
+  }
+
+  void end(watched& what) {
+    const std::lock_guard lock(mutex_);
+    what.active = false;
+    std::erase(watched_, &what);
+  }
+
+  void adopt(watched& what, socket_t socket) {
+    const std::lock_guard lock(mutex_);
+    what.socket.adopt(socket);
+  }
+
+  void cancel(watched& what) {
+    const std::lock_guard lock(mutex_);
+    what.cancelled = true;
+    changed_.notify_one();
+  }
+
+  // Which of the two ended the exchange, if any.
+  std::optional<errc> reason(const watched& what) {
+    const std::lock_guard lock(mutex_);
+    if (what.cancelled) return errc::cancelled;
+    if (what.cut) return errc::timed_out;
+    return std::nullopt;
+  }
+
+ private:
+  static constexpr duration cut_again = 5ms;
+
+  void watch() {
+    std::unique_lock lock(mutex_);
+    while (!stopping_) {
+      const time_point now = std::chrono::steady_clock::now();
+      time_point next = never;
+      for (watched* each : watched_) {
+        if (each->cancelled || each->deadline <= now) {
+          each->cut = true;
+          each->socket.cut();
+          next = std::min(next, now + cut_again);
+        } else {
+          next = std::min(next, each->deadline);
+        }
+      }
+      if (next == never)
+        changed_.wait(lock);
+      else
+        changed_.wait_until(lock, next);
+    }
+  }
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool stopping_ = false;
+  std::vector<watched*> watched_;
+  std::thread thread_;
+};
+
+}  // namespace detail
+
+struct httplib_options {
+  std::string ca_file = {};        // PEM; else what OpenSSL was built to trust
+  duration connect_timeout = 10s;  // name, connection and TLS handshake, each
+  duration stall_timeout = 60s;    // without a byte going out or coming in
+  duration idle_max = 4s;          // a connection unused for longer is closed, not used again
+  std::size_t piece_bytes = 1024 * 1024;  // of a body that is read piece by piece
+};
+
+// Sends over cpp-httplib and OpenSSL: 0.11.4 as Debian splits it, or upstream's single header.
+// Certificates and host names are always checked, TLS is 1.2 at least, redirects are never
+// followed, a reply is never decompressed and never longer than asked for, and no exchange outlives
+// its deadline. Plain HTTP is spoken only to an http:// address.
+class httplib_transport {
+ public:
+  explicit httplib_transport(httplib_options options = {})
+      : shared_(std::make_shared<shared>()), options_(std::move(options)) {}
+  httplib_transport(const httplib_transport& other)
+      : shared_(other.shared_), options_(other.options_) {}
+  httplib_transport(httplib_transport&& other) : httplib_transport(std::as_const(other)) {}
+  httplib_transport& operator=(const httplib_transport&) = delete;
+  ~httplib_transport() {
+    if (shared_->process == detail::process_id()) return;
+    // A forked child must neither close the parent's TLS session nor join its threads.
+    static_cast<void>(client_.release());
+    static_cast<void>(new std::shared_ptr<shared>(std::move(shared_)));
+  }
+
+  // Blocks until the reply is whole, has failed, or is past the request's deadline. One at a time.
+  reply send(const request& what) {
+    const time_point deadline = now() + what.deadline;
+    const auto to = protocol::parse_url(what.url);
+    if (!to) return {.failure = to.error()};
+    if (!shared_->dog.begin(watched_, deadline))
+      return {.failure = error{errc::cancelled, "The request was given up."}};
+    reply answer = exchange(what, *to, deadline);
+    shared_->dog.end(watched_);
+    return answer;
+  }
+
+  // The request in flight and every later one on this copy fail within milliseconds.
+  void cancel() noexcept { shared_->dog.cancel(watched_); }
+
+ private:
+  // What the copies share: the one thread that cuts sockets.
+  struct shared {
+    detail::watchdog dog;
+    int process = detail::process_id();
+  };
+
+  static time_point now() { return std::chrono::steady_clock::now(); }
+
+  reply exchange(const request& what, const protocol::url& to, time_point deadline) {
+    const detail::sigpipe_guard no_sigpipe;
+    reply answer;
+    std::optional<error> body_failure;
+    connect_to(to);
+    set_timeouts(deadline);
+    httplib::Request sent = to_httplib(what, to, body_failure);
+    receive_into(answer, sent, what.reply_bytes_max);
+
+    httplib::Response received;
+    httplib::Error failed = httplib::Error::Success;
+    const bool whole = client_->send(sent, received, failed);
+    last_used_ = now();
+    if (whole) {
+      answer.status = received.status;
+      answer.retry_after = received.get_header_value("Retry-After");
+      if (auto ended = shared_->dog.reason(watched_); !ended) return answer;
+    }
+    client_.reset();  // whatever is left on this connection belongs to nobody
+    answer.failure = body_failure
+                         ? *body_failure
+                         : failure_of(failed, to, answer.body.size() > what.reply_bytes_max);
+    return answer;
+  }
+
+  // A connection of its own for each host; one that idled may be half closed, so it is not used.
+  void connect_to(const protocol::url& to) {
+    const std::string host = to.text().substr(0, to.text().size() - to.path.size());
+    if (client_ && host == connected_to_ && now() - last_used_ < options_.idle_max) return;
+    client_ = to.tls ? secure_client(to) : std::make_unique<httplib::ClientImpl>(to.host, to.port);
+    connected_to_ = host;
+    client_->set_keep_alive(true);
+    client_->set_follow_location(false);
+    client_->set_decompress(false);
+    client_->set_tcp_nodelay(true);
+    client_->set_socket_options([this](socket_t socket) { shared_->dog.adopt(watched_, socket); });
+  }
+
+  std::unique_ptr<httplib::ClientImpl> secure_client(const protocol::url& to) const {
+    auto client = std::make_unique<httplib::SSLClient>(to.host, to.port);
+    require_tls_1_2(*client);
+    if (!options_.ca_file.empty()) client->set_ca_cert_path(options_.ca_file);
+    return client;
+  }
+
+  // Newer versions of httplib ask for TLS 1.2 themselves and name the context otherwise.
+  template <class Client>
+  static void require_tls_1_2(Client& client) {
+    if constexpr (requires { client.ssl_context(); })
+      if (client.ssl_context()) SSL_CTX_set_min_proto_version(client.ssl_context(), TLS1_2_VERSION);
+  }
+
+  void set_timeouts(time_point deadline) {
+    const duration left = std::max<duration>(deadline - now(), 1ms);
+    client_->set_connection_timeout(std::min(options_.connect_timeout, left));
+    client_->set_read_timeout(std::min(options_.stall_timeout, left));
+    client_->set_write_timeout(std::min(options_.stall_timeout, left));
+  }
+
+  httplib::Request to_httplib(const request& what, const protocol::url& to,
+                              std::optional<error>& failure) const {
+    httplib::Request out;
+    out.method = what.method;
+    out.path = to.path.empty() ? "/" : to.path;
+    out.headers.emplace("accept-encoding", "identity");
+    for (const auto& [name, value] : what.headers) out.headers.emplace(name, value);
+    if (what.content) {
+      out.content_length_ = static_cast<std::size_t>(what.content->size_bytes());
+      out.content_provider_ =
+          [source = what.content, piece = std::vector<char>(options_.piece_bytes), &failure](
+              std::size_t offset, std::size_t length, httplib::DataSink& sink) mutable {
+            const auto got =
+                source->read(offset, std::span(piece).first(std::min(piece.size(), length)));
+            // httplib asks again for ever where a provider writes nothing and says that it did.
+            if (!got || *got == 0) {
+              failure = got ? error{errc::internal_error, "A request body ended too early."}
+                            : got.error();
+              return false;
+            }
+            return sink.write(piece.data(), *got);
+          };
+    } else {
+      out.body = what.body;
+    }
+    return out;
+  }
+
+  // Collects the reply's body up to one byte more than is allowed, which tells that it was too
+  // long.
+  static void receive_into(reply& answer, httplib::Request& sent, std::size_t bytes_max) {
+    sent.content_receiver = [&answer, bytes_max](const char* data, std::size_t length,
+                                                 std::uint64_t, std::uint64_t) {
+      answer.body.append(data, std::min(length, bytes_max + 1 - answer.body.size()));
+      return answer.body.size() <= bytes_max;
+    };
+  }
+
+  error failure_of(httplib::Error failed, const protocol::url& to, bool too_long) {
+    const std::string host = to.host + ":" + std::to_string(to.port);
+    if (too_long)
+      return {errc::bad_reply,
+              "The reply of " + host +
+                  " is longer than limits.reply_bytes_max. Check the HUB address."};
+    const auto ended = shared_->dog.reason(watched_);
+    if (ended == errc::cancelled)
+      return {errc::cancelled, "The request to " + host + " was given up."};
+    if (ended == errc::timed_out)
+      return {errc::timed_out, host + " did not answer in time. Check the network and the HUB."};
+    switch (failed) {
+      case httplib::Error::SSLConnection:
+      case httplib::Error::SSLLoadingCerts:
+      case httplib::Error::SSLServerVerification:
+        return {errc::tls_failed,
+                "No TLS connection to " + host + " that can be trusted (" +
+                    httplib::to_string(failed) +
+                    "). Check the HUB address, its certificate, and httplib_options::ca_file."};
+      default:
+        return {errc::not_reachable, host + " cannot be reached or closed the connection (" +
+                                         httplib::to_string(failed) +
+                                         "). Check the network and the HUB address."};
+    }
+  }
+
+  std::shared_ptr<shared> shared_;
+  httplib_options options_;
+  detail::watched watched_;
+  std::unique_ptr<httplib::ClientImpl> client_;
+  std::string connected_to_;
+  time_point last_used_ = {};
+};
+
+using training_session = basic_training_session<httplib_transport, steady_clock, thread_sleeper>;
+
+#endif  // !HUB_SESSION_NO_HTTPLIB
+
+// =================================================================================================
+// §8  test kit
+//
+// Rules: no network, no thread, no sleeping, no OpenSSL. Time is a number that advance() moves, and
+// every step runs on the caller's thread, so a test of a ten-hour training is exact, repeatable and
+// takes microseconds. hub_logic is the HUB; fake_hub puts it behind a transport that can fail, and
+// examples/local_hub.cpp puts the same one behind real sockets.
+// =================================================================================================
+
+namespace testing {
+
+using nlohmann::json;
+
+// ---- virtual time
+// -----------------------------------------------------------------------------------
+
+// Virtual time and the tasks that wait in it. Due steps run in the order of their deadlines, ties
+// in the order in which the tasks were added.
+class timeline {
+ public:
+  // One task may run this often at one moment before it counts as spinning.
+  static constexpr std::size_t steps_at_once_max = 10'000;
+
+  time_point now() const noexcept { return now_; }
+  std::chrono::system_clock::time_point wall_now() const noexcept { return wall_now_; }
+  std::uint64_t steps() const noexcept { return steps_; }
+
+  // The calendar jumps; nothing but a date in Retry-After may notice.
+  void jump_wall_clock(duration by) {
+    wall_now_ += std::chrono::duration_cast<std::chrono::system_clock::duration>(by);
+  }
+
+  std::size_t add(background_task what) {
+    const std::size_t id = ++last_id_;
+    tasks_.emplace(id, task{std::move(what), now_});
+    due_.emplace(now_, id);
+    return id;
+  }
+
+  void remove(std::size_t id) {
+    const auto found = tasks_.find(id);
+    if (found == tasks_.end()) return;
+    due_.erase({found->second.due, id});
+    tasks_.erase(found);
+  }
+
+  void wake(std::size_t id) noexcept {
+    const auto found = tasks_.find(id);
+    if (found == tasks_.end()) return;
+    if (found->second.running)
+      found->second.woken = true;
+    else if (found->second.due > now_)
+      reschedule(id, found->second, now_);
+  }
+
+  // Runs everything that falls due, then lets the rest of the time pass.
+  void advance(duration by) {
+    const time_point until = now_ + by;
+    while (run_next(until)) {
+    }
+    move_to(until);
+  }
+
+  // Runs the earliest step that is due by `until`; false where there is none.
+  bool run_next(time_point until) {
+    if (due_.empty() || due_.begin()->first > until) return false;
+    const auto [when, id] = *due_.begin();
+    move_to(std::max(when, now_));
+    run(id);
+    return true;
+  }
+
+  void move_to(time_point when) {
+    if (when <= now_) return;
+    jump_wall_clock(when - now_);
+    now_ = when;
+  }
+
+ private:
+  struct task {
+    background_task what;
+    time_point due = {};
+    bool running = false;
+    bool woken = false;
+    time_point last_run = {};
+    std::size_t runs_at_once = 0;
+  };
+
+  void run(std::size_t id) {
+    task& at = tasks_.at(id);
+    ++steps_;
+    at.runs_at_once = at.last_run == now_ ? at.runs_at_once + 1 : 1;
+    at.last_run = now_;
+    if (at.runs_at_once > steps_at_once_max)
+      throw std::logic_error("hub_session: the lane '" + std::string(at.what.name) +
+                             "' spins: it ran " + std::to_string(steps_at_once_max) +
+                             " steps without time going on");
+    at.running = true;
+    at.woken = false;
+    const time_point next = at.what.run();
+    at.running = false;
+    reschedule(id, at, at.woken ? now_ : next);
+  }
+
+  void reschedule(std::size_t id, task& at, time_point when) {
+    due_.erase({at.due, id});
+    at.due = when;
+    if (when != never) due_.emplace(when, id);
+  }
+
+  time_point now_{24h};
+  std::chrono::system_clock::time_point wall_now_ =
+      std::chrono::sys_days(std::chrono::year(2026) / 1 / 1);
+  std::uint64_t steps_ = 0;
+  std::size_t last_id_ = 0;
+  std::map<std::size_t, task> tasks_;
+  std::set<std::pair<time_point, std::size_t>> due_;
+};
+
+class virtual_clock {
+ public:
+  explicit virtual_clock(const timeline& time) : time_(&time) {}
+  time_point now() const noexcept { return time_->now(); }
+  std::chrono::system_clock::time_point wall_now() const noexcept { return time_->wall_now(); }
+
+ private:
+  const timeline* time_;
+};
+
+// Runs a session's steps inside advance(), and inside the session's own blocking calls, which let
+// time pass until they are done or past their deadline.
+class virtual_sleeper {
+ public:
+  static constexpr bool concurrent = false;
+
+  explicit virtual_sleeper(timeline& time) : time_(&time) {}
+
+  void start(std::vector<background_task> tasks) {
+    for (background_task& each : tasks) ids_.push_back(time_->add(std::move(each)));
+  }
+  void wake(std::size_t task) noexcept { time_->wake(ids_[task]); }
+  bool wait_until(time_point when, const std::function<bool()>& done) {
+    for (;;) {
+      if (done()) return true;
+      if (time_->run_next(when)) continue;
+      time_->move_to(when);
+      return done();
+    }
+  }
+  void stop() {
+    for (std::size_t id : ids_) time_->remove(id);
+    ids_.clear();
+  }
+
+ private:
+  timeline* time_;
+  std::vector<std::size_t> ids_;
+};
+
+// ---- a HUB
+// --------------------------------------------------------------------------------------------
+
+enum class endpoint { auth, model, create_model, heartbeat, metrics, upload };
+
+constexpr std::string_view to_string(endpoint which) noexcept {
+  constexpr std::array<std::string_view, 6> names = {"auth",      "model",   "create_model",
+                                                     "heartbeat", "metrics", "upload"};
+  return names[static_cast<std::size_t>(which)];
+}
+
+// One part of a multipart form. A file's content may have gone elsewhere, such as to disk.
+struct form_part {
+  std::string name = {};
+  std::string file_name = {};  // "" for a field
+  std::string content = {};
+  std::uint64_t size_bytes = 0;
+  std::uint64_t hash = 0;  // content_hash of the bytes
+};
+
+struct server_request {
+  std::string method = {};
+  std::string path = {};           // as it came, query included
+  std::string api_key = {};        // of x-api-key
+  std::string authorization = {};  // such as "Bearer TOKEN"
+  std::string body = {};           // of what is no form
+  std::vector<form_part> form = {};
+};
+
+struct server_reply {
+  int status = 200;
+  std::string body = "{}";
+  std::string retry_after = {};
+};
+
+// A model as GET /v1/models/{id} describes it.
+enum class reply_shape {
+  flat,    // the fields beside each other
+  nested,  // train_args, has_last_weights, has_best_weights, is_pretrained, is_custom
+};
+
+struct model_options {
+  std::string id = {};  // "" makes one up
+  std::string name = "model";
+  model_state state = model_state::fresh;
+  reply_shape shape = reply_shape::flat;
+  std::string data =
+      "https://storage.example/dataset.zip?X-Goog-Signature=secret";  // "": not ready
+  std::string cfg = "yolov8n.yaml";
+  std::string weights = {};
+  int epochs = 100;
+  int imgsz = 640;  // pixels
+  double batch = 16;
+  int patience = 100;
+  json device = "";
+  json cache = "ram";
+};
+
+struct heartbeat_record {
+  time_point at;
+  std::string agent;
+  std::string agent_id;
+};
+
+struct checkpoint_record {
+  time_point at;
+  int epoch;
+  bool is_final;
+  bool is_best;
+  double map;
+  std::uint64_t size_bytes;
+  std::uint64_t hash;
+  std::string content;  // where hub_logic::keep_contents is on
+};
+
+struct hub_model {
+  model_options about = {};
+  std::map<int, json> metrics = {};  // epoch -> {name: value}
+  std::vector<heartbeat_record> heartbeats = {};
+  std::vector<checkpoint_record> checkpoints =
+      {};  // in the order of arrival, the final one included
+
+  // HUB shows a training as disconnected after this much silence.
+  static constexpr duration silence_max = 15min;
+  bool connected(time_point now) const {
+    return !heartbeats.empty() && now - heartbeats.back().at <= silence_max;
+  }
+  const checkpoint_record* final_model() const {
+    for (const checkpoint_record& each : checkpoints)
+      if (each.is_final) return &each;
+    return nullptr;
+  }
+};
+
+// FNV-1a, so that a content is the same number everywhere.
+inline std::uint64_t content_hash(std::string_view content,
+                                  std::uint64_t seed = 14695981039346656037u) {
+  for (char c : content) seed = (seed ^ static_cast<unsigned char>(c)) * 1099511628211u;
+  return seed;
+}
+
+// What a HUB does, without sockets, files or a clock: models and keys in, requests in, replies out.
+// Strict where a real one is: what it refuses is refused here, with the reason in the reply.
+class hub_logic {
+ public:
+  bool keep_contents = false;  // of uploads, in checkpoint_record::content
+
+  void add_key(std::string api_key) { keys_.insert(std::move(api_key)); }
+  void add_token(const std::string& id_token) { tokens_.insert("Bearer " + id_token); }
+
+  // Adds a model and returns its id.
+  std::string add_model(model_options about = {}) {
+    if (about.id.empty()) about.id = new_id();
+    std::string id = about.id;
+    models_[id].about = std::move(about);
+    return id;
+  }
+
+  hub_model& model(const std::string& id) { return models_.at(id); }
+  const std::map<std::string, hub_model>& models() const { return models_; }
+
+  // Which call this is and which model it names, if it is one of HUB's.
+  static std::optional<std::pair<endpoint, std::string>> route(std::string_view method,
+                                                               std::string_view path) {
+    const auto named = [&](std::string_view prefix,
+                           std::string_view suffix) -> std::optional<std::string> {
+      if (path.size() <= prefix.size() + suffix.size() || !path.starts_with(prefix) ||
+          !path.ends_with(suffix))
+        return std::nullopt;
+      const std::string_view id =
+          path.substr(prefix.size(), path.size() - prefix.size() - suffix.size());
+      if (!protocol::all_of(id, protocol::is_alphanumeric)) return std::nullopt;
+      return std::string(id);
+    };
+    const bool post = method == "POST";
+    if (post && path == "/v1/auth") return std::pair(endpoint::auth, std::string());
+    if (post && path == "/v1/models") return std::pair(endpoint::create_model, std::string());
+    if (auto id = named("/v1/models/", ""); id && (post || method == "GET"))
+      return std::pair(post ? endpoint::metrics : endpoint::model, *std::move(id));
+    if (auto id = named("/v1/models/", "/upload"); id && post)
+      return std::pair(endpoint::upload, *std::move(id));
+    if (auto id = named("/v1/agent/heartbeat/models/", ""); id && post)
+      return std::pair(endpoint::heartbeat, *std::move(id));
+    return std::nullopt;
+  }
+
+  server_reply handle(const server_request& what, time_point now) {
+    const auto to = route(what.method, what.path);
+    if (!to) return refuse(404, "no such call: " + what.method + " " + what.path);
+    const bool known = !what.authorization.empty() ? tokens_.contains(what.authorization)
+                                                   : keys_.contains(what.api_key);
+    if (to->first == endpoint::auth)
+      return {200, known ? "{\"success\": true}" : "{\"success\": false}"};
+    if (!known) return refuse(401, "unknown API key");
+    if (to->first == endpoint::create_model) return create(what.body);
+    const auto found = models_.find(to->second);
+    if (found == models_.end()) return refuse(404, "no model " + to->second);
+    hub_model& model = found->second;
+    switch (to->first) {
+      case endpoint::heartbeat: return beat(model, what.body, now);
+      case endpoint::metrics: return take_metrics(model, what.body);
+      case endpoint::upload: return take_upload(model, what.form, now);
+      default: return {200, json{{"data", describe(model)}}.dump()};
+    }
+  }
+
+  // The body of GET /v1/models/{id}, its member "data".
+  static json describe(const hub_model& model) {
+    const model_options& about = model.about;
+    const bool training = about.state == model_state::training;
+    const std::string resume = training ? "last.pt" : "";
+    const json data = about.data.empty() ? json() : json(about.data);
+    json fields = {{"data", data},         {"batch", about.batch},       {"epochs", about.epochs},
+                   {"imgsz", about.imgsz}, {"patience", about.patience}, {"device", about.device},
+                   {"cache", about.cache}};
+    json out = {{"id", about.id},
+                {"status", state_name(about.state)},
+                {"cfg", about.cfg},
+                {"weights", about.weights},
+                {"resume", resume}};
+    if (about.shape == reply_shape::flat) {
+      out.update(fields);
+    } else {
+      fields["time"] = nullptr;
+      out["train_args"] = std::move(fields);
+      out["has_last_weights"] = training;
+      out["has_best_weights"] = model.final_model() != nullptr;
+      out["is_pretrained"] = !about.weights.empty();
+      out["is_custom"] = false;
+    }
+    return out;
+  }
+
+  static std::string_view state_name(model_state state) {
+    constexpr std::array<std::string_view, 3> names = {"new", "training", "trained"};
+    return names[static_cast<std::size_t>(state)];
+  }
+
+ private:
+  static server_reply refuse(int status, const std::string& why) {
+    return {status, json{{"message", why}}.dump(-1, ' ', false, json::error_handler_t::replace)};
+  }
+
+  std::string new_id() {
+    std::string digits = std::to_string(++made_);
+    return "model" + std::string(protocol::model_id_length - 5 - digits.size(), '0') + digits;
+  }
+
+  server_reply create(const std::string& body) {
+    const auto wanted = protocol::parse_json(body);
+    const json* config = wanted ? protocol::get_member(*wanted, "config") : nullptr;
+    const json* dataset = wanted ? protocol::get_member(*wanted, "dataset") : nullptr;
+    const json* meta = wanted ? protocol::get_member(*wanted, "meta") : nullptr;
+    const json* lineage = wanted ? protocol::get_member(*wanted, "lineage") : nullptr;
+    const json* architecture = lineage ? protocol::get_member(*lineage, "architecture") : nullptr;
+    if (!config || !dataset || !meta || !architecture)
+      return refuse(400, "config, dataset, lineage.architecture and meta are needed");
+    const json* parent = protocol::get_member(*lineage, "parent");
+    model_options about;
+    about.name = protocol::get_string(*meta, "name");
+    about.data = protocol::get_string(*dataset, "name");
+    about.cfg = parent ? "" : protocol::get_string(*architecture, "name") + ".yaml";
+    about.weights = parent ? protocol::get_string(*parent, "name") : "";
+    about.epochs = protocol::get_int(*config, "epochs").value_or(about.epochs);
+    about.imgsz = protocol::get_int(*config, "imageSize").value_or(about.imgsz);
+    about.batch = protocol::get_number(*config, "batchSize").value_or(about.batch);
+    about.patience = protocol::get_int(*config, "patience").value_or(about.patience);
+    about.device = config->value("device", json(""));
+    about.cache = config->value("cache", json("ram"));
+    return {200, json{{"data", {{"id", add_model(std::move(about))}}}}.dump()};
+  }
+
+  server_reply beat(hub_model& model, const std::string& body, time_point now) {
+    const auto said = protocol::parse_json(body);
+    if (!said || protocol::get_string(*said, "agent").empty() || !said->contains("agentId"))
+      return refuse(400, "agent and agentId are needed");
+    std::string id = protocol::get_string(*said, "agentId");
+    if (id.empty()) id = "agent-" + std::to_string(++agents_);
+    model.heartbeats.push_back({now, protocol::get_string(*said, "agent"), id});
+    return {200, json{{"data", {{"agentId", id}}}}.dump()};
+  }
+
+  // Takes all epochs of a request or none.
+  static server_reply take_metrics(hub_model& model, const std::string& body) {
+    const auto said = protocol::parse_json(body);
+    const json* epochs = said ? protocol::get_member(*said, "metrics") : nullptr;
+    if (!epochs || !epochs->is_object() || protocol::get_string(*said, "type") != "metrics")
+      return refuse(400, "metrics and type are needed");
+    std::vector<std::pair<int, json>> taken;
+    for (const auto& [key, text] : epochs->items()) {
+      int epoch = 0;
+      const auto read = std::from_chars(key.data(), key.data() + key.size(), epoch);
+      std::optional<json> values = text.is_string()
+                                       ? protocol::parse_json(text.get_ref<const std::string&>())
+                                       : std::nullopt;
+      if (read.ec != std::errc() || read.ptr != key.data() + key.size() || !values ||
+          !values->is_object())
+        return refuse(400, "epoch " + key + " is no JSON object encoded as a string");
+      taken.emplace_back(epoch, *std::move(values));
+    }
+    for (auto& [epoch, values] : taken) model.metrics[epoch] = std::move(values);
+    return {};
+  }
+
+  server_reply take_upload(hub_model& model, const std::vector<form_part>& form, time_point now) {
+    const auto field = [&](std::string_view name) -> const form_part* {
+      for (const form_part& each : form)
+        if (each.name == name) return &each;
+      return nullptr;
+    };
+    const form_part* epoch = field("epoch");
+    const form_part* type = field("type");
+    const bool is_final = type && type->content == "final";
+    const form_part* file = field(is_final ? "best.pt" : "last.pt");
+    const form_part* best = field("isBest");
+    const form_part* map = field("map");
+    if (!epoch || !type || (!is_final && type->content != "epoch"))
+      return refuse(400, "epoch and type are needed");
+    if (is_final ? !map : !best || (best->content != "True" && best->content != "False"))
+      return refuse(400, "map or isBest is needed");
+    if (!file || file->file_name != file->name || file != &form.back())
+      return refuse(400, "the file is missing, misnamed or not the last part");
+    if (file->size_bytes == 0) return refuse(400, "the file is empty");
+    model.about.state = is_final ? model_state::trained : model_state::training;
+    model.checkpoints.push_back({now, std::atoi(epoch->content.c_str()), is_final,
+                                 best && best->content == "True",
+                                 map ? std::atof(map->content.c_str()) : 0, file->size_bytes,
+                                 file->hash, keep_contents ? file->content : std::string()});
+    return {};
+  }
+
+  std::set<std::string> keys_;
+  std::set<std::string> tokens_;
+  std::map<std::string, hub_model> models_;
+  std::size_t made_ = 0;
+  std::size_t agents_ = 0;
+};
+
+// Takes a multipart/form-data body apart, strictly: nothing where the framing is not what it must
+// be.
+inline std::optional<std::vector<form_part>> parse_form(std::string_view body,
+                                                        std::string_view boundary) {
+  const std::string delimiter = "--" + std::string(boundary);
+  std::vector<form_part> parts;
+  if (!body.starts_with(delimiter)) return std::nullopt;
+  body.remove_prefix(delimiter.size());
+  const auto attribute = [](std::string_view head,
+                            std::string_view name) -> std::optional<std::string> {
+    const std::string lead = "; " + std::string(name) + "=\"";
+    const std::size_t at = head.find(lead);
+    if (at == std::string_view::npos) return std::nullopt;
+    const std::string_view rest = head.substr(at + lead.size());
+    return std::string(rest.substr(0, rest.find('"')));
+  };
+  while (body != "--\r\n") {
+    const std::size_t head_end = body.find("\r\n\r\n");
+    const std::size_t end = body.find("\r\n" + delimiter);
+    if (!body.starts_with("\r\n") || head_end == std::string_view::npos ||
+        end == std::string_view::npos || end < head_end + 2)
+      return std::nullopt;
+    const std::string_view head = body.substr(2, head_end - 2);
+    const auto name = attribute(head, "name");
+    if (!head.starts_with("Content-Disposition: form-data;") || !name) return std::nullopt;
+    const std::string_view content = body.substr(head_end + 4, end - head_end - 4);
+    parts.push_back({*name, attribute(head, "filename").value_or(""), std::string(content),
+                     content.size(), content_hash(content)});
+    body.remove_prefix(end + 2 + delimiter.size());
+  }
+  return parts;
+}
+
+// ---- faults
+// ---------------------------------------------------------------------------------------------
+
+enum class fault_kind {
+  none,
+  refused,            // no connection
+  reset_before_body,  // the connection breaks when the head was sent
+  reset_in_body,      // ... when half of the body was sent
+  reset_after_body,   // ... when all was sent, before HUB acted
+  reply_lost,         // HUB acted, but its reply does not arrive
+  timed_out,          // nothing comes back until the request's deadline
+  status,             // `status` with `retry_after` and HUB's error body; HUB did not act
+  html,               // 200 with a captive portal's page; HUB did not act
+  truncated,          // HUB acted; its JSON is cut
+  wrong_types,        // HUB acted; every value of its JSON is of another type
+};
+inline constexpr std::array<fault_kind, 10> all_faults = {
+    fault_kind::refused,       fault_kind::reset_before_body,
+    fault_kind::reset_in_body, fault_kind::reset_after_body,
+    fault_kind::reply_lost,    fault_kind::timed_out,
+    fault_kind::status,        fault_kind::html,
+    fault_kind::truncated,     fault_kind::wrong_types};
+
+struct fault {
+  fault_kind kind = fault_kind::none;
+  int status = 503;
+  std::string retry_after = {};
+};
+
+// One request as the fake HUB saw it.
+struct seen_request {
+  time_point at;
+  std::optional<endpoint> to;  // nothing where it is none of HUB's calls
+  std::string method;
+  std::string path;
+  std::uint64_t body_bytes;
+  int status;        // 0 where no reply arrived
+  fault_kind fault;  // what was done to it
+};
+
+// A whole HUB in memory, reached through fake_transport. What a real HUB would refuse, and what an
+// expectation did not foresee, is a problem; problems that nobody looks at end the test.
+class fake_hub : public hub_logic {
+ public:
+  static constexpr std::string_view api_root = "https://api.hub.test";
+  static constexpr std::string_view web_root = "https://hub.test";
+  static inline const std::string api_key = std::string(protocol::api_key_length, 'k');
+
+  explicit fake_hub(const timeline& time) : time_(&time) { add_key(api_key); }
+  fake_hub(const fake_hub&) = delete;
+  fake_hub& operator=(const fake_hub&) = delete;
+  ~fake_hub() {
+    if (problems_.empty() || problems_seen_) return;
+    for (const std::string& each : problems_) std::fprintf(stderr, "fake_hub: %s\n", each.c_str());
+    std::fputs("fake_hub: nobody asked for problems(), so this ends the test\n", stderr);
+    std::abort();
+  }
+
+  // The next `times` requests, or the next to one endpoint, meet this fault.
+  void fail_next(fault what, std::size_t times = 1) {
+    planned_.push_back({std::nullopt, std::move(what), times});
+  }
+  void fail_next(endpoint which, fault what, std::size_t times = 1) {
+    planned_.push_back({which, std::move(what), times});
+  }
+  // Request number `index` from now on (0 is the next) meets this fault.
+  void fail_at(std::size_t index, fault what) { numbered_[count_ + index] = std::move(what); }
+  // No connection between these two moments, counted from now.
+  void outage(duration from, duration to) {
+    outages_.emplace_back(time_->now() + from, time_->now() + to);
+  }
+  // Each request meets one of the faults with this probability.
+  void fail_randomly(double probability, std::uint64_t seed) {
+    probability_ = probability;
+    random_.seed(seed);
+  }
+  void no_more_faults() {
+    planned_.clear();
+    numbered_.clear();
+    outages_.clear();
+    probability_ = 0;
+  }
+
+  // How long a reply takes, and how long an upload takes on top for each byte.
+  duration latency = {};
+  duration latency_per_upload_byte = {};
+
+  // From the first expectation on, requests must come as expected and in this order.
+  void expect(endpoint which, fault answer = {}) {
+    strict_ = true;
+    expected_.emplace_back(which, std::move(answer));
+  }
+  // Called before each request is answered, for tests that change the world meanwhile.
+  std::function<void(const seen_request&)> on_request = {};
+  // Called when half of an upload's body has been read.
+  std::function<void()> on_half_upload = {};
+
+  const std::vector<seen_request>& requests() const { return requests_; }
+  std::size_t count(endpoint which) const {
+    return static_cast<std::size_t>(
+        std::count_if(requests_.begin(), requests_.end(),
+                      [&](const seen_request& each) { return each.to == which; }));
+  }
+  bool keep_requests = true;  // in requests()
+
+  // What went wrong, leftover expectations included. Looking at them takes the duty to end the test
+  // from the destructor.
+  std::vector<std::string> problems() {
+    problems_seen_ = true;
+    std::vector<std::string> all = problems_;
+    for (const auto& left : expected_)
+      all.push_back("expected but not seen: " + std::string(to_string(left.first)));
+    return all;
+  }
+
+  reply answer(const request& what) {
+    seen_request seen = look_at(what);
+    const fault meets = next_fault(seen);
+    seen.fault = meets.kind;
+    ++count_;
+    if (on_request) on_request(seen);
+    reply out = play(what, seen, meets);
+    if (meets.kind != fault_kind::timed_out)
+      out.latency = latency + latency_per_upload_byte *
+                                  static_cast<duration::rep>(what.content ? seen.body_bytes : 0);
+    seen.status = out.status;
+    if (keep_requests) requests_.push_back(std::move(seen));
+    return out;
+  }
+
+ private:
+  struct plan {
+    std::optional<endpoint> which;
+    fault what;
+    std::size_t times;
+  };
+
+  seen_request look_at(const request& what) const {
+    seen_request seen{time_->now(),
+                      std::nullopt,
+                      what.method,
+                      what.url,
+                      what.content ? what.content->size_bytes() : what.body.size(),
+                      0,
+                      fault_kind::none};
+    if (seen.path.starts_with(api_root)) seen.path.erase(0, api_root.size());
+    if (const auto to = route(what.method, seen.path)) seen.to = to->first;
+    return seen;
+  }
+
+  fault next_fault(const seen_request& seen) {
+    if (strict_) return next_expected(seen);
+    if (const auto at = numbered_.find(count_); at != numbered_.end()) return at->second;
+    for (const auto& [from, to] : outages_)
+      if (seen.at >= from && seen.at < to) return {fault_kind::refused};
+    for (auto at = planned_.begin(); at != planned_.end(); ++at) {
+      if (at->which && at->which != seen.to) continue;
+      const fault what = at->what;
+      if (--at->times == 0) planned_.erase(at);
+      return what;
+    }
+    if (probability_ > 0 && static_cast<double>(random_() % 1'000'000) < probability_ * 1e6)
+      return random_fault();
+    return {};
+  }
+
+  fault next_expected(const seen_request& seen) {
+    if (expected_.empty() || expected_.front().first != seen.to) {
+      problems_.push_back("not expected: " + seen.method + " " + seen.path);
+      return {};
+    }
+    fault what = std::move(expected_.front().second);
+    expected_.erase(expected_.begin());
+    return what;
+  }
+
+  fault random_fault() {
+    constexpr std::array<int, 8> statuses = {401, 403, 408, 429, 500, 502, 503, 504};
+    constexpr std::array<const char*, 5> waits = {"", "7", "100000",
+                                                  "Thu, 01 Jan 2026 00:00:30 GMT", "soon\x7f"};
+    fault out{all_faults[random_() % all_faults.size()]};
+    out.status = statuses[random_() % statuses.size()];
+    out.retry_after = waits[random_() % waits.size()];
+    return out;
+  }
+
+  reply play(const request& what, const seen_request& seen, const fault& meets) {
+    const auto broken = [](const char* how) {
+      return reply{.failure = error{errc::not_reachable, how}};
+    };
+    using enum fault_kind;
+    switch (meets.kind) {
+      case refused: return broken("connection refused");
+      case reset_before_body: return broken("connection reset before the body");
+      case timed_out:
+        return {.failure = error{errc::timed_out, "no answer in time"}, .latency = what.deadline};
+      default: break;
+    }
+    std::string body;
+    if (auto failed = read_body(what, meets.kind == reset_in_body ? 2 : 1, body))
+      return {.failure = *failed};
+    if (meets.kind == reset_in_body) return broken("connection reset in the body");
+    if (meets.kind == reset_after_body) return broken("connection reset after the body");
+    if (meets.kind == status)
+      return {.status = meets.status,
+              .body = "{\"message\": \"scripted\"}",
+              .retry_after = meets.retry_after};
+    if (meets.kind == html)
+      return {.status = 200, .body = "<!doctype html><title>Sign in to the airport</title>"};
+    server_reply done = serve(what, seen, std::move(body));
+    if (meets.kind == reply_lost) return broken("connection reset before the reply");
+    if (meets.kind == truncated) done.body.resize(done.body.size() / 2);
+    if (meets.kind == wrong_types) done.body = "{\"success\": \"yes\", \"data\": [1, 2]}";
+    return {.status = done.status, .body = done.body, .retry_after = done.retry_after};
+  }
+
+  // Reads the body as a server would, or `1 / share` of it.
+  std::optional<error> read_body(const request& what, std::uint64_t share,
+                                 std::string& body) const {
+    if (!what.content) {
+      body = what.body.substr(0, what.body.size() / static_cast<std::size_t>(share));
+      return std::nullopt;
+    }
+    const std::uint64_t size = what.content->size_bytes();
+    const std::uint64_t end = size / share;
+    bool halved = false;
+    body.resize(static_cast<std::size_t>(end));
+    for (std::uint64_t at = 0; at < end;) {
+      if (on_half_upload && !halved && at >= size / 2) {
+        halved = true;
+        on_half_upload();
+      }
+      const std::uint64_t piece = std::min(end - at, std::max<std::uint64_t>(size / 4, 1));
+      const auto got = what.content->read(
+          at,
+          std::span(body).subspan(static_cast<std::size_t>(at), static_cast<std::size_t>(piece)));
+      if (!got) return got.error();
+      at += *got;
+    }
+    return std::nullopt;
+  }
+
+  server_reply serve(const request& what, const seen_request& seen, std::string body) {
+    server_request at_server{what.method, seen.path};
+    std::string type;
+    for (const auto& [name, value] : what.headers) {
+      if (name == "x-api-key") at_server.api_key = value;
+      if (name == "authorization") at_server.authorization = value;
+      if (name == "content-type") type = value;
+    }
+    constexpr std::string_view multipart = "multipart/form-data; boundary=";
+    if (type.starts_with(multipart)) {
+      auto form = parse_form(body, type.substr(multipart.size()));
+      if (!form) problems_.push_back("a multipart body that cannot be read: " + seen.path);
+      at_server.form = std::move(form).value_or(std::vector<form_part>());
+    } else {
+      at_server.body = std::move(body);
+    }
+    server_reply out = handle(at_server, time_->now());
+    if (out.status >= 400 && refusals_are_problems)
+      problems_.push_back(std::to_string(out.status) + " to " + seen.method + " " + seen.path +
+                          ": " + out.body);
+    return out;
+  }
+
+ public:
+  bool refusals_are_problems = true;  // what hub_logic itself refuses; scripted faults never are
+
+ private:
+  const timeline* time_;
+  std::vector<plan> planned_;
+  std::map<std::size_t, fault> numbered_;
+  std::vector<std::pair<time_point, time_point>> outages_;
+  double probability_ = 0;
+  std::mt19937_64 random_;
+  bool strict_ = false;
+  std::vector<std::pair<endpoint, fault>> expected_;
+  std::size_t count_ = 0;
+  std::vector<seen_request> requests_;
+  std::vector<std::string> problems_;
+  bool problems_seen_ = false;
+};
+
+class fake_transport {
+ public:
+  explicit fake_transport(fake_hub& hub) : hub_(&hub) {}
+  fake_transport(const fake_transport& other) : hub_(other.hub_) {}
+  fake_transport& operator=(const fake_transport&) = delete;
+
+  reply send(const request& what) {
+    if (cancelled_) return {.failure = error{errc::cancelled, "The request was given up."}};
+    return hub_->answer(what);
+  }
+  void cancel() noexcept { cancelled_ = true; }
+
+ private:
+  fake_hub* hub_;
+  bool cancelled_ = false;
+};
+
+// ---- simulation
+// -----------------------------------------------------------------------------------------
+
+using training_session = basic_training_session<fake_transport, virtual_clock, virtual_sleeper>;
+
+// Virtual time and a HUB in it. Sessions that it starts must end before it does.
+class simulation {
+ public:
+  simulation() = default;
+  simulation(const simulation&) = delete;
+  simulation& operator=(const simulation&) = delete;
+
+  timeline time;
+  fake_hub hub{time};
+  std::vector<std::string> log;  // what the sessions said
+
+  void advance(duration by) { time.advance(by); }
+
+  // Options that reach nothing outside: no environment, settings file, terminal or signal.
+  session_options options() {
+    session_options out;
+    out.endpoints = {.api = std::string(fake_hub::api_root),
+                     .web = std::string(fake_hub::web_root)};
+    out.credentials.api_key = fake_hub::api_key;
+    out.credentials.prompt = false;
+    out.credentials.settings_file = "no-settings.json";
+    out.retry.seed = 1;
+    out.log = [this](log_level, std::string_view text) { log.emplace_back(text); };
+    out.progress = [](const upload_progress&) {};
+    out.handle_signals = false;
+    out.rank = 0;
+    return out;
+  }
+
+  training_session start(std::string_view identifier) { return start(identifier, options()); }
+  training_session start(std::string_view identifier, session_options with) {
+    return training_session(identifier, std::move(with), fake_transport(hub), virtual_clock(time),
+                            virtual_sleeper(time));
+  }
+};
+
+}  // namespace testing
+
+}  // namespace v0_1
+}  // namespace hub
+
+// =================================================================================================
+// §9  hygiene
+//
+// Rules: what is left defined is HUB_SESSION_VERSION*, the include guard and the user's switches.
+// =================================================================================================
+
+#undef HUB_SESSION_POSIX
+#undef HUB_SESSION_WINDOWS
+
+#endif  // HUB_SESSION_HPP_INCLUDED
