@@ -41,9 +41,9 @@
 //   §8  test kit          hub::testing: virtual time, a HUB in memory, faults, simulation
 //   §9  hygiene           every internal macro undefined
 //
-// How a metric travels: training_session::on_fit_epoch_end (§6) encodes the epoch with
-// protocol::encode_metrics (§4) and hands it to engine::handle_epoch (§5), which queues it. The
-// metrics lane's step (§6) asks engine::poll for the next order, turns it into a request with
+// How a metric travels: training_session::on_fit_epoch_end (§6) packs the epoch into an
+// epoch_record (§2) and hands it to engine::handle_epoch (§5), which queues it. The metrics lane's
+// step (§6) asks engine::poll for the next order, turns it into a request with
 // protocol::metrics_request (§4), sends it through the transport (§7), reads the reply with
 // protocol::judge (§4) and hands the outcome to engine::handle_outcome (§5), which strikes the
 // epoch out only after a 2xx.
@@ -176,6 +176,12 @@ using namespace std::string_view_literals;
 using time_point = std::chrono::steady_clock::time_point;
 using duration = std::chrono::steady_clock::duration;
 inline constexpr time_point never = time_point::max();
+
+// `from` plus `wait`, or never where that is beyond what can be counted: duration::max() is for
+// ever.
+constexpr time_point later(time_point from, duration wait) noexcept {
+  return wait > never - std::max(from, time_point{}) ? never : from + wait;
+}
 
 // ---- errors -------------------------------------------------------------------------------------
 
@@ -319,6 +325,55 @@ class metrics_view {
   const void* source_;
   std::size_t size_ = 0;
   void (*visit_)(const metrics_view&, void*, sink);
+};
+
+// One epoch's metrics as they are kept until HUB has them: names and values one after another in
+// one allocation, so that the training thread formats no number and allocates nothing per metric.
+class epoch_record {
+ public:
+  explicit epoch_record(metrics_view values) {
+    std::size_t bytes = 0;
+    values.for_each([&](std::string_view name, double) { bytes += name.size() + head_bytes; });
+    bytes_.reserve(bytes);
+    values.for_each([&](std::string_view name, double value) { append(name, value); });
+  }
+
+  std::size_t size_bytes() const noexcept { return bytes_.size(); }
+  // How long its JSON is at most, unless names need escapes.
+  std::size_t json_bytes() const noexcept { return bytes_.size() + count_ * 24; }
+  // How many of its values JSON has no number for.
+  std::size_t not_finite() const noexcept { return not_finite_; }
+
+  // Calls use(std::string_view name, double value) for each metric in order.
+  template <class Use>
+  void for_each(Use&& use) const {
+    for (std::size_t at = 0; at < bytes_.size();) {
+      std::size_t length = 0;
+      double value = 0;
+      std::memcpy(&length, bytes_.data() + at, sizeof length);
+      std::memcpy(&value, bytes_.data() + at + sizeof length, sizeof value);
+      use(std::string_view(bytes_).substr(at + head_bytes, length), value);
+      at += head_bytes + length;
+    }
+  }
+
+ private:
+  static constexpr std::size_t head_bytes = sizeof(std::size_t) + sizeof(double);
+
+  void append(std::string_view name, double value) {
+    const std::size_t length = name.size();
+    std::array<char, head_bytes> head;
+    std::memcpy(head.data(), &length, sizeof length);
+    std::memcpy(head.data() + sizeof length, &value, sizeof value);
+    bytes_.append(head.data(), head.size());
+    bytes_.append(name);
+    ++count_;
+    if (!std::isfinite(value)) ++not_finite_;
+  }
+
+  std::string bytes_;
+  std::size_t count_ = 0;
+  std::size_t not_finite_ = 0;
 };
 
 // ---- the model ----------------------------------------------------------------------------------
@@ -467,7 +522,9 @@ struct session_options {
   retry_options retry = {};
   limit_options limits = {};
   hub::snapshot snapshot = hub::snapshot::copy;
-  std::filesystem::path temp_folder = {};                     // for snapshots; else the system's
+  std::filesystem::path temp_folder = {};  // for snapshots; else the system's
+  // Called one at a time, from background threads too; must not call the session.
+  // Both are called one at a time, also from background threads, and must not call the session.
   std::function<void(log_level, std::string_view)> log = {};  // else stderr
   std::function<void(const upload_progress&)> progress = {};  // else a bar or lines on stderr
   bool handle_signals = true;    // flush on SIGINT and SIGTERM, then hand them on
@@ -1208,30 +1265,22 @@ inline request create_model_request(const caller& who, const new_model& wanted) 
   return json_request(who, "/v1/models", body.dump(-1, ' ', false, json::error_handler_t::replace));
 }
 
-// One epoch's metrics as the text of a JSON object. `not_finite` counts the values that became
-// null.
-struct encoded_metrics {
-  std::string json = {};
-  std::size_t not_finite = 0;
-};
-
-inline encoded_metrics encode_metrics(metrics_view values) {
-  encoded_metrics out;
-  out.json.reserve(384);
-  out.json = '{';
+// One epoch's metrics as the text of a JSON object; NaN and infinities become null.
+inline std::string encode_metrics(const epoch_record& values) {
+  std::string out;
+  out.reserve(values.json_bytes());
+  out = '{';
   values.for_each([&](std::string_view name, double value) {
-    if (out.json.size() > 1) out.json += ", ";
-    append_json_string(out.json, name);
-    out.json += ": ";
-    append_number(out.json, value);
-    if (!std::isfinite(value)) ++out.not_finite;
+    if (out.size() > 1) out += ", ";
+    append_json_string(out, name);
+    out += ": ";
+    append_number(out, value);
   });
-  out.json += '}';
-  return out;
+  return out += '}';
 }
 
-// An epoch on its way: its number and its encoded metrics, shared with the queue.
-using queued_epoch = std::pair<int, std::shared_ptr<const std::string>>;
+// An epoch on its way: its number and its metrics, shared with the queue.
+using queued_epoch = std::pair<int, std::shared_ptr<const epoch_record>>;
 
 // HUB wants each epoch's object encoded once more, as a string.
 inline request metrics_request(const caller& who, std::span<const queued_epoch> batch) {
@@ -1239,7 +1288,7 @@ inline request metrics_request(const caller& who, std::span<const queued_epoch> 
   for (const auto& entry : batch) {
     if (&entry != batch.data()) body += ", ";
     body += '"' + std::to_string(entry.first) + "\": ";
-    append_json_string(body, *entry.second);
+    append_json_string(body, encode_metrics(*entry.second));
   }
   body += "}, \"type\": \"metrics\"}";
   return json_request(who, "/v1/models/" + who.model_id, std::move(body));
@@ -1597,30 +1646,24 @@ class engine {
   void handle_train_start(time_point now) {
     if (train_started_) return;
     train_started_ = true;
-    state(lane::metrics).gate = now + rates_.metrics;
-    checkpoint_wanted_at_ = now + rates_.checkpoint;
+    state(lane::metrics).gate = later(now, rates_.metrics);
+    checkpoint_wanted_at_ = later(now, rates_.checkpoint);
   }
 
-  // One epoch's metrics, encoded. The last write for an epoch wins.
-  void handle_epoch(int epoch, std::shared_ptr<const std::string> json, time_point now) {
+  // One epoch's metrics. The last write for an epoch wins.
+  void handle_epoch(int epoch, std::shared_ptr<const epoch_record> values, time_point now) {
     handle_train_start(now);
+    if (values->not_finite() > 0) say_not_finite(epoch, values->not_finite());
     const auto [at, is_new] = queue_.try_emplace(epoch);
     if (is_new) {
       ++epochs_accepted_;
       queue_bytes_ += queue_entry_bytes;
     } else {
-      queue_bytes_ -= at->second.json->size();
+      queue_bytes_ -= at->second.values->size_bytes();
     }
-    queue_bytes_ += json->size();
-    at->second = {std::move(json), ++revision_};
+    queue_bytes_ += values->size_bytes();
+    at->second = {std::move(values), ++revision_};
     while (queue_bytes_ > limits_.metrics_queue_bytes_max) drop_oldest_epoch();
-  }
-
-  void handle_not_finite(std::size_t values, int epoch) {
-    if (values == 0 || std::exchange(not_finite_said_, true)) return;
-    say(log_level::warning, std::to_string(values) + " metric(s) of epoch " +
-                                std::to_string(epoch) +
-                                " are NaN or infinite; HUB gets null for them. This is said once.");
   }
 
   // Whether a checkpoint saved now would be taken; if not, it need not be read or copied.
@@ -1632,7 +1675,7 @@ class engine {
   // A checkpoint to send; replaces one that still waits.
   void handle_checkpoint(checkpoint what, time_point now) {
     if (ended_) return;
-    checkpoint_wanted_at_ = now + rates_.checkpoint;
+    checkpoint_wanted_at_ = later(now, rates_.checkpoint);
     replace_upload(std::move(what), now);
   }
 
@@ -1691,7 +1734,7 @@ class engine {
     at.started = now;
     switch (which) {
       case lane::heartbeat: return heartbeat_order{agent_id_};
-      case lane::metrics: at.gate = now + rates_.metrics; return metrics_order{next_batch()};
+      case lane::metrics: at.gate = later(now, rates_.metrics); return metrics_order{next_batch()};
       case lane::checkpoint: return next_upload(now);
     }
     return std::nullopt;
@@ -1749,9 +1792,10 @@ class engine {
     out.checkpoints_delivered = checkpoints_delivered_;
     out.final_model_wanted = final_wanted_;
     out.final_model_delivered = final_delivered_;
-    if (!queue_.empty() || epochs_set_aside_ > 0) out.why = metrics_error_;
+    const error waiting{errc::timed_out, "The time was over before all was sent."};
+    if (!queue_.empty() || epochs_set_aside_ > 0) out.why = metrics_error_.value_or(waiting);
     if (upload_ || (final_wanted_ ? !final_delivered_ : checkpoints_failed_ > 0))
-      out.why = upload_error_;
+      out.why = upload_error_.value_or(waiting);
     return out;
   }
 
@@ -1767,10 +1811,10 @@ class engine {
     std::optional<errc> complained_of = {};  // what the log says of the current row of failures
   };
   struct entry {
-    std::shared_ptr<const std::string> json = {};
+    std::shared_ptr<const epoch_record> values = {};
     std::uint64_t revision = 0;
   };
-  static constexpr std::size_t queue_entry_bytes = 128;  // what an entry costs beside its text
+  static constexpr std::size_t queue_entry_bytes = 128;  // what an entry costs beside its values
 
   lane_state& state(lane which) { return lanes_[static_cast<std::size_t>(which)]; }
   const lane_state& state(lane which) const { return lanes_[static_cast<std::size_t>(which)]; }
@@ -1784,7 +1828,7 @@ class engine {
   void say(log_level level, std::string text) { notes_.push_back({level, std::move(text)}); }
 
   time_point retry_time(lane_state& at, const protocol::outcome& result, time_point now) {
-    return budget_.take(now + at.backoff.next(result, random_));
+    return budget_.take(later(now, at.backoff.next(result, random_)));
   }
 
   // Keeps what status() reports, and says the beginning and the end of a row of failures, not each.
@@ -1812,7 +1856,7 @@ class engine {
   // ------------------------------------------------------------------------------------
 
   void heartbeat_outcome(lane_state& at, const protocol::outcome& result, time_point now) {
-    const time_point regular = std::max(now, at.started + rates_.heartbeat);
+    const time_point regular = std::max(now, later(at.started, rates_.heartbeat));
     if (result.verdict == protocol::verdict::delivered) {
       ++heartbeats_answered_;
       if (!result.agent_id.empty()) agent_id_ = result.agent_id;
@@ -1832,11 +1876,11 @@ class engine {
     batch_revisions_.clear();
     std::size_t bytes = 0;
     for (const auto& [epoch, waiting] : queue_) {
-      bytes += waiting.json->size();
+      bytes += waiting.values->json_bytes();
       if (!batch.empty() &&
           (batch.size() >= batch_epochs_max_ || bytes > limits_.metrics_batch_bytes_max))
         break;
-      batch.emplace_back(epoch, waiting.json);
+      batch.emplace_back(epoch, waiting.values);
       batch_revisions_.emplace_back(epoch, waiting.revision);
     }
     return batch;
@@ -1891,8 +1935,14 @@ class engine {
   }
 
   void erase_entry(std::map<int, entry>::iterator at) {
-    queue_bytes_ -= at->second.json->size() + queue_entry_bytes;
+    queue_bytes_ -= at->second.values->size_bytes() + queue_entry_bytes;
     queue_.erase(at);
+  }
+
+  void say_not_finite(int epoch, std::size_t count) {
+    if (std::exchange(not_finite_said_, true)) return;
+    say(log_level::warning, std::to_string(count) + " metric(s) of epoch " + std::to_string(epoch) +
+                                " are NaN or infinite; HUB gets null for them. This is said once.");
   }
 
   void drop_oldest_epoch() {
@@ -1921,7 +1971,7 @@ class engine {
   }
 
   order next_upload(time_point now) {
-    if (upload_attempts_++ == 0) state(lane::checkpoint).gate = now + rates_.checkpoint;
+    if (upload_attempts_++ == 0) state(lane::checkpoint).gate = later(now, rates_.checkpoint);
     flying_serial_ = upload_serial_;
     flying_is_final_ = upload_->fields.is_final;
     return upload_order{*upload_};
@@ -2020,9 +2070,15 @@ inline std::string env(const char* name) {
   return value ? value : "";
 }
 
+// This process's number, to tell a forked child from its parent. A callback asks for it each time,
+// so it is looked up again only after a fork.
 inline int process_id() noexcept {
 #if HUB_SESSION_POSIX
-  return static_cast<int>(::getpid());
+  static std::atomic<int> known = [] {
+    ::pthread_atfork(nullptr, nullptr, [] { known = static_cast<int>(::getpid()); });
+    return static_cast<int>(::getpid());
+  }();
+  return known.load(std::memory_order_relaxed);
 #elif HUB_SESSION_WINDOWS
   return ::_getpid();
 #else
@@ -2682,7 +2738,7 @@ class startup {
         api_root_(
             find_root(options.endpoints.api, "ULTRALYTICS_HUB_API", protocol::default_api_root)),
         random_(options.retry.seed != 0 ? options.retry.seed : std::random_device{}()),
-        deadline_(clock.now() + options.limits.start_deadline) {}
+        deadline_(later(clock.now(), options.limits.start_deadline)) {}
 
   const std::string& web_root() const { return web_root_; }
 
@@ -2864,11 +2920,19 @@ class basic_training_session final : public training_callbacks {
         engine_(options_.rate_limits, options_.retry, options_.limits, seed()),
         sleeper_(std::move(sleeper)) {
     if (detail::find_rank(options_) > 0) return;
-    detail::startup begin(options_, report_, prototype_, clock_, sleeper_);
+    // On the metrics lane's transport, so that the connection is warm when the first epoch leaves.
+    Transport& first = driver_of(lane::metrics).transport.emplace(prototype_);
+    detail::startup begin(options_, report_, first, clock_, sleeper_);
     caller_ = begin.sign_in(begin.identify(identifier));
     model_ = begin.fetch_model(caller_);
     model_url_ = begin.web_root() + "/models/" + model_.id;
-    start_lanes();
+    try {
+      start_lanes();
+    } catch (const std::system_error& problem) {
+      throw session_error(
+          {errc::internal_error,
+           std::string("The threads of the session cannot be started: ") + problem.what()});
+    }
   }
 
   basic_training_session(const basic_training_session&) = delete;
@@ -2920,11 +2984,9 @@ class basic_training_session final : public training_callbacks {
   // Protocol: POST /v1/models/{id}, at most once per rate_limits.metrics.
   void on_fit_epoch_end(int epoch, metrics_view values) noexcept override {
     guarded([&] {
-      protocol::encoded_metrics encoded = protocol::encode_metrics(values);
-      auto json = std::make_shared<const std::string>(std::move(encoded.json));
+      auto record = std::make_shared<const epoch_record>(values);
       tell([&](engine& decide, time_point now) {
-        decide.handle_not_finite(encoded.not_finite, epoch);
-        decide.handle_epoch(epoch, std::move(json), now);
+        decide.handle_epoch(epoch, std::move(record), now);
       });
     });
   }
@@ -2948,10 +3010,12 @@ class basic_training_session final : public training_callbacks {
   hub::delivery on_train_end(int epoch, const std::filesystem::path& best,
                              double map) noexcept override {
     return guarded([&] {
-      const time_point deadline = clock_.now() + options_.limits.train_end_deadline;
+      const time_point deadline = later(clock_.now(), options_.limits.train_end_deadline);
       std::optional<checkpoint> final_model;
       if (!best.empty())
-        final_model = checkpoint{{.epoch = epoch, .is_final = true, .map = map}, best, nullptr};
+        final_model = checkpoint{{.epoch = epoch, .is_final = true, .map = map},
+                                 std::filesystem::absolute(best),
+                                 nullptr};
       tell([&](engine& decide, time_point now) {
         decide.handle_train_end(std::move(final_model), now);
       });
@@ -2984,7 +3048,7 @@ class basic_training_session final : public training_callbacks {
   // confirmed; what is missing stays queued.
   hub::delivery flush(duration timeout) noexcept {
     return guarded([&] {
-      const time_point deadline = clock_.now() + timeout;
+      const time_point deadline = later(clock_.now(), timeout);
       tell([](engine& decide, time_point now) {
         decide.handle_flush(lane::metrics, now);
         decide.handle_flush(lane::checkpoint, now);
@@ -3101,7 +3165,7 @@ class basic_training_session final : public training_callbacks {
   void start_lanes() {
     std::vector<background_task> tasks;
     for (lane which : all_lanes) {
-      driver_of(which).transport.emplace(prototype_);
+      if (!driver_of(which).transport) driver_of(which).transport.emplace(prototype_);
       tasks.push_back({to_string(which), [this, which] { return step(which); }});
     }
     engine_.handle_signed_in(clock_.now());
@@ -3130,7 +3194,7 @@ class basic_training_session final : public training_callbacks {
       if (!next) return at.scheduled;
     }
     at.pending = perform(which, *next);
-    at.due = clock_.now() + at.pending->latency;
+    at.due = later(clock_.now(), at.pending->latency);
     return at.due;
   }
 
@@ -3208,7 +3272,7 @@ class basic_training_session final : public training_callbacks {
 
   // Hands a checkpoint to the engine, with a private copy of the file where that is wanted.
   bool take_checkpoint(const protocol::upload_fields& fields, const std::filesystem::path& file) {
-    checkpoint what{fields, file, nullptr};
+    checkpoint what{fields, std::filesystem::absolute(file), nullptr};
     std::optional<error> why = detail::check_regular(file);
     if (!why && options_.snapshot == snapshot::copy) {
       auto copy = snapshot_of(file);
@@ -3238,7 +3302,8 @@ class basic_training_session final : public training_callbacks {
 
   // The final model never travels beside a checkpoint: that one may finish, or is cut.
   void finish_replaced_upload(time_point deadline) {
-    const time_point until = std::min(deadline, clock_.now() + options_.limits.checkpoint_grace);
+    const time_point until =
+        std::min(deadline, later(clock_.now(), options_.limits.checkpoint_grace));
     if (!wait_until(until,
                     [](const engine& decide) { return !decide.replaced_upload_in_flight(); })) {
       const std::lock_guard lock(mutex_);
@@ -3275,7 +3340,7 @@ class basic_training_session final : public training_callbacks {
     guarded([&] {
       report_.log(log_level::warning,
                   "Signal " + std::to_string(number) + ": sending the last metrics.");
-      const time_point deadline = clock_.now() + options_.limits.shutdown_deadline;
+      const time_point deadline = later(clock_.now(), options_.limits.shutdown_deadline);
       tell([](engine& decide, time_point now) { decide.handle_flush(lane::metrics, now); });
       wait_until(deadline, [](const engine& decide) { return decide.metrics_done(); });
     });
@@ -3503,7 +3568,6 @@ class socket_handle {
 // One exchange under watch. All members are guarded by the watchdog's mutex.
 struct watched {
   time_point deadline = never;
-  bool active = false;
   bool cancelled = false;  // for good
   bool cut = false;        // this exchange was ended by the watchdog
   socket_handle socket;
@@ -3533,7 +3597,6 @@ class watchdog {
     if (!thread_.joinable()) thread_ = quiet_thread([this] { watch(); });
     watched_.push_back(&what);
     what.deadline = deadline;
-    what.active = true;
     what.cut = false;
     changed_.notify_one();
     return true;
@@ -3541,13 +3604,17 @@ class watchdog {
 
   void end(watched& what) {
     const std::lock_guard lock(mutex_);
-    what.active = false;
     std::erase(watched_, &what);
   }
 
   void adopt(watched& what, socket_t socket) {
     const std::lock_guard lock(mutex_);
     what.socket.adopt(socket);
+  }
+
+  void release(watched& what) {
+    const std::lock_guard lock(mutex_);
+    what.socket.reset();
   }
 
   void cancel(watched& what) {
@@ -3626,14 +3693,16 @@ class httplib_transport {
 
   // Blocks until the reply is whole, has failed, or is past the request's deadline. One at a time.
   reply send(const request& what) {
-    const time_point deadline = now() + what.deadline;
+    const time_point deadline = later(now(), what.deadline);
     const auto to = protocol::parse_url(what.url);
     if (!to) return {.failure = to.error()};
     if (!shared_->dog.begin(watched_, deadline))
       return {.failure = error{errc::cancelled, "The request was given up."}};
-    reply answer = exchange(what, *to, deadline);
-    shared_->dog.end(watched_);
-    return answer;
+    struct ending {
+      httplib_transport& self;
+      ~ending() { self.shared_->dog.end(self.watched_); }
+    } const ending{*this};
+    return exchange(what, *to, deadline);
   }
 
   // The request in flight and every later one on this copy fail within milliseconds.
@@ -3646,15 +3715,22 @@ class httplib_transport {
     int process = detail::process_id();
   };
 
+  // A body on its way out.
+  struct body_progress {
+    std::vector<char> piece;
+    std::optional<error> failure;
+  };
+
   static time_point now() { return std::chrono::steady_clock::now(); }
 
   reply exchange(const request& what, const protocol::url& to, time_point deadline) {
     const detail::sigpipe_guard no_sigpipe;
     reply answer;
-    std::optional<error> body_failure;
+    body_progress sending;
+    if (what.content) sending.piece.resize(options_.piece_bytes);
     connect_to(to);
     set_timeouts(deadline);
-    httplib::Request sent = to_httplib(what, to, body_failure);
+    httplib::Request sent = to_httplib(what, to, sending);
     receive_into(answer, sent, what.reply_bytes_max);
 
     httplib::Response received;
@@ -3666,9 +3742,9 @@ class httplib_transport {
       answer.retry_after = received.get_header_value("Retry-After");
       if (auto ended = shared_->dog.reason(watched_); !ended) return answer;
     }
-    client_.reset();  // whatever is left on this connection belongs to nobody
-    answer.failure = body_failure
-                         ? *body_failure
+    disconnect();  // whatever is left on this connection belongs to nobody
+    answer.failure = sending.failure
+                         ? *sending.failure
                          : failure_of(failed, to, answer.body.size() > what.reply_bytes_max);
     return answer;
   }
@@ -3677,6 +3753,7 @@ class httplib_transport {
   void connect_to(const protocol::url& to) {
     const std::string host = to.text().substr(0, to.text().size() - to.path.size());
     if (client_ && host == connected_to_ && now() - last_used_ < options_.idle_max) return;
+    disconnect();
     client_ = to.tls ? secure_client(to) : std::make_unique<httplib::ClientImpl>(to.host, to.port);
     connected_to_ = host;
     client_->set_keep_alive(true);
@@ -3684,6 +3761,11 @@ class httplib_transport {
     client_->set_decompress(false);
     client_->set_tcp_nodelay(true);
     client_->set_socket_options([this](socket_t socket) { shared_->dog.adopt(watched_, socket); });
+  }
+
+  void disconnect() {
+    client_.reset();
+    shared_->dog.release(watched_);
   }
 
   std::unique_ptr<httplib::ClientImpl> secure_client(const protocol::url& to) const {
@@ -3707,8 +3789,8 @@ class httplib_transport {
     client_->set_write_timeout(std::min(options_.stall_timeout, left));
   }
 
-  httplib::Request to_httplib(const request& what, const protocol::url& to,
-                              std::optional<error>& failure) const {
+  static httplib::Request to_httplib(const request& what, const protocol::url& to,
+                                     body_progress& sending) {
     httplib::Request out;
     out.method = what.method;
     out.path = to.path.empty() ? "/" : to.path;
@@ -3716,23 +3798,31 @@ class httplib_transport {
     for (const auto& [name, value] : what.headers) out.headers.emplace(name, value);
     if (what.content) {
       out.content_length_ = static_cast<std::size_t>(what.content->size_bytes());
-      out.content_provider_ =
-          [source = what.content, piece = std::vector<char>(options_.piece_bytes), &failure](
-              std::size_t offset, std::size_t length, httplib::DataSink& sink) mutable {
-            const auto got =
-                source->read(offset, std::span(piece).first(std::min(piece.size(), length)));
-            // httplib asks again for ever where a provider writes nothing and says that it did.
-            if (!got || *got == 0) {
-              failure = got ? error{errc::internal_error, "A request body ended too early."}
-                            : got.error();
-              return false;
-            }
-            return sink.write(piece.data(), *got);
-          };
+      out.content_provider_ = [&what, &sending](std::size_t offset, std::size_t length,
+                                                httplib::DataSink& sink) {
+        return send_piece(*what.content, sending, offset, length, sink);
+      };
     } else {
       out.body = what.body;
     }
     return out;
+  }
+
+  // httplib copies what it is given and asks for ever where a provider writes nothing but says that
+  // it did, so: the buffer stays here, and every call writes at least a byte or fails.
+  static bool send_piece(body_source& source, body_progress& sending, std::size_t offset,
+                         std::size_t length, httplib::DataSink& sink) {
+    try {
+      const auto got = source.read(
+          offset, std::span(sending.piece).first(std::min(sending.piece.size(), length)));
+      if (got && *got > 0) return sink.write(sending.piece.data(), *got);
+      sending.failure =
+          got ? error{errc::internal_error, "A request body ended too early."} : got.error();
+    } catch (const std::exception&) {
+      sending.failure =
+          error{errc::internal_error, "A request body could not be read: out of memory."};
+    }
+    return false;
   }
 
   // Collects the reply's body up to one byte more than is allowed, which tells that it was too

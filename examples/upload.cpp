@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: MIT
+//
+// Sends a checkpoint that was trained elsewhere to its model on HUB.
+//
+//     upload [--epoch N] [--map X] [--best|--last] MODEL FILE
+//
+// Endpoints and key come from the environment or the settings file, as for every session.
+// Exit status: 0 all was delivered, 1 something is missing, 2 usage, or HUB refused the session.
+
+#include "flags.hpp"
+#include "hub_session.hpp"
+
+#include <cstdio>
+#include <filesystem>
+#include <iostream>
+#include <system_error>
+
+using namespace std::chrono_literals;
+
+static constexpr char usage[] =
+    R"(usage: upload [--epoch N] [--map X] [--best|--last] MODEL FILE
+
+  MODEL      an ID, a KEY_ID, or the model's URL on HUB
+  FILE       the weights
+  --best     FILE is the final model; ends the model's training on HUB (the default)
+  --last     FILE is a checkpoint of a training that goes on
+  --epoch N  the epoch it was saved after, counted from 0 (default 0)
+  --map X    its score, from 0 to 1, with --best only (default 0)
+  --help     this text
+)";
+
+struct settings {
+  std::string model;
+  std::filesystem::path file;
+  int epoch = 0;
+  double map = 0;
+  bool is_final = true;
+};
+
+static settings read_settings(const examples::flags& flags) {
+  if (flags.operands().size() != 2)
+    throw examples::usage_error("MODEL and FILE are needed, and nothing else");
+  if (flags.has("--best") && flags.has("--last"))
+    throw examples::usage_error("--best, --last: only one of them can be meant");
+  if (flags.has("--last") && flags.has("--map"))
+    throw examples::usage_error("--map: only a final model has a score, so not with --last");
+
+  settings wanted{.model = flags.operands()[0], .file = flags.operands()[1]};
+  wanted.epoch = flags.whole_number("--epoch", 0, 1'000'000).value_or(0);
+  wanted.map = flags.number("--map", 0, 1).value_or(0);
+  wanted.is_final = !flags.has("--last");
+
+  // The session would say so too, but only after it has signed in.
+  std::error_code ignored;
+  if (!std::filesystem::is_regular_file(wanted.file, ignored))
+    throw examples::usage_error("FILE: " + wanted.file.string() + " is not a file");
+  return wanted;
+}
+
+static hub::delivery send(const settings& wanted) {
+  hub::training_session session{wanted.model};
+  if (wanted.is_final) return session.on_train_end(wanted.epoch, wanted.file, wanted.map);
+  session.upload_model(wanted.epoch, wanted.file, false);
+  return session.flush(1h);
+}
+
+// Says what arrived and returns the exit status.
+static int report(const settings& wanted, const hub::delivery& delivered) {
+  const std::string file = wanted.file.string();
+  const char* role = wanted.is_final ? "final model" : "checkpoint";
+  const bool arrived =
+      wanted.is_final ? delivered.final_model_delivered : delivered.checkpoints_delivered == 1;
+  if (arrived && delivered.complete()) {
+    std::printf("HUB has %s as the %s of epoch %d.\n", file.c_str(), role, wanted.epoch);
+    return 0;
+  }
+  const std::string why = delivered.why ? delivered.why->message : "only rank 0 sends";
+  std::printf("HUB does not have %s: %s\n", file.c_str(), why.c_str());
+  return 1;
+}
+
+int main(int argc, char** argv) {
+  try {
+    const examples::flags flags(argc, argv, {"--epoch", "--map"}, {"--best", "--last", "--help"});
+    if (flags.has("--help")) {
+      std::cout << usage;
+      return 0;
+    }
+    const settings wanted = read_settings(flags);
+    return report(wanted, send(wanted));
+  } catch (const examples::usage_error& problem) {
+    std::cerr << "upload: " << problem.what() << "; see upload --help\n";
+    return 2;
+  } catch (const hub::session_error& problem) {
+    std::cerr << "upload: " << problem.what() << '\n';
+    return 2;
+  }
+}
