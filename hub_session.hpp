@@ -1686,8 +1686,8 @@ class engine {
     say(log_level::error, why.message);
   }
 
-  // Training is over: metrics go out without waiting, and `final_model`, if any, is the last
-  // upload.
+  // Training is over: metrics go out without waiting, then `final_model`, if any, as the last
+  // thing.
   void handle_train_end(std::optional<checkpoint> final_model, time_point now) {
     ended_ = true;
     handle_flush(lane::metrics, now);
@@ -1721,6 +1721,7 @@ class engine {
         return at.flushing ? at.retry_at : std::max(at.gate, at.retry_at);
       case lane::checkpoint:
         if (!upload_ || gave_up(which)) return never;
+        if (upload_->fields.is_final && !metrics_done()) return never;  // the final model goes last
         return at.flushing || upload_attempts_ > 0 ? at.retry_at : std::max(at.gate, at.retry_at);
     }
     return never;
