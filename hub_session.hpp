@@ -183,7 +183,7 @@ constexpr time_point later(time_point from, duration wait) noexcept {
   return wait > never - std::max(from, time_point{}) ? never : from + wait;
 }
 
-// ---- errors -------------------------------------------------------------------------------------
+// ---- errors ------------------------------------------------------------------------------------
 
 enum class errc {
   invalid_identifier,   // the text that should name a model does not
@@ -276,7 +276,7 @@ class [[nodiscard]] result {
   std::variant<T, hub::error> state_;
 };
 
-// ---- metrics ------------------------------------------------------------------------------------
+// ---- metrics -----------------------------------------------------------------------------------
 
 // What holds metrics: anything whose elements are pairs of a name and a number. Names are HUB's,
 // such as "train/box_loss" or "metrics/mAP50-95(B)"; the order is the order in which they are sent.
@@ -376,7 +376,7 @@ class epoch_record {
   std::size_t not_finite_ = 0;
 };
 
-// ---- the model ----------------------------------------------------------------------------------
+// ---- the model ---------------------------------------------------------------------------------
 
 // How HUB wants the model trained. A member is empty where HUB said nothing or nothing usable.
 struct train_args {
@@ -415,8 +415,7 @@ struct new_model {
   std::string cache = "ram";
 };
 
-// ---- requests and replies
-// -------------------------------------------------------------------------
+// ---- requests and replies ----------------------------------------------------------------------
 
 // A request body that is produced piece by piece. One thread at a time reads it.
 class body_source {
@@ -435,6 +434,8 @@ struct request {
   std::string body = {};  // used where `content` is null
   std::shared_ptr<body_source> content = nullptr;
   duration deadline = 30s;                    // for the whole exchange, from send() on
+  duration connect_timeout = 10s;             // for the name, each connection and the TLS handshake
+  duration stall_timeout = 2min;              // without a byte going out or coming in
   std::size_t reply_bytes_max = 1024 * 1024;  // a longer reply is cut and fails
 };
 
@@ -446,7 +447,7 @@ struct reply {
   duration latency = {};  // virtual time until the reply is there; zero from a real transport
 };
 
-// ---- options ------------------------------------------------------------------------------------
+// ---- options -----------------------------------------------------------------------------------
 
 enum class log_level { info, warning, error };
 
@@ -500,7 +501,7 @@ struct retry_options {
 
 struct limit_options {
   duration connect_timeout = 10s;
-  duration stall_timeout = 60s;      // without a byte going out or coming in
+  duration stall_timeout = 2min;     // without a byte going out or coming in
   duration request_deadline = 30s;   // for a whole small request
   duration upload_deadline = 1h;     // for one attempt at an upload
   duration start_deadline = 2min;    // for the constructor
@@ -531,8 +532,7 @@ struct session_options {
   std::optional<int> rank = {};  // else RANK, OMPI_COMM_WORLD_RANK, PMI_RANK, SLURM_PROCID
 };
 
-// ---- what a session says of itself
-// ----------------------------------------------------------------
+// ---- what a session says of itself -------------------------------------------------------------
 
 // What on_train_end and flush achieved. Epochs are counted since the session began.
 struct delivery {
@@ -706,7 +706,7 @@ namespace protocol {
 
 using nlohmann::json;
 
-// ---- text ---------------------------------------------------------------------------------------
+// ---- text --------------------------------------------------------------------------------------
 
 inline constexpr std::string_view default_api_root = "https://api.ultralytics.com";
 inline constexpr std::string_view default_web_root = "https://hub.ultralytics.com";
@@ -788,7 +788,7 @@ inline void append_json_string(std::string& out, std::string_view text) {
   }
 }
 
-// ---- JSON ---------------------------------------------------------------------------------------
+// ---- JSON --------------------------------------------------------------------------------------
 
 // Parses without exceptions. Refuses NUL bytes, which end nlohmann's text early, and nesting that
 // would overflow the stack when the value is copied.
@@ -846,8 +846,7 @@ inline bool get_flag(const json& object, const char* key) {
   return member && member->is_boolean() && member->get<bool>();
 }
 
-// ---- addresses and identifiers
-// --------------------------------------------------------------------
+// ---- addresses and identifiers -----------------------------------------------------------------
 
 struct url {
   bool tls = true;
@@ -967,8 +966,7 @@ inline result<identifier> parse_identifier(std::string_view text, std::string_vi
   return out;
 }
 
-// ---- credentials
-// ----------------------------------------------------------------------------------
+// ---- credentials -------------------------------------------------------------------------------
 
 // Why `secret` may not go into a header, if so. CR, LF and NUL would reach the wire unchecked.
 inline std::optional<error> check_secret(std::string_view secret, std::string_view what) {
@@ -1064,8 +1062,7 @@ inline std::optional<std::string> replace_api_key(std::string_view text, std::st
                     "\n  \"api_key\": " + value + (settings->empty() ? "\n" : ","));
 }
 
-// ---- the model
-// ------------------------------------------------------------------------------------
+// ---- the model ---------------------------------------------------------------------------------
 
 // The name under which today's weights of a YOLOv3 or YOLOv5 model are published: yolov5n.pt is
 // yolov5nu.pt. Only the file name counts, not the folder or host in front of it.
@@ -1197,8 +1194,7 @@ inline result<std::string> parse_heartbeat(std::string_view body) {
   return agent->get<std::string>();
 }
 
-// ---- requests
-// ---------------------------------------------------------------------------------------
+// ---- requests ----------------------------------------------------------------------------------
 
 // Who asks, whom, and about which model.
 struct caller {
@@ -1371,8 +1367,7 @@ inline request upload_request(const caller& who, const upload_fields& fields,
   return out;
 }
 
-// ---- replies
-// ------------------------------------------------------------------------------------------
+// ---- replies -----------------------------------------------------------------------------------
 
 // What a reply means for the request that it answers.
 enum class verdict {
@@ -1634,7 +1629,7 @@ class engine {
         lanes_{lane_state(retry), lane_state(retry), lane_state(retry)},
         batch_epochs_max_(std::max<std::size_t>(limits.metrics_batch_epochs_max, 1)) {}
 
-  // ---- what the trainer says --------------------------------------------------------------------
+  // ---- what the trainer says -------------------------------------------------------------------
 
   // The session is signed in: the first heartbeat is due at once.
   void handle_signed_in(time_point now) {
@@ -1708,8 +1703,7 @@ class engine {
   // Nothing is sent any more.
   void handle_stop() { stopped_ = true; }
 
-  // ---- what to send, and when
-  // ---------------------------------------------------------------------
+  // ---- what to send, and when ------------------------------------------------------------------
 
   time_point next_deadline(lane which) const {
     const lane_state& at = state(which);
@@ -1741,8 +1735,7 @@ class engine {
     return std::nullopt;
   }
 
-  // ---- what came of it
-  // ------------------------------------------------------------------------------
+  // ---- what came of it -------------------------------------------------------------------------
 
   void handle_outcome(lane which, const protocol::outcome& result, time_point now) {
     lane_state& at = state(which);
@@ -1755,8 +1748,7 @@ class engine {
     }
   }
 
-  // ---- questions
-  // ------------------------------------------------------------------------------------
+  // ---- questions -------------------------------------------------------------------------------
 
   bool in_flight(lane which) const { return state(which).in_flight; }
   // Whether an upload that train end replaced is still on the wire.
@@ -1853,8 +1845,7 @@ class engine {
     }
   }
 
-  // ---- heartbeat
-  // ------------------------------------------------------------------------------------
+  // ---- heartbeat -------------------------------------------------------------------------------
 
   void heartbeat_outcome(lane_state& at, const protocol::outcome& result, time_point now) {
     const time_point regular = std::max(now, later(at.started, rates_.heartbeat));
@@ -1868,8 +1859,7 @@ class engine {
     }
   }
 
-  // ---- metrics
-  // --------------------------------------------------------------------------------------
+  // ---- metrics ---------------------------------------------------------------------------------
 
   // The first epochs of the queue, up to both bounds; always at least one.
   std::vector<protocol::queued_epoch> next_batch() {
@@ -1958,8 +1948,7 @@ class engine {
     ++epochs_set_aside_;
   }
 
-  // ---- checkpoints and the final model
-  // ------------------------------------------------------------------
+  // ---- checkpoints and the final model ---------------------------------------------------------
 
   void replace_upload(checkpoint what, time_point now) {
     final_wanted_ = final_wanted_ || what.fields.is_final;
@@ -2115,8 +2104,7 @@ std::thread quiet_thread(Work work) {
   return std::thread(std::move(work));
 }
 
-// ---- files
-// ----------------------------------------------------------------------------------------
+// ---- files -------------------------------------------------------------------------------------
 
 inline error file_error(const fs::path& file, std::string_view what) {
   return {errc::file_error, "The file " + protocol::printable(file.string()) + " " +
@@ -2399,8 +2387,7 @@ inline bool write_text_file(const fs::path& file, std::string_view text) {
   return false;
 }
 
-// ---- keys
-// -----------------------------------------------------------------------------------------
+// ---- keys --------------------------------------------------------------------------------------
 
 // Where Ultralytics keeps its settings on this system.
 inline fs::path settings_folder() {
@@ -2468,8 +2455,7 @@ inline std::string ask_for_key(std::string_view where) {
   return key;
 }
 
-// ---- ranks and places
-// -----------------------------------------------------------------------------
+// ---- ranks and places --------------------------------------------------------------------------
 
 // This process's place among those that train together; 0 where it trains alone.
 inline int find_rank(const session_options& options) {
@@ -2497,8 +2483,7 @@ inline std::string find_root(std::string given, const char* variable, std::strin
   return parsed->text();
 }
 
-// ---- what is said
-// ---------------------------------------------------------------------------------
+// ---- what is said ------------------------------------------------------------------------------
 
 // The default log and progress, on stderr: colour and a bar on a terminal, plain lines elsewhere.
 class console {
@@ -2589,8 +2574,7 @@ class reporter {
   std::mutex mutex_;
 };
 
-// ---- signals
-// --------------------------------------------------------------------------------------
+// ---- signals -----------------------------------------------------------------------------------
 
 // Lets every session flush on SIGINT and SIGTERM and then hands the signal to whoever had it before
 // us, so that the program ends, or goes on, exactly as it would have without us. A second signal
@@ -2720,8 +2704,14 @@ class signal_relay {
 #endif
 };
 
-// ---- signing in
-// -----------------------------------------------------------------------------------
+// The bounds that every request of a session has in common.
+inline void apply_limits(const limit_options& limits, request& what) {
+  what.connect_timeout = limits.connect_timeout;
+  what.stall_timeout = limits.stall_timeout;
+  what.reply_bytes_max = limits.reply_bytes_max;
+}
+
+// ---- signing in --------------------------------------------------------------------------------
 
 // What a session does before training starts: blocks, retries, and throws session_error.
 template <class Transport, class Clock, class Sleeper>
@@ -2828,7 +2818,7 @@ class startup {
     backoff waits(options_.retry);
     for (;;) {
       what.deadline = std::min(options_.limits.request_deadline, deadline_ - clock_.now());
-      what.reply_bytes_max = options_.limits.reply_bytes_max;
+      apply_limits(options_.limits, what);
       reply answer = transport_.send(what);
       sleep(answer.latency);
       const protocol::outcome result = protocol::judge(answer, name, clock_.wall_now());
@@ -2969,7 +2959,7 @@ class basic_training_session final : public training_callbacks {
   const std::string& model_file() const noexcept { return model_.model_file; }
   const std::string& model_url() const noexcept { return model_url_; }
 
-  // ---- trainer callbacks ------------------------------------------------------------------------
+  // ---- trainer callbacks -----------------------------------------------------------------------
 
   // Training is about to start: the rate limits of metrics and checkpoints run from now on, so the
   // first checkpoint leaves after rate_limits.checkpoint.
@@ -3028,7 +3018,7 @@ class basic_training_session final : public training_callbacks {
     });
   }
 
-  // ---- more -------------------------------------------------------------------------------------
+  // ---- more ------------------------------------------------------------------------------------
 
   // Sends the queued metrics now instead of when their rate limit has it. Does not wait for it.
   void upload_metrics() noexcept {
@@ -3160,8 +3150,7 @@ class basic_training_session final : public training_callbacks {
     });
   }
 
-  // ---- lanes
-  // --------------------------------------------------------------------------------------
+  // ---- lanes -----------------------------------------------------------------------------------
 
   void start_lanes() {
     std::vector<background_task> tasks;
@@ -3243,7 +3232,7 @@ class basic_training_session final : public training_callbacks {
   reply send(lane which, request what) {
     const limit_options& limits = options_.limits;
     what.deadline = what.content ? limits.upload_deadline : limits.request_deadline;
-    what.reply_bytes_max = limits.reply_bytes_max;
+    detail::apply_limits(limits, what);
     return driver_of(which).transport->send(what);
   }
 
@@ -3268,8 +3257,7 @@ class basic_training_session final : public training_callbacks {
     return text.data();
   }
 
-  // ---- checkpoints and endings
-  // ----------------------------------------------------------------------
+  // ---- checkpoints and endings -----------------------------------------------------------------
 
   // Hands a checkpoint to the engine, with a private copy of the file where that is wanted.
   bool take_checkpoint(const protocol::upload_fields& fields, const std::filesystem::path& file) {
@@ -3663,13 +3651,123 @@ class watchdog {
   std::thread thread_;
 };
 
+// Looks a name up without getting stuck in it: `given_up` is asked every few milliseconds. An empty
+// list means that httplib is to look it up itself, which cannot be cut short.
+inline result<std::vector<std::string>> look_up(const std::string& host,
+                                                const std::function<bool()>& given_up) {
+  std::vector<std::string> addresses;
+#if defined(__GLIBC__)
+  struct lookup {
+    std::string host;
+    addrinfo hints = {};
+    gaicb query = {};
+    ~lookup() {
+      if (query.ar_result) ::freeaddrinfo(query.ar_result);
+    }
+  };
+  auto asked = std::make_unique<lookup>();
+  asked->host = host;
+  asked->hints.ai_socktype = SOCK_STREAM;
+  asked->query.ar_name = asked->host.c_str();
+  asked->query.ar_request = &asked->hints;
+  std::array<gaicb*, 1> queries = {&asked->query};
+  if (::getaddrinfo_a(GAI_NOWAIT, queries.data(), 1, nullptr) != 0) return addresses;
+  while (::gai_error(&asked->query) == EAI_INPROGRESS) {
+    if (given_up()) {
+      // The resolver may still write to it, so it has to stay for as long as the process.
+      if (::gai_cancel(&asked->query) != EAI_CANCELED) static_cast<void>(asked.release());
+      return error{errc::timed_out,
+                   "The name " + host + " was not found in time. Check the network."};
+    }
+    const std::array<const gaicb*, 1> waiting = {&asked->query};
+    const timespec pause = {0, 5'000'000};
+    ::gai_suspend(waiting.data(), 1, &pause);
+  }
+  if (const int failed = ::gai_error(&asked->query); failed != 0)
+    return error{errc::not_reachable, "The name " + host + " cannot be found (" +
+                                          ::gai_strerror(failed) +
+                                          "). Check the HUB address and the network."};
+  for (const addrinfo* each = asked->query.ar_result; each; each = each->ai_next) {
+    std::array<char, NI_MAXHOST> text{};
+    if (::getnameinfo(each->ai_addr, each->ai_addrlen, text.data(), text.size(), nullptr, 0,
+                      NI_NUMERICHOST) == 0)
+      addresses.emplace_back(text.data());
+  }
+#else
+  static_cast<void>(host), static_cast<void>(given_up);
+#endif
+  return addresses;
+}
+
+inline bool is_address(std::string_view host) {
+  return host.find(':') != std::string_view::npos ||
+         protocol::all_of(host, [](char c) { return protocol::is_digit(c) || c == '.'; });
+}
+
+// Whether `host` is among those that NO_PROXY names: exactly, as a domain's suffix, or by "*".
+inline bool bypasses_proxy(std::string_view host, std::string_view no_proxy) {
+  while (!no_proxy.empty()) {
+    const std::size_t comma = std::min(no_proxy.find(','), no_proxy.size());
+    std::string_view entry = no_proxy.substr(0, comma);
+    no_proxy.remove_prefix(std::min(comma + 1, no_proxy.size()));
+    while (entry.starts_with(' ')) entry.remove_prefix(1);
+    while (entry.ends_with(' ')) entry.remove_suffix(1);
+    if (entry == "*") return true;
+    if (entry.starts_with("*.")) entry.remove_prefix(1);
+    while (entry.starts_with('.')) entry.remove_prefix(1);
+    if (entry.empty() || !host.ends_with(entry)) continue;
+    if (host.size() == entry.size() || host[host.size() - entry.size() - 1] == '.') return true;
+  }
+  return false;
+}
+
+// The proxy that the environment names for this address, "" where it names none. HTTP_PROXY in
+// capitals is not read: a web server sets it from a request's header.
+inline std::string proxy_of_environment(const protocol::url& to) {
+  std::string proxy = to.tls ? env("https_proxy") : env("http_proxy");
+  if (proxy.empty() && to.tls) proxy = env("HTTPS_PROXY");
+  if (proxy.empty()) proxy = env("all_proxy");
+  std::string except = env("no_proxy");
+  if (except.empty()) except = env("NO_PROXY");
+  return bypasses_proxy(protocol::lowered(to.host), protocol::lowered(except)) ? std::string()
+                                                                               : proxy;
+}
+
+// http://[user:password@]host:port
+struct proxy_address {
+  protocol::url at = {};
+  std::string user = {};
+  std::string password = {};
+};
+
+inline result<proxy_address> parse_proxy(std::string text) {
+  proxy_address out;
+  if (text.find("://") == std::string::npos) text = "http://" + text;
+  const std::size_t begin = text.find("://") + 3;
+  const std::size_t mark = text.find('@', begin);
+  if (mark != std::string::npos) {
+    const std::string login = text.substr(begin, mark - begin);
+    out.user = login.substr(0, login.find(':'));
+    out.password = login.substr(std::min(out.user.size() + 1, login.size()));
+    text.erase(begin, mark + 1 - begin);
+  }
+  auto at = protocol::parse_url(text);
+  if (!at || at->tls)
+    return error{errc::invalid_endpoint,
+                 "The proxy's address cannot be used. Give it as http://[user:password@]host:port "
+                 "in httplib_options::proxy or in the environment."};
+  out.at = *std::move(at);
+  return out;
+}
+
 }  // namespace detail
 
 struct httplib_options {
-  std::string ca_file = {};        // PEM; else what OpenSSL was built to trust
-  duration connect_timeout = 10s;  // name, connection and TLS handshake, each
-  duration stall_timeout = 60s;    // without a byte going out or coming in
-  duration idle_max = 4s;          // a connection unused for longer is closed, not used again
+  std::string ca_file = {};  // PEM; else what OpenSSL was built to trust
+  // http://[user:password@]host:port; "" for none; else what https_proxy, http_proxy, all_proxy and
+  // no_proxy say.
+  std::optional<std::string> proxy = {};
+  duration idle_max = 4s;  // a connection unused for longer is closed, not used again
   std::size_t piece_bytes = 1024 * 1024;  // of a body that is read piece by piece
 };
 
@@ -3726,42 +3824,92 @@ class httplib_transport {
 
   reply exchange(const request& what, const protocol::url& to, time_point deadline) {
     const detail::sigpipe_guard no_sigpipe;
+    if (auto why = connect_to(to, what, deadline)) return {.failure = *why};
     reply answer;
     body_progress sending;
     if (what.content) sending.piece.resize(options_.piece_bytes);
-    connect_to(to);
-    set_timeouts(deadline);
     httplib::Request sent = to_httplib(what, to, sending);
     receive_into(answer, sent, what.reply_bytes_max);
 
     httplib::Response received;
     httplib::Error failed = httplib::Error::Success;
-    const bool whole = client_->send(sent, received, failed);
+    const bool whole = send_to_first_that_answers(sent, received, failed, what, deadline);
     last_used_ = now();
-    if (whole) {
+    const std::optional<errc> ended = shared_->dog.reason(watched_);
+    if (whole && !ended) {
       answer.status = received.status;
       answer.retry_after = received.get_header_value("Retry-After");
-      if (auto ended = shared_->dog.reason(watched_); !ended) return answer;
+      return answer;
     }
     disconnect();  // whatever is left on this connection belongs to nobody
-    answer.failure = sending.failure
-                         ? *sending.failure
-                         : failure_of(failed, to, answer.body.size() > what.reply_bytes_max);
+    const bool too_long = answer.body.size() > what.reply_bytes_max;
+    answer.failure = sending.failure ? *sending.failure : failure_of(failed, to, ended, too_long);
     return answer;
   }
 
+  // Tries the host's addresses one after another until one takes the connection.
+  bool send_to_first_that_answers(httplib::Request& sent, httplib::Response& received,
+                                  httplib::Error& failed, const request& what,
+                                  time_point deadline) {
+    for (;;) {
+      set_timeouts(what, deadline);
+      if (client_->send(sent, received, failed)) return true;
+      const bool unconnected =
+          failed == httplib::Error::Connection || failed == httplib::Error::ConnectionTimeout;
+      if (!unconnected || addresses_.size() < 2 || shared_->dog.reason(watched_)) return false;
+      addresses_.erase(addresses_.begin());
+      use_address();
+      failed = httplib::Error::Success;
+    }
+  }
+
   // A connection of its own for each host; one that idled may be half closed, so it is not used.
-  void connect_to(const protocol::url& to) {
+  std::optional<error> connect_to(const protocol::url& to, const request& what,
+                                  time_point deadline) {
     const std::string host = to.text().substr(0, to.text().size() - to.path.size());
-    if (client_ && host == connected_to_ && now() - last_used_ < options_.idle_max) return;
+    if (client_ && host == connected_to_ && now() - last_used_ < options_.idle_max)
+      return std::nullopt;
     disconnect();
+    proxy_.reset();
+    if (std::string proxy = options_.proxy ? *options_.proxy : detail::proxy_of_environment(to);
+        !proxy.empty()) {
+      auto parsed = detail::parse_proxy(std::move(proxy));
+      if (!parsed) return parsed.error();
+      proxy_ = *std::move(parsed);
+    }
+    auto found = addresses_of(proxy_ ? proxy_->at.host : to.host,
+                              std::min(deadline, later(now(), what.connect_timeout)));
+    if (!found) return found.error();
+    addresses_ = *std::move(found);
     client_ = to.tls ? secure_client(to) : std::make_unique<httplib::ClientImpl>(to.host, to.port);
     connected_to_ = host;
+    target_ = to.host;
     client_->set_keep_alive(true);
     client_->set_follow_location(false);
     client_->set_decompress(false);
     client_->set_tcp_nodelay(true);
     client_->set_socket_options([this](socket_t socket) { shared_->dog.adopt(watched_, socket); });
+    use_address();
+    return std::nullopt;
+  }
+
+  result<std::vector<std::string>> addresses_of(const std::string& host, time_point until) {
+    if (detail::is_address(host)) return std::vector{host};
+    auto found = detail::look_up(
+        host, [&] { return now() >= until || shared_->dog.reason(watched_).has_value(); });
+    if (!found && shared_->dog.reason(watched_) == errc::cancelled) return cancelled_error(host);
+    return found;
+  }
+
+  // Points the client at the first address left, so that httplib need not look the name up again.
+  void use_address() {
+    if (proxy_) {
+      client_->set_proxy(addresses_.empty() ? proxy_->at.host : addresses_.front(),
+                         proxy_->at.port);
+      if (!proxy_->user.empty()) client_->set_proxy_basic_auth(proxy_->user, proxy_->password);
+    } else if (!addresses_.empty()) {
+      client_->set_hostname_addr_map({{target_, addresses_.front()}});
+    }
   }
 
   void disconnect() {
@@ -3783,11 +3931,11 @@ class httplib_transport {
       if (client.ssl_context()) SSL_CTX_set_min_proto_version(client.ssl_context(), TLS1_2_VERSION);
   }
 
-  void set_timeouts(time_point deadline) {
+  void set_timeouts(const request& what, time_point deadline) {
     const duration left = std::max<duration>(deadline - now(), 1ms);
-    client_->set_connection_timeout(std::min(options_.connect_timeout, left));
-    client_->set_read_timeout(std::min(options_.stall_timeout, left));
-    client_->set_write_timeout(std::min(options_.stall_timeout, left));
+    client_->set_connection_timeout(std::min(what.connect_timeout, left));
+    client_->set_read_timeout(std::min(what.stall_timeout, left));
+    client_->set_write_timeout(std::min(what.stall_timeout, left));
   }
 
   static httplib::Request to_httplib(const request& what, const protocol::url& to,
@@ -3836,15 +3984,18 @@ class httplib_transport {
     };
   }
 
-  error failure_of(httplib::Error failed, const protocol::url& to, bool too_long) {
+  static error cancelled_error(const std::string& host) {
+    return {errc::cancelled, "The request to " + host + " was given up."};
+  }
+
+  static error failure_of(httplib::Error failed, const protocol::url& to, std::optional<errc> ended,
+                          bool too_long) {
     const std::string host = to.host + ":" + std::to_string(to.port);
     if (too_long)
       return {errc::bad_reply,
               "The reply of " + host +
                   " is longer than limits.reply_bytes_max. Check the HUB address."};
-    const auto ended = shared_->dog.reason(watched_);
-    if (ended == errc::cancelled)
-      return {errc::cancelled, "The request to " + host + " was given up."};
+    if (ended == errc::cancelled) return cancelled_error(host);
     if (ended == errc::timed_out)
       return {errc::timed_out, host + " did not answer in time. Check the network and the HUB."};
     switch (failed) {
@@ -3866,7 +4017,10 @@ class httplib_transport {
   httplib_options options_;
   detail::watched watched_;
   std::unique_ptr<httplib::ClientImpl> client_;
-  std::string connected_to_;
+  std::string connected_to_;  // scheme, host and port
+  std::string target_;        // the host alone, as httplib knows it
+  std::optional<detail::proxy_address> proxy_;
+  std::vector<std::string> addresses_;  // of the target, or of the proxy in front of it
   time_point last_used_ = {};
 };
 
@@ -3887,8 +4041,7 @@ namespace testing {
 
 using nlohmann::json;
 
-// ---- virtual time
-// -----------------------------------------------------------------------------------
+// ---- virtual time ------------------------------------------------------------------------------
 
 // Virtual time and the tasks that wait in it. Due steps run in the order of their deadlines, ties
 // in the order in which the tasks were added.
@@ -4033,8 +4186,7 @@ class virtual_sleeper {
   std::vector<std::size_t> ids_;
 };
 
-// ---- a HUB
-// --------------------------------------------------------------------------------------------
+// ---- a HUB -------------------------------------------------------------------------------------
 
 enum class endpoint { auth, model, create_model, heartbeat, metrics, upload };
 
@@ -4364,8 +4516,7 @@ inline std::optional<std::vector<form_part>> parse_form(std::string_view body,
   return parts;
 }
 
-// ---- faults
-// ---------------------------------------------------------------------------------------------
+// ---- faults ------------------------------------------------------------------------------------
 
 enum class fault_kind {
   none,
@@ -4664,8 +4815,7 @@ class fake_transport {
   bool cancelled_ = false;
 };
 
-// ---- simulation
-// -----------------------------------------------------------------------------------------
+// ---- simulation --------------------------------------------------------------------------------
 
 using training_session = basic_training_session<fake_transport, virtual_clock, virtual_sleeper>;
 
