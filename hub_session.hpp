@@ -110,6 +110,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <optional>
 #include <random>
 #include <set>
@@ -182,6 +183,9 @@ inline constexpr time_point never = time_point::max();
 constexpr time_point later(time_point from, duration wait) noexcept {
   return wait > never - std::max(from, time_point{}) ? never : from + wait;
 }
+
+inline constexpr std::size_t kibibyte = 1024;
+inline constexpr std::size_t mebibyte = 1024 * kibibyte;
 
 // ---- errors ------------------------------------------------------------------------------------
 
@@ -433,10 +437,10 @@ struct request {
   std::vector<std::pair<std::string, std::string>> headers = {};
   std::string body = {};  // used where `content` is null
   std::shared_ptr<body_source> content = nullptr;
-  duration deadline = 30s;                    // for the whole exchange, from send() on
-  duration connect_timeout = 10s;             // for the name, each connection and the TLS handshake
-  duration stall_timeout = 2min;              // without a byte going out or coming in
-  std::size_t reply_bytes_max = 1024 * 1024;  // a longer reply is cut and fails
+  duration deadline = 30s;                 // for the whole exchange, from send() on
+  duration connect_timeout = 10s;          // for the name, each connection and the TLS handshake
+  duration stall_timeout = 2min;           // without a byte going out or coming in
+  std::size_t reply_bytes_max = mebibyte;  // a longer reply is cut and fails
 };
 
 struct reply {
@@ -508,10 +512,10 @@ struct limit_options {
   duration train_end_deadline = 1h;  // for on_train_end
   duration checkpoint_grace = 30s;   // for a checkpoint still in flight when training ends
   duration shutdown_deadline = 2s;   // for the flush in the destructor and on a signal
-  std::size_t reply_bytes_max = 1024 * 1024;
+  std::size_t reply_bytes_max = mebibyte;
   std::size_t metrics_batch_epochs_max = 100;
-  std::size_t metrics_batch_bytes_max = 256 * 1024;
-  std::size_t metrics_queue_bytes_max = 64 * 1024 * 1024;
+  std::size_t metrics_batch_bytes_max = 256 * kibibyte;
+  std::size_t metrics_queue_bytes_max = 64 * mebibyte;
   unsigned upload_restarts_max = 5;  // a file that changes during this many uploads is given up
 };
 
@@ -2360,7 +2364,7 @@ inline result<std::shared_ptr<snapshot_file>> take_snapshot(const fs::path& from
 }
 
 inline std::string read_text_file(const fs::path& file) {
-  constexpr std::size_t bytes_max = 1024 * 1024;  // a settings file has a few hundred
+  constexpr std::size_t bytes_max = mebibyte;  // a settings file has a few hundred
   std::ifstream in(file, std::ios::binary);
   std::string text(bytes_max, '\0');
   in.read(text.data(), static_cast<std::streamsize>(text.size()));
@@ -2508,7 +2512,7 @@ class console {
     const double seconds = std::max(std::chrono::duration<double>(now.elapsed).count(), 1e-3);
     const double rate = static_cast<double>(now.bytes_sent) / seconds;
     const double left = rate > 0 ? static_cast<double>(now.bytes_total - now.bytes_sent) / rate : 0;
-    constexpr double mib = 1024 * 1024;
+    constexpr double mib = mebibyte;
     std::fprintf(stderr, "%sUltralytics HUB: %.*s %3d%% of %.1f MiB, %.1f MiB/s, %.0f s left%s",
                  terminal_ ? "\r\033[K" : "", static_cast<int>(now.file.size()), now.file.data(),
                  percent, static_cast<double>(now.bytes_total) / mib, rate / mib, left,
@@ -3111,7 +3115,7 @@ class basic_training_session final : public training_callbacks {
   auto tell(Verb&& verb) {
     std::array<bool, lane_count> earlier = {};
     std::vector<note> notes;
-    const auto told = [&] {
+    auto told = [&] {
       const std::lock_guard lock(mutex_);
       const auto publish = [&] {
         for (lane which : all_lanes) earlier[static_cast<std::size_t>(which)] = reschedule(which);
@@ -3198,7 +3202,7 @@ class basic_training_session final : public training_callbacks {
     return true;
   }
 
-  void hand_over(lane which, reply answer) {
+  void hand_over(lane which, const reply& answer) {
     protocol::outcome result =
         which == lane::heartbeat ? protocol::judge_heartbeat(answer, clock_.wall_now())
         : which == lane::metrics ? protocol::judge(answer, "metrics", clock_.wall_now())
@@ -3301,7 +3305,7 @@ class basic_training_session final : public training_callbacks {
   }
 
   hub::delivery end_training() {
-    const auto delivered = tell([](engine& decide, time_point) {
+    auto delivered = tell([](engine& decide, time_point) {
       decide.handle_stop_heartbeat();
       decide.handle_stop();
       return decide.delivery();
@@ -3767,8 +3771,8 @@ struct httplib_options {
   // http://[user:password@]host:port; "" for none; else what https_proxy, http_proxy, all_proxy and
   // no_proxy say.
   std::optional<std::string> proxy = {};
-  duration idle_max = 4s;  // a connection unused for longer is closed, not used again
-  std::size_t piece_bytes = 1024 * 1024;  // of a body that is read piece by piece
+  duration idle_max = 4s;              // a connection unused for longer is closed, not used again
+  std::size_t piece_bytes = mebibyte;  // of a body that is read piece by piece
 };
 
 // Sends over cpp-httplib and OpenSSL: 0.11.4 as Debian splits it, or upstream's single header.
@@ -3781,13 +3785,12 @@ class httplib_transport {
       : shared_(std::make_shared<shared>()), options_(std::move(options)) {}
   httplib_transport(const httplib_transport& other)
       : shared_(other.shared_), options_(other.options_) {}
-  httplib_transport(httplib_transport&& other) : httplib_transport(std::as_const(other)) {}
   httplib_transport& operator=(const httplib_transport&) = delete;
   ~httplib_transport() {
     if (shared_->process == detail::process_id()) return;
     // A forked child must neither close the parent's TLS session nor join its threads.
     static_cast<void>(client_.release());
-    static_cast<void>(new std::shared_ptr<shared>(std::move(shared_)));
+    static_cast<void>(new (std::nothrow) std::shared_ptr<shared>(std::move(shared_)));
   }
 
   // Blocks until the reply is whole, has failed, or is past the request's deadline. One at a time.
@@ -4672,7 +4675,7 @@ class fake_hub : public hub_logic {
       if (seen.at >= from && seen.at < to) return {fault_kind::refused};
     for (auto at = planned_.begin(); at != planned_.end(); ++at) {
       if (at->which && at->which != seen.to) continue;
-      const fault what = at->what;
+      fault what = at->what;
       if (--at->times == 0) planned_.erase(at);
       return what;
     }
