@@ -1499,6 +1499,8 @@ inline outcome judge(const reply& answer, std::string_view what,
   if (answer.failure) {
     const errc code = answer.failure->code;
     out.why = *answer.failure;
+    if (out.why.message.empty())
+      out.why.message = "No request could be made: out of memory, or the transport threw.";
     out.verdict = code == errc::file_changed ? verdict::restart
                   : code == errc::file_error ? verdict::rejected
                                              : verdict::retry;
@@ -2116,6 +2118,13 @@ inline error file_error(const fs::path& file, std::string_view what) {
                                 ", so it is not uploaded. Check the path given to the session."};
 }
 
+// Where the program changes its working directory, the file is still found.
+inline fs::path full_path(const fs::path& file) {
+  std::error_code failed;
+  fs::path full = fs::absolute(file, failed);
+  return failed ? file : full;
+}
+
 // What shows that a file was written to.
 struct fingerprint {
   std::uint64_t size_bytes = 0;
@@ -2553,11 +2562,11 @@ class reporter {
     return why;
   }
 
-  void log(log_level level, std::string text) noexcept {
+  void log(log_level level, std::string_view text) noexcept {
     try {
-      text = protocol::redact(std::move(text), secrets_);
+      const std::string harmless = protocol::redact(std::string(text), secrets_);
       const std::lock_guard lock(mutex_);
-      log_(level, text);
+      log_(level, harmless);
     } catch (...) {  // a log that fails must not end the training
     }
   }
@@ -3008,9 +3017,8 @@ class basic_training_session final : public training_callbacks {
       const time_point deadline = later(clock_.now(), options_.limits.train_end_deadline);
       std::optional<checkpoint> final_model;
       if (!best.empty())
-        final_model = checkpoint{{.epoch = epoch, .is_final = true, .map = map},
-                                 std::filesystem::absolute(best),
-                                 nullptr};
+        final_model = checkpoint{
+            {.epoch = epoch, .is_final = true, .map = map}, detail::full_path(best), nullptr};
       tell([&](engine& decide, time_point now) {
         decide.handle_train_end(std::move(final_model), now);
       });
@@ -3097,7 +3105,8 @@ class basic_training_session final : public training_callbacks {
   // Runs `work` for a callback that must not throw, and not at all where this session is silent.
   template <class Work>
   std::invoke_result_t<Work> guarded(Work&& work) noexcept {
-    if (!live()) return std::invoke_result_t<Work>();
+    using answer = std::invoke_result_t<Work>;
+    if (!live()) return answer();
     try {
       return work();
     } catch (const std::exception& problem) {
@@ -3106,7 +3115,10 @@ class basic_training_session final : public training_callbacks {
       report_.log(log_level::error,
                   "A report is lost: a policy or one of the program's functions threw.");
     }
-    return std::invoke_result_t<Work>();
+    if constexpr (std::is_same_v<answer, hub::delivery>)
+      return {.why = error{}};  // not complete, and said without allocating
+    else
+      return answer();
   }
 
   // Tells the engine something, wakes the lanes whose next deadline that brought forward, and says
@@ -3133,7 +3145,7 @@ class basic_training_session final : public training_callbacks {
     }();
     for (std::size_t i = 0; i < lane_count; ++i)
       if (earlier[i]) sleeper_.wake(i);
-    for (note& said : notes) report_.log(said.level, std::move(said.text));
+    for (const note& said : notes) report_.log(said.level, said.text);
     return told;
   }
 
@@ -3178,7 +3190,8 @@ class basic_training_session final : public training_callbacks {
     driver& at = driver_of(which);
     if (at.pending) {
       if (clock_.now() < at.due && !cut(which)) return at.due;
-      hand_over(which, *std::exchange(at.pending, std::nullopt));
+      hand_over(which, *at.pending);
+      at.pending.reset();  // only now: where memory ran out, the same reply is handed over again
     }
     std::optional<order> next;
     {
@@ -3215,22 +3228,17 @@ class basic_training_session final : public training_callbacks {
     });
   }
 
-  reply perform(lane which, const order& what) {
-    reply answer;
+  // Where memory runs out or the transport throws, that is the reply.
+  reply perform(lane which, const order& what) noexcept {
     try {
       if (const auto* beat = std::get_if<heartbeat_order>(&what))
         return send(which, protocol::heartbeat_request(caller_, agent_, beat->agent_id));
       if (const auto* report = std::get_if<metrics_order>(&what))
         return send(which, protocol::metrics_request(caller_, report->batch));
       return send_file(std::get<upload_order>(what).what);
-    } catch (const std::exception&) {
-      answer.failure = error{errc::internal_error,
-                             "A request could not be made: out of memory or of another resource."};
     } catch (...) {
-      answer.failure =
-          error{errc::internal_error, "A request could not be made: the transport threw."};
+      return {.failure = error{}};
     }
-    return answer;
   }
 
   reply send(lane which, request what) {
@@ -3265,7 +3273,7 @@ class basic_training_session final : public training_callbacks {
 
   // Hands a checkpoint to the engine, with a private copy of the file where that is wanted.
   bool take_checkpoint(const protocol::upload_fields& fields, const std::filesystem::path& file) {
-    checkpoint what{fields, std::filesystem::absolute(file), nullptr};
+    checkpoint what{fields, detail::full_path(file), nullptr};
     std::optional<error> why = detail::check_regular(file);
     if (!why && options_.snapshot == snapshot::copy) {
       auto copy = snapshot_of(file);
