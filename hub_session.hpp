@@ -749,13 +749,16 @@ inline std::string printable(std::string_view text) {
 
 // `text` without any of `secrets` and without the query of any URL in it.
 inline std::string redact(std::string text, std::span<const std::string> secrets) {
-  for (const std::string& secret : secrets) {
+  // The longest first: one secret may begin like another.
+  std::vector<std::string_view> ordered(secrets.begin(), secrets.end());
+  std::sort(ordered.begin(), ordered.end(), [](auto a, auto b) { return a.size() > b.size(); });
+  for (std::string_view secret : ordered) {
     if (secret.empty()) continue;
     for (std::size_t at = 0; (at = text.find(secret, at)) != std::string::npos; at += 3)
       text.replace(at, secret.size(), "***");
   }
   for (std::size_t at = 0; (at = text.find("://", at)) != std::string::npos; at += 3) {
-    const std::size_t end = std::min(text.find_first_of(" \t\r\n\"'<>", at), text.size());
+    const std::size_t end = std::min(text.find_first_of(" \t\r\n\"<>", at), text.size());
     const std::size_t query = text.find('?', at);
     if (query < end) text.replace(query, end - query, "?***");
   }
@@ -882,17 +885,22 @@ inline std::optional<int> parse_port(std::string_view text) {
 
 inline bool is_host(std::string_view host, bool bracketed) {
   if (host.empty() || host.size() > 253) return false;
-  return all_of(host, [&](char c) {
-    return is_alphanumeric(c) || c == '.' || (bracketed ? c == ':' : c == '-' || c == '_');
-  });
+  if (!bracketed)
+    return all_of(host,
+                  [](char c) { return is_alphanumeric(c) || c == '.' || c == '-' || c == '_'; });
+  const auto of_address = [](char c) {
+    return "0123456789abcdefABCDEF:."sv.find(c) != std::string_view::npos;
+  };
+  return host.find(':') != std::string_view::npos && all_of(host, of_address);
 }
 
 // Reads http(s)://host[:port][/path]. Stricter than httplib, which takes what it cannot read for a
 // plain-HTTP host name.
 inline result<url> parse_url(std::string_view text) {
   url out;
-  const std::string scheme = lowered(text.substr(0, std::min(text.find("://"), text.size())));
-  if (scheme != "http" && scheme != "https")
+  const std::size_t scheme_end = text.find("://");
+  const std::string scheme = lowered(text.substr(0, scheme_end));
+  if (scheme_end == std::string_view::npos || (scheme != "http" && scheme != "https"))
     return bad_url("it does not begin with http:// or https://");
   out.tls = scheme == "https";
   out.port = out.tls ? 443 : 80;
@@ -983,49 +991,69 @@ inline std::optional<error> check_secret(std::string_view secret, std::string_vi
 
 enum class settings_format { json_text, yaml_text };
 
-// The value of a top-level `api_key:` line: where it begins and how long it is.
-inline std::optional<std::pair<std::size_t, std::size_t>> find_yaml_key(std::string_view text) {
+// A stretch of a text.
+struct extent {
+  std::size_t begin;
+  std::size_t length;
+};
+
+// The value of a top-level `api_key:` line, without a comment behind it.
+inline std::optional<extent> find_yaml_key(std::string_view text) {
   constexpr std::string_view name = "api_key:";
   for (std::size_t line = 0; line < text.size();) {
     const std::size_t end = std::min(text.find('\n', line), text.size());
     if (text.substr(line, end - line).starts_with(name)) {
       std::size_t first = line + name.size();
       while (first < end && (text[first] == ' ' || text[first] == '\t')) ++first;
-      std::size_t last = std::min(text.find(" #", first), end);
+      std::size_t last =
+          first < end && text[first] == '#' ? first : std::min(text.find(" #", first), end);
       while (last > first && (text[last - 1] == ' ' || text[last - 1] == '\r')) --last;
-      return std::pair(first, last - first);
+      return extent{first, last - first};
     }
     line = end + 1;
   }
   return std::nullopt;
 }
 
-// The value of the member `api_key` of the outermost object: where it begins and how long it is.
-// `text` is known to parse.
-inline std::optional<std::pair<std::size_t, std::size_t>> find_json_key(std::string_view text) {
-  const auto string_end = [&](std::size_t at) {
-    for (++at; at < text.size() && text[at] != '"'; ++at)
-      if (text[at] == '\\') ++at;
-    return std::min(at + 1, text.size());
-  };
+// Behind the JSON value that begins at `at` in a text that is known to parse.
+inline std::size_t json_value_end(std::string_view text, std::size_t at) {
   std::size_t depth = 0;
-  for (std::size_t at = 0; at < text.size(); ++at) {
-    if (text[at] == '{' || text[at] == '[') ++depth;
-    if (text[at] == '}' || text[at] == ']') --depth;
-    if (text[at] != '"') continue;
-    const std::size_t end = string_end(at);
-    const std::size_t colon = text.find_first_not_of(" \t\r\n", end);
-    if (depth == 1 && colon != std::string_view::npos && text[colon] == ':' &&
-        text.substr(at, end - at) == "\"api_key\"") {
-      const std::size_t value = text.find_first_not_of(" \t\r\n", colon + 1);
-      if (value == std::string_view::npos) return std::nullopt;
-      const std::size_t value_end =
-          text[value] == '"' ? string_end(value) : text.find_first_of(",} \t\r\n", value);
-      return std::pair(value, value_end - value);
+  for (; at < text.size(); ++at) {
+    const char c = text[at];
+    if (c == '"') {
+      for (++at; at < text.size() && text[at] != '"'; ++at)
+        if (text[at] == '\\') ++at;
+      if (depth == 0) return std::min(at + 1, text.size());
+    } else if (c == '{' || c == '[') {
+      ++depth;
+    } else if (c == '}' || c == ']') {
+      if (depth == 0) return at;  // of what holds a bare value
+      if (--depth == 0) return at + 1;
+    } else if (depth == 0 &&
+               (c == ',' || c == ':' || " \t\r\n"sv.find(c) != std::string_view::npos)) {
+      return at;
     }
-    at = end - 1;
   }
-  return std::nullopt;
+  return at;
+}
+
+// The value of the member `api_key` of the object that `text` is known to be; of the last one,
+// which is the one that counts, where there are several.
+inline std::optional<extent> find_json_key(std::string_view text) {
+  constexpr std::string_view blank = " \t\r\n";
+  std::optional<extent> found;
+  std::size_t at = text.find('{') + 1;
+  for (;;) {
+    at = text.find_first_not_of(" \t\r\n,", at);
+    if (at == std::string_view::npos || text[at] != '"') return found;
+    const std::size_t name_end = json_value_end(text, at);
+    const std::optional<json> name = parse_json(text.substr(at, name_end - at));
+    const std::size_t colon = text.find_first_not_of(blank, name_end);
+    const std::size_t value = text.find_first_not_of(blank, std::min(colon + 1, text.size()));
+    if (value == std::string_view::npos) return found;
+    at = json_value_end(text, value);
+    if (name && *name == "api_key") found = extent{value, at - value};
+  }
 }
 
 // The key in the text of an Ultralytics settings file, "" where there is none.
@@ -1036,22 +1064,26 @@ inline std::string find_api_key(std::string_view text, settings_format format) {
   }
   const auto found = find_yaml_key(text);
   if (!found) return {};
-  std::string_view value = text.substr(found->first, found->second);
-  for (char quote : {'"', '\''})
-    if (value.size() >= 2 && value.starts_with(quote) && value.ends_with(quote))
-      value = value.substr(1, value.size() - 2);
-  return std::string(value);
+  const std::string_view value = text.substr(found->begin, found->length);
+  if (value == "null" || value == "~") return {};
+  if (value.size() >= 2 && value.starts_with('\'') && value.ends_with('\''))
+    return std::string(value.substr(1, value.size() - 2));
+  const std::optional<json> in_quotes = value.starts_with('"') ? parse_json(value) : std::nullopt;
+  return in_quotes && in_quotes->is_string() ? in_quotes->get<std::string>() : std::string(value);
 }
 
 // The same text with the key in it and nothing else changed; nothing where `text` cannot be read.
 inline std::optional<std::string> replace_api_key(std::string_view text, std::string_view api_key,
                                                   settings_format format) {
-  const std::string value = '"' + std::string(api_key) + '"';
+  std::string value;
+  append_json_string(value, api_key);  // which YAML reads as well
   std::string out(text);
   if (format == settings_format::yaml_text) {
     if (const auto found = find_yaml_key(text)) {
-      const bool glued = out[found->first - 1] == ':';  // "api_key:" alone, with no space after it
-      return out.replace(found->first, found->second, (glued ? " " : "") + value);
+      const bool glued = out[found->begin - 1] == ':';  // "api_key:" alone, with no space after it
+      const bool before_comment = found->length == 0 && out.substr(found->begin).starts_with('#');
+      return out.replace(found->begin, found->length,
+                         (glued ? " " : "") + value + (before_comment ? " " : ""));
     }
     if (!out.empty() && !out.ends_with('\n')) out += '\n';
     return out + "api_key: " + value + '\n';
@@ -1061,7 +1093,7 @@ inline std::optional<std::string> replace_api_key(std::string_view text, std::st
   const std::optional<json> settings = parse_json(text);
   if (!settings || !settings->is_object()) return std::nullopt;
   if (const auto found = find_json_key(text))
-    return out.replace(found->first, found->second, value);
+    return out.replace(found->begin, found->length, value);
   return out.insert(out.find('{') + 1,
                     "\n  \"api_key\": " + value + (settings->empty() ? "\n" : ","));
 }
@@ -1192,6 +1224,7 @@ inline result<std::string> parse_heartbeat(std::string_view body) {
   const std::optional<json> whole = parse_json(body);
   if (!whole || !whole->is_object()) return unreadable("a heartbeat", body);
   const json* data = get_member(*whole, "data");
+  if (data && !data->is_object()) return unreadable("a heartbeat", body);
   const json* agent = data ? get_member(*data, "agentId") : nullptr;
   if (!agent) return std::string();
   if (!agent->is_string()) return unreadable("a heartbeat", body);
@@ -1427,9 +1460,11 @@ inline std::optional<duration> parse_retry_after(std::string_view text,
   };
   const auto day = calendar_day(field(12, 4), text.substr(8, 3), field(5, 2));
   if (!day || field(17, 2) > 23 || field(20, 2) > 59 || field(23, 2) > 60) return std::nullopt;
-  const auto when = *day + std::chrono::hours(field(17, 2)) + std::chrono::minutes(field(20, 2)) +
-                    std::chrono::seconds(field(23, 2));
-  const auto wait = std::chrono::ceil<std::chrono::seconds>(when - wall_now);
+  // In whole seconds: nanoseconds end in the year 2262.
+  const std::chrono::sys_seconds when = *day + std::chrono::hours(field(17, 2)) +
+                                        std::chrono::minutes(field(20, 2)) +
+                                        std::chrono::seconds(field(23, 2));
+  const auto wait = when - std::chrono::floor<std::chrono::seconds>(wall_now);
   return std::clamp<std::chrono::seconds>(wait, 0s, most);
 }
 
@@ -1589,7 +1624,7 @@ class backoff {
     if (why.verdict == protocol::verdict::denied) return std::max(options_.denied_interval, asked);
     duration most = std::min(options_.first_delay, options_.delay_max);
     for (unsigned i = 1; i < failures_ && most < options_.delay_max; ++i)
-      most = std::min(most * 2, options_.delay_max);
+      most = most > options_.delay_max / 2 ? options_.delay_max : most * 2;
     return asked + (options_.jitter ? uniform(most, random) : most);
   }
 
@@ -1608,19 +1643,26 @@ class backoff {
 class retry_budget {
  public:
   retry_budget(unsigned burst, duration refill)
-      : credit_(refill * (std::max(burst, 1u) - 1)), refill_(refill) {}
+      : refill_(std::max(refill, duration::zero())),
+        credit_(burst < 2                                 ? duration::zero()
+                : refill_ > duration::max() / (burst - 1) ? duration::max()
+                                                          : refill_ * (burst - 1)) {}
 
   // The first moment from `wanted` on at which a retry may be made; takes that retry.
-  time_point take(time_point wanted) {
-    const time_point allowed = spent_until_ ? std::max(wanted, *spent_until_ - credit_) : wanted;
-    spent_until_ = (spent_until_ ? std::max(*spent_until_, allowed) : allowed) + refill_;
-    return allowed;
+  time_point take(time_point now, time_point wanted) {
+    spent_until_ = std::max(spent_until_, now);
+    const time_point allowed = spent_until_ - credit_;
+    spent_until_ = later(spent_until_, refill_);
+    return std::max(wanted, allowed);
   }
 
+  // A retry that was taken will not be made.
+  void give_back() { spent_until_ -= refill_; }
+
  private:
-  duration credit_;
   duration refill_;
-  std::optional<time_point> spent_until_;
+  duration credit_;
+  time_point spent_until_ = {};
 };
 
 class engine {
@@ -1691,17 +1733,19 @@ class engine {
   // thing.
   void handle_train_end(std::optional<checkpoint> final_model, time_point now) {
     ended_ = true;
+    if (final_model) replace_upload(std::move(*final_model), now);
     handle_flush(lane::metrics, now);
     handle_flush(lane::checkpoint, now);
-    if (!uploading()) upload_.reset();
-    if (final_model) replace_upload(std::move(*final_model), now);
   }
 
   // What the lane has queued is tried now; its rate limit rests until that is delivered.
   void handle_flush(lane which, time_point now) {
-    state(which).flushing = true;
-    state(which).retry_at = now;
-    state(which).backoff.reset();
+    lane_state& at = state(which);
+    if (which == lane::metrics ? queue_.empty() : !upload_) return;
+    at.flushing = true;
+    at.retry_at = now;
+    at.backoff.reset();
+    if (std::exchange(at.retry_reserved, false)) budget_.give_back();
   }
 
   void handle_stop_heartbeat() { heartbeat_runs_ = false; }
@@ -1718,11 +1762,12 @@ class engine {
       case lane::heartbeat: return heartbeat_runs_ ? at.gate : never;
       case lane::metrics:
         if (queue_.empty() || gave_up(which)) return never;
-        return at.flushing ? at.retry_at : std::max(at.gate, at.retry_at);
+        return at.flushing || ended_ ? at.retry_at : std::max(at.gate, at.retry_at);
       case lane::checkpoint:
         if (!upload_ || gave_up(which)) return never;
         if (upload_->fields.is_final && !metrics_done()) return never;  // the final model goes last
-        return at.flushing || upload_attempts_ > 0 ? at.retry_at : std::max(at.gate, at.retry_at);
+        return at.flushing || ended_ || upload_attempts_ > 0 ? at.retry_at
+                                                             : std::max(at.gate, at.retry_at);
     }
     return never;
   }
@@ -1732,6 +1777,7 @@ class engine {
     if (next_deadline(which) > now) return std::nullopt;
     lane_state& at = state(which);
     at.in_flight = true;
+    at.retry_reserved = false;
     at.started = now;
     switch (which) {
       case lane::heartbeat: return heartbeat_order{agent_id_};
@@ -1792,7 +1838,8 @@ class engine {
     out.final_model_wanted = final_wanted_;
     out.final_model_delivered = final_delivered_;
     const error waiting{errc::timed_out, "The time was over before all was sent."};
-    if (!queue_.empty() || epochs_set_aside_ > 0) out.why = metrics_error_.value_or(waiting);
+    if (epochs_set_aside_ > 0) out.why = set_aside_error_;
+    if (!queue_.empty()) out.why = metrics_error_.value_or(out.why.value_or(waiting));
     if (upload_ || (final_wanted_ ? !final_delivered_ : checkpoints_failed_ > 0))
       out.why = upload_error_.value_or(waiting);
     return out;
@@ -1802,12 +1849,13 @@ class engine {
   struct lane_state {
     explicit lane_state(const retry_options& options) : backoff(options) {}
     bool in_flight = false;
+    bool retry_reserved = false;              // retry_at took a retry from the budget
     bool flushing = false;                    // the gate rests
     time_point started = time_point::min();   // of the request in flight
     time_point gate = time_point::min();      // the rate limit: nothing before
     time_point retry_at = time_point::min();  // the backoff: nothing before
     hub::backoff backoff;
-    std::optional<errc> complained_of = {};  // what the log says of the current row of failures
+    std::set<errc> complained_of = {};  // what the log says of the current row of failures
   };
   struct entry {
     std::shared_ptr<const epoch_record> values = {};
@@ -1827,27 +1875,27 @@ class engine {
   void say(log_level level, std::string text) { notes_.push_back({level, std::move(text)}); }
 
   time_point retry_time(lane_state& at, const protocol::outcome& result, time_point now) {
-    return budget_.take(later(now, at.backoff.next(result, random_)));
+    at.retry_reserved = true;
+    return budget_.take(now, later(now, at.backoff.next(result, random_)));
   }
 
-  // Keeps what status() reports, and says the beginning and the end of a row of failures, not each.
+  // Keeps what status() reports, and says each reason of a row of failures once, and its end.
   void note_answer(lane which, const protocol::outcome& result, time_point now) {
     using enum protocol::verdict;
     lane_state& at = state(which);
-    if (result.verdict == retry || result.verdict == denied) {
+    if (result.verdict == delivered) {
+      unanswered_since_.reset();
+      if (!at.complained_of.empty())
+        say(log_level::info,
+            "HUB answers again on the " + std::string(to_string(which)) + " lane.");
+      at.complained_of.clear();
+    } else if (result.verdict == retry || result.verdict == denied || which == lane::heartbeat) {
       if (result.why.code == errc::cancelled) return;
       if (!unanswered_since_) unanswered_since_ = now;
       unanswered_why_ = result.why;
-      if (at.complained_of == result.why.code) return;
-      at.complained_of = result.why.code;
-      say(log_level::warning, result.why.message + " Nothing is lost; the " +
-                                  std::string(to_string(which)) + " lane tries again.");
-    } else if (result.verdict == delivered) {
-      unanswered_since_.reset();
-      if (at.complained_of)
-        say(log_level::info,
-            "HUB answers again on the " + std::string(to_string(which)) + " lane.");
-      at.complained_of.reset();
+      if (at.complained_of.insert(result.why.code).second)
+        say(log_level::warning, result.why.message + " Nothing is lost; the " +
+                                    std::string(to_string(which)) + " lane tries again.");
     }
   }
 
@@ -1909,8 +1957,10 @@ class engine {
       batch_epochs_max_ = batch_revisions_.size() / 2;
       return;
     }
-    epochs_set_aside_ += erase_batch();
     batch_epochs_max_ = full_batch();
+    if (erase_batch() == 0) return;  // newer values wait, which HUB may take
+    ++epochs_set_aside_;
+    set_aside_error_ = why;
     say(log_level::error, "The metrics of epoch " + std::to_string(batch_revisions_.front().first) +
                               " are set aside, the others go on: " + why.message);
   }
@@ -1948,8 +1998,8 @@ class engine {
           "HUB has not taken metrics for so long that the queue is full; from epoch " +
               std::to_string(queue_.begin()->first) +
               " on the oldest are set aside. Raise limits.metrics_queue_bytes_max to keep more.");
-    metrics_error_ = error{errc::queue_full,
-                           "More metrics were waiting than limits.metrics_queue_bytes_max allows."};
+    set_aside_error_ = error{
+        errc::queue_full, "More metrics were waiting than limits.metrics_queue_bytes_max allows."};
     erase_entry(queue_.begin());
     ++epochs_set_aside_;
   }
@@ -1989,7 +2039,11 @@ class engine {
     if (result.verdict == restart && ++upload_restarts_ <= limits_.upload_restarts_max) {
       at.retry_at = now;
     } else if (result.verdict == rejected || result.verdict == restart) {
-      if (!ended_) checkpoint_wanted_at_ = now;
+      // Where it is the file's fault, no checkpoint was sent, so the next one need not wait.
+      if (result.why.code == errc::file_error || result.why.code == errc::file_changed) {
+        at.gate = now;
+        if (!ended_) checkpoint_wanted_at_ = now;
+      }
       handle_checkpoint_failure(result.why);
       finish_upload(at);
     } else {
@@ -2033,7 +2087,8 @@ class engine {
   std::size_t epochs_accepted_ = 0;
   std::size_t epochs_delivered_ = 0;
   std::size_t epochs_set_aside_ = 0;
-  std::optional<error> metrics_error_;
+  std::optional<error> metrics_error_;    // the latest, of what may still be delivered
+  std::optional<error> set_aside_error_;  // the latest, of what never will
 
   time_point checkpoint_wanted_at_ = time_point::min();
   std::optional<checkpoint> upload_;  // being sent, or next to be sent
@@ -4301,7 +4356,8 @@ inline std::uint64_t content_hash(std::string_view content,
 // Strict where a real one is: what it refuses is refused here, with the reason in the reply.
 class hub_logic {
  public:
-  bool keep_contents = false;  // of uploads, in checkpoint_record::content
+  bool keep_contents = false;                 // of uploads, in checkpoint_record::content
+  std::function<std::string()> make_id = {};  // for new models; else their ids count up from 1
 
   void add_key(std::string api_key) { keys_.insert(std::move(api_key)); }
   void add_token(const std::string& id_token) { tokens_.insert("Bearer " + id_token); }
@@ -4342,18 +4398,25 @@ class hub_logic {
     return std::nullopt;
   }
 
-  server_reply handle(const server_request& what, time_point now) {
+  // Why a request is refused whatever its body says, where it is: no such call, key or model. For
+  // servers that want to know before they receive the body.
+  std::optional<server_reply> refusal(const server_request& what) const {
     const auto to = route(what.method, what.path);
     if (!to) return refuse(404, "no such call: " + what.method + " " + what.path);
-    const bool known = !what.authorization.empty() ? tokens_.contains(what.authorization)
-                                                   : keys_.contains(what.api_key);
+    if (to->first == endpoint::auth) return std::nullopt;
+    if (!knows(what)) return refuse(401, "unknown API key");
+    if (to->first != endpoint::create_model && !models_.contains(to->second))
+      return refuse(404, "no model " + to->second);
+    return std::nullopt;
+  }
+
+  server_reply handle(const server_request& what, time_point now) {
+    if (auto refused = refusal(what)) return *std::move(refused);
+    const auto to = route(what.method, what.path);
     if (to->first == endpoint::auth)
-      return {200, known ? "{\"success\": true}" : "{\"success\": false}"};
-    if (!known) return refuse(401, "unknown API key");
+      return {200, knows(what) ? "{\"success\": true}" : "{\"success\": false}"};
     if (to->first == endpoint::create_model) return create(what.body);
-    const auto found = models_.find(to->second);
-    if (found == models_.end()) return refuse(404, "no model " + to->second);
-    hub_model& model = found->second;
+    hub_model& model = models_.at(to->second);
     switch (to->first) {
       case endpoint::heartbeat: return beat(model, what.body, now);
       case endpoint::metrics: return take_metrics(model, what.body);
@@ -4399,7 +4462,13 @@ class hub_logic {
     return {status, json{{"message", why}}.dump(-1, ' ', false, json::error_handler_t::replace)};
   }
 
+  bool knows(const server_request& what) const {
+    return !what.authorization.empty() ? tokens_.contains(what.authorization)
+                                       : keys_.contains(what.api_key);
+  }
+
   std::string new_id() {
+    if (make_id) return make_id();
     std::string digits = std::to_string(++made_);
     return "model" + std::string(protocol::model_id_length - 5 - digits.size(), '0') + digits;
   }
@@ -4411,7 +4480,7 @@ class hub_logic {
     const json* meta = wanted ? protocol::get_member(*wanted, "meta") : nullptr;
     const json* lineage = wanted ? protocol::get_member(*wanted, "lineage") : nullptr;
     const json* architecture = lineage ? protocol::get_member(*lineage, "architecture") : nullptr;
-    if (!config || !dataset || !meta || !architecture)
+    if (!config || !config->is_object() || !dataset || !meta || !architecture)
       return refuse(400, "config, dataset, lineage.architecture and meta are needed");
     const json* parent = protocol::get_member(*lineage, "parent");
     model_options about;
@@ -4648,9 +4717,9 @@ class fake_hub : public hub_logic {
     ++count_;
     if (on_request) on_request(seen);
     reply out = play(what, seen, meets);
-    if (meets.kind != fault_kind::timed_out)
-      out.latency = latency + latency_per_upload_byte *
-                                  static_cast<duration::rep>(what.content ? seen.body_bytes : 0);
+    if (meets.kind != fault_kind::timed_out) out.latency = latency_of(what);
+    if (out.latency > what.deadline)
+      out = {.failure = error{errc::timed_out, "no answer in time"}, .latency = what.deadline};
     seen.status = out.status;
     if (keep_requests) requests_.push_back(std::move(seen));
     return out;
@@ -4662,6 +4731,12 @@ class fake_hub : public hub_logic {
     fault what;
     std::size_t times;
   };
+
+  duration latency_of(const request& what) const {
+    if (!what.content) return latency;
+    return latency +
+           latency_per_upload_byte * static_cast<duration::rep>(what.content->size_bytes());
+  }
 
   seen_request look_at(const request& what) const {
     seen_request seen{time_->now(),
