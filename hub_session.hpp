@@ -1153,8 +1153,14 @@ inline train_args parse_train_args(const json& fields) {
   return out;
 }
 
+// Whether what should be JSON is a page of HTML.
+inline bool is_page(std::string_view body) {
+  const std::size_t first = body.find_first_not_of(" \t\r\n\xEF\xBB\xBF");
+  return first != std::string_view::npos && body[first] == '<';
+}
+
 inline error unreadable(std::string_view what, std::string_view body) {
-  const bool page = body.find('<') < 16;
+  const bool page = is_page(body);
   return {errc::bad_reply,
           "HUB's reply to " + std::string(what) + " cannot be read" +
               (page ? ": it is an HTML page, so something stands in front of HUB" : "") +
@@ -1542,7 +1548,13 @@ inline outcome judge(const reply& answer, std::string_view what,
     return out;
   }
   out.verdict = status_verdict(answer.status);
-  if (out.verdict == verdict::delivered) return out;
+  if (out.verdict == verdict::delivered) {
+    if (is_page(answer.body)) {  // a captive portal says 200 to everything
+      out.verdict = verdict::retry;
+      out.why = unreadable(what, answer.body);
+    }
+    return out;
+  }
   out.why = status_error(answer.status, answer.body, what);
   out.retry_after = parse_retry_after(answer.retry_after, wall_now);
   return out;
@@ -1725,6 +1737,7 @@ class engine {
   // A checkpoint that could not be read or copied. The next one saved is tried again.
   void handle_checkpoint_failure(const error& why) {
     ++checkpoints_failed_;
+    checkpoint_missing_ = true;
     upload_error_ = why;
     say(log_level::error, why.message);
   }
@@ -1743,6 +1756,7 @@ class engine {
     lane_state& at = state(which);
     if (which == lane::metrics ? queue_.empty() : !upload_) return;
     at.flushing = true;
+    if (which == lane::metrics) flush_revision_ = revision_;
     at.retry_at = now;
     at.backoff.reset();
     if (std::exchange(at.retry_reserved, false)) budget_.give_back();
@@ -1840,7 +1854,7 @@ class engine {
     const error waiting{errc::timed_out, "The time was over before all was sent."};
     if (epochs_set_aside_ > 0) out.why = set_aside_error_;
     if (!queue_.empty()) out.why = metrics_error_.value_or(out.why.value_or(waiting));
-    if (upload_ || (final_wanted_ ? !final_delivered_ : checkpoints_failed_ > 0))
+    if (upload_ || (final_wanted_ ? !final_delivered_ : checkpoint_missing_))
       out.why = upload_error_.value_or(waiting);
     return out;
   }
@@ -1940,7 +1954,9 @@ class engine {
         if (batch_revisions_.back().first >= suspect_until_) batch_epochs_max_ = full_batch();
         at.backoff.reset();
         at.retry_at = now;
-        at.flushing = at.flushing && !queue_.empty();
+        // A flush is for what was queued when it was asked for, not for what has come since.
+        at.flushing =
+            at.flushing && !queue_.empty() && queue_.begin()->second.revision <= flush_revision_;
         return;
       case rejected: return batch_refused(at, result.why, now);
       default: metrics_error_ = result.why; at.retry_at = retry_time(at, result, now);
@@ -2031,6 +2047,7 @@ class engine {
         final_delivered_ = true;
       else
         ++checkpoints_delivered_;
+      checkpoint_missing_ = false;
       if (current) finish_upload(at);
       return;
     }
@@ -2039,11 +2056,9 @@ class engine {
     if (result.verdict == restart && ++upload_restarts_ <= limits_.upload_restarts_max) {
       at.retry_at = now;
     } else if (result.verdict == rejected || result.verdict == restart) {
-      // Where it is the file's fault, no checkpoint was sent, so the next one need not wait.
-      if (result.why.code == errc::file_error || result.why.code == errc::file_changed) {
-        at.gate = now;
-        if (!ended_) checkpoint_wanted_at_ = now;
-      }
+      // The next one saved is taken; where nothing was sent, it need not wait either.
+      if (!ended_) checkpoint_wanted_at_ = now;
+      if (result.why.code == errc::file_error) at.gate = now;
       handle_checkpoint_failure(result.why);
       finish_upload(at);
     } else {
@@ -2079,6 +2094,7 @@ class engine {
   std::map<int, entry> queue_;  // every epoch that HUB has not confirmed
   std::size_t queue_bytes_ = 0;
   std::uint64_t revision_ = 0;
+  std::uint64_t flush_revision_ = 0;                            // the newest that a flush is for
   std::vector<std::pair<int, std::uint64_t>> batch_revisions_;  // of the batch last sent
   std::size_t batch_epochs_max_;
   int suspect_until_ = std::numeric_limits<int>::min();
@@ -2099,6 +2115,7 @@ class engine {
   unsigned upload_restarts_ = 0;
   std::size_t checkpoints_delivered_ = 0;
   std::size_t checkpoints_failed_ = 0;
+  bool checkpoint_missing_ = false;  // the latest one failed
   bool final_wanted_ = false;
   bool final_delivered_ = false;
   std::optional<error> upload_error_;
@@ -2367,8 +2384,8 @@ class private_folder {
 
   // The folder, made on first use.
   result<fs::path> get() {
-    if (!folder_.empty()) return folder_;
-    std::error_code failed;
+    std::error_code gone, failed;
+    if (!folder_.empty() && fs::is_directory(folder_, gone)) return folder_;  // nobody cleaned up
     const fs::path parent = where_.empty() ? fs::temp_directory_path(failed) : where_;
     fs::path folder = parent / ("hub_session-" + std::to_string(process_) + "-" +
                                 std::to_string(std::random_device{}()));
@@ -2500,10 +2517,12 @@ inline bool save_key(const fs::path& file, std::string_view api_key) {
 // Asks on the terminal without echo. Empty where there is no terminal or nothing was typed.
 inline std::string ask_for_key(std::string_view where) {
   if (!is_terminal(stream::standard_in) || !is_terminal(stream::standard_error)) return {};
-  std::fprintf(stderr, "Ultralytics HUB: API key, from %.*s (it is not shown): ",
-               static_cast<int>(where.size()), where.data());
+  const auto ask = [&] {
+    std::fprintf(stderr, "Ultralytics HUB: API key, from %.*s (it is not shown): ",
+                 static_cast<int>(where.size()), where.data());
+  };
   std::string key;
-  const auto take = [&key](int c) {
+  [[maybe_unused]] const auto take = [&key](int c) {
     return c != EOF && c != '\n' && c != '\r' && (key += static_cast<char>(c), true);
   };
 #if HUB_SESSION_POSIX
@@ -2512,10 +2531,12 @@ inline std::string ask_for_key(std::string_view where) {
   termios silent = before;
   silent.c_lflag &= ~static_cast<tcflag_t>(ECHO);
   ::tcsetattr(STDIN_FILENO, TCSAFLUSH, &silent);
+  ask();  // only now: what is typed before would be shown, and then thrown away
   while (take(std::fgetc(stdin))) {
   }
   ::tcsetattr(STDIN_FILENO, TCSAFLUSH, &before);
 #elif HUB_SESSION_WINDOWS
+  ask();
   while (take(::_getch())) {
   }
 #endif
@@ -2659,8 +2680,9 @@ class signal_relay {
 
 #if HUB_SESSION_POSIX
   std::size_t subscribe(flush callback) {
-    const std::lock_guard lock(mutex_);
+    const std::lock_guard one_at_a_time(install_mutex_);
     if (subscribers_.empty()) install();
+    const std::lock_guard lock(mutex_);
     subscribers_.emplace_back(++last_id_, std::move(callback));
     return last_id_;
   }
@@ -2668,10 +2690,13 @@ class signal_relay {
   // Waits for a flush that is under way; the callback is not called afterwards.
   void unsubscribe(std::size_t id) noexcept {
     if (process_id() != owner.load()) return;
-    std::unique_lock lock(mutex_);
-    flushed_.wait(lock, [&] { return !flushing_; });
-    std::erase_if(subscribers_, [&](const auto& entry) { return entry.first == id; });
-    if (!subscribers_.empty()) return;
+    const std::lock_guard one_at_a_time(install_mutex_);
+    {
+      std::unique_lock lock(mutex_);
+      flushed_.wait(lock, [&] { return !flushing_; });
+      std::erase_if(subscribers_, [&](const auto& entry) { return entry.first == id; });
+      if (!subscribers_.empty()) return;
+    }
     restore_handlers();
     send_to_watcher(quit);
     watcher_.join();
@@ -2758,7 +2783,8 @@ class signal_relay {
     flushed_.notify_all();
   }
 
-  std::mutex mutex_;
+  std::mutex install_mutex_;  // held while the watcher starts or is joined
+  std::mutex mutex_;          // of what it shares with the watcher
   std::condition_variable flushed_;
   bool flushing_ = false;
   std::size_t last_id_ = 0;
@@ -2887,18 +2913,29 @@ class startup {
     for (;;) {
       what.deadline = std::min(options_.limits.request_deadline, deadline_ - clock_.now());
       apply_limits(options_.limits, what);
-      reply answer = transport_.send(what);
+      const reply answer = attempt(what);
       sleep(answer.latency);
       const protocol::outcome result = protocol::judge(answer, name, clock_.wall_now());
       const bool wanted =
           std::find(expected.begin(), expected.end(), answer.status) != expected.end();
       if (result.verdict == protocol::verdict::delivered || wanted) return answer;
-      if (result.verdict != protocol::verdict::retry ||
-          waits.failures() >= options_.retry.start_retries_max)
-        fail(result.why);
+      // A page where HUB should be will not go away by itself; whoever starts the training can
+      // help.
+      const bool passes =
+          result.verdict == protocol::verdict::retry && result.why.code != errc::bad_reply;
+      if (!passes || waits.failures() >= options_.retry.start_retries_max) fail(result.why);
       const duration wait = waits.next(result, random_);
       if (clock_.now() + wait >= deadline_) fail(result.why);
       sleep(wait);
+    }
+  }
+
+  // A transport that throws is one that failed.
+  reply attempt(const request& what) noexcept {
+    try {
+      return transport_.send(what);
+    } catch (...) {
+      return {.failure = error{}};
     }
   }
 
@@ -3850,7 +3887,11 @@ class httplib_transport {
       : shared_(other.shared_), options_(other.options_) {}
   httplib_transport& operator=(const httplib_transport&) = delete;
   ~httplib_transport() {
-    if (shared_->process == detail::process_id()) return;
+    if (shared_->process == detail::process_id()) {
+      const detail::sigpipe_guard no_sigpipe;  // TLS says goodbye
+      client_.reset();
+      return;
+    }
     // A forked child must neither close the parent's TLS session nor join its threads.
     static_cast<void>(client_.release());
     static_cast<void>(new (std::nothrow) std::shared_ptr<shared>(std::move(shared_)));
@@ -3901,7 +3942,10 @@ class httplib_transport {
     httplib::Error failed = httplib::Error::Success;
     const bool whole = send_to_first_that_answers(sent, received, failed, what, deadline);
     last_used_ = now();
-    const std::optional<errc> ended = shared_->dog.reason(watched_);
+    std::optional<errc> ended = shared_->dog.reason(watched_);
+    if (!whole && !ended && last_used_ >= deadline) ended = errc::timed_out;
+    // httplib 0.11.4 keeps a connection on which no TLS was begun, and would use it the next time.
+    if (received.status == 407) disconnect();
     if (whole && !ended) {
       answer.status = received.status;
       answer.retry_after = received.get_header_value("Retry-After");
@@ -3998,7 +4042,8 @@ class httplib_transport {
   }
 
   void set_timeouts(const request& what, time_point deadline) {
-    const duration left = std::max<duration>(deadline - now(), 1ms);
+    // Never sooner than the watchdog, which knows why an exchange ended.
+    const duration left = std::max<duration>(deadline - now(), duration::zero()) + 1s;
     client_->set_connection_timeout(std::min(what.connect_timeout, left));
     client_->set_read_timeout(std::min(what.stall_timeout, left));
     client_->set_write_timeout(std::min(what.stall_timeout, left));
@@ -4065,6 +4110,9 @@ class httplib_transport {
     if (ended == errc::timed_out)
       return {errc::timed_out, host + " did not answer in time. Check the network and the HUB."};
     switch (failed) {
+      case httplib::Error::ConnectionTimeout:
+        return {errc::timed_out,
+                host + " cannot be reached in time. Check the network and the HUB address."};
       case httplib::Error::SSLConnection:
       case httplib::Error::SSLLoadingCerts:
       case httplib::Error::SSLServerVerification:

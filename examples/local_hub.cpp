@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: MIT
+//
+// A HUB to run at home: one program, and a folder with everything that it was sent.
+//
+//     local_hub --make-model spirals        prints the new model's id, a key, and its address
+//
+// examples/local_hub/server.hpp speaks HTTP, store.hpp decides and keeps, files.hpp writes.
+//
+// Exit status: 0 stopped by SIGINT or SIGTERM, 1 something is in the way, 2 usage.
+
+#include "flags.hpp"
+#include "local_hub/files.hpp"
+#include "local_hub/server.hpp"
+#include "local_hub/store.hpp"
+
+#include <atomic>
+#include <chrono>
+#include <csignal>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <exception>
+#include <filesystem>
+#include <future>
+#include <iostream>
+#include <optional>
+#include <sstream>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr char usage[] =
+    R"(usage: local_hub [flags]
+
+  --host HOST           where to listen (default 127.0.0.1); elsewhere only with an explicit key
+  --port PORT           the port (default 8100); 0 picks a free one
+  --data DIR            where everything is kept (default local_hub_data)
+  --api-key KEY         a key to accept, beside those in DIR/keys
+  --cert FILE           speak https with this certificate (PEM) ...
+  --key FILE            ... and its private key
+  --make-model NAME     make a model and print its id
+  --epochs N            how long it is to be trained (default 100)
+  --upload-bytes-max N  the largest file to accept (default 17179869184, which is 16 GiB)
+  --quiet               no line for each request
+  --help                this text
+
+The key may also stand in LOCAL_HUB_API_KEY, where other users of the machine do not see it. Without
+any key, one is made, printed, and kept in DIR/keys.
+)";
+
+struct settings {
+  std::string host = "127.0.0.1";
+  int port = 8100;
+  std::filesystem::path data = "local_hub_data";
+  std::string api_key;  // "" where none was given
+  std::optional<std::string> new_model;
+  std::optional<int> epochs;
+  local_hub::server_options server;
+};
+
+bool is_loopback(std::string_view host) {
+  const bool dotted = host.find_first_not_of("0123456789.") == host.npos;
+  return host == "localhost" || host == "::1" || (dotted && host.starts_with("127."));
+}
+
+std::string given_key(const examples::flags& flags) {
+  const char* from_environment = std::getenv("LOCAL_HUB_API_KEY");
+  std::string key = flags.text("--api-key").value_or(from_environment ? from_environment : "");
+  if (flags.has("--api-key") && key.empty()) throw examples::usage_error("--api-key: it is empty");
+  if (!hub::protocol::all_of(key, hub::protocol::is_visible))
+    throw examples::usage_error("--api-key: no header can carry blanks or bytes beyond ASCII");
+  return key;
+}
+
+settings read_settings(const examples::flags& flags) {
+  if (!flags.operands().empty())
+    throw examples::usage_error("\"" + flags.operands()[0] + "\": only flags are accepted");
+  if (flags.has("--cert") != flags.has("--key"))
+    throw examples::usage_error("--cert, --key: https needs both");
+  if (flags.has("--epochs") && !flags.has("--make-model"))
+    throw examples::usage_error("--epochs: only with --make-model");
+
+  settings wanted;
+  wanted.host = flags.text("--host").value_or(wanted.host);
+  wanted.port = flags.whole_number("--port", 0, 65535).value_or(wanted.port);
+  wanted.data = flags.text("--data").value_or(wanted.data.string());
+  wanted.api_key = given_key(flags);
+  wanted.new_model = flags.text("--make-model");
+  wanted.epochs = flags.whole_number("--epochs", 1, 1'000'000);
+  wanted.server.certificate_file = flags.text("--cert").value_or("");
+  wanted.server.key_file = flags.text("--key").value_or("");
+  wanted.server.upload_bytes_max = static_cast<std::uint64_t>(
+      flags.number("--upload-bytes-max", 1, 1e15).value_or(16.0 * 1024 * 1024 * 1024));
+  wanted.server.log_requests = !flags.has("--quiet");
+
+  if (!is_loopback(wanted.host) && wanted.api_key.empty())
+    throw examples::usage_error("--host: " + wanted.host +
+                                " can be reached by others, so --api-key is needed");
+  return wanted;
+}
+
+// Lets in whoever has a key from the folder or the one that was given; makes one where there is
+// neither.
+void set_keys(const settings& wanted, local_hub::model_store& store) {
+  const std::filesystem::path file = wanted.data / "keys";
+  std::istringstream kept(local_hub::read_file(file).value_or(""));
+  bool any = false;
+  for (std::string key; kept >> key; any = true) store.add_key(key);
+  if (!wanted.api_key.empty()) return store.add_key(wanted.api_key);
+  if (any) return;
+
+  // As long as HUB's own keys are, so that KEY_MODEL names both.
+  const std::string key = local_hub::random_text(hub::protocol::api_key_length);
+  local_hub::write_file(file, key + '\n', local_hub::access::owner_only);
+  store.add_key(key);
+  std::cout << "local_hub: API key " << key << " (kept in " << file.string() << ")\n";
+}
+
+// ---- until a signal comes -----------------------------------------------------------------------
+
+std::atomic<bool> stop_wanted = false;
+static_assert(std::atomic<bool>::is_always_lock_free, "a signal handler may use nothing else");
+
+extern "C" void want_stop(int number) {
+  stop_wanted = true;
+  std::signal(number, SIG_DFL);  // whoever asks a second time does not want to wait
+}
+
+void listen_to_signals() {
+  for (const int number : {SIGINT, SIGTERM})
+    if (std::signal(number, want_stop) == SIG_IGN) std::signal(number, SIG_IGN);  // as nohup wants
+}
+
+// Serves until a signal comes. What is confirmed is on the disk at any time, so nothing is lost
+// where a connection that hangs is not waited for.
+void serve(local_hub::hub_server& server) {
+  constexpr auto patience = 8s;
+  std::future<void> serving = std::async(std::launch::async, [&server] { server.serve(); });
+  while (!(stop_wanted && server.is_serving()))
+    if (serving.wait_for(50ms) == std::future_status::ready)
+      throw std::runtime_error("the server ended by itself");
+  server.stop();
+  if (serving.wait_for(patience) != std::future_status::ready) std::_Exit(0);
+}
+
+// ---- the program --------------------------------------------------------------------------------
+
+void run(const settings& wanted) {
+  local_hub::make_folder(wanted.data);
+  const local_hub::folder_lock lock(wanted.data);
+  local_hub::model_store store(wanted.data);
+  set_keys(wanted, store);
+  if (wanted.new_model)
+    std::cout << "local_hub: model " << store.make_model(*wanted.new_model, wanted.epochs) << '\n';
+
+  local_hub::hub_server server(store, wanted.server);
+  const int port = server.bind(wanted.host, wanted.port);
+  const hub::protocol::url address{
+      .tls = !wanted.server.certificate_file.empty(), .host = wanted.host, .port = port};
+  listen_to_signals();
+  std::cout << "local_hub: listening on " << address.text() << std::endl;
+  serve(server);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    const examples::flags flags(argc, argv,
+                                {"--host", "--port", "--data", "--api-key", "--cert", "--key",
+                                 "--make-model", "--epochs", "--upload-bytes-max"},
+                                {"--quiet", "--help"});
+    if (flags.has("--help")) {
+      std::cout << usage;
+      return 0;
+    }
+    run(read_settings(flags));
+    return 0;
+  } catch (const examples::usage_error& problem) {
+    std::cerr << "local_hub: " << problem.what() << "; see local_hub --help\n";
+    return 2;
+  } catch (const std::exception& problem) {  // a port that is taken, a folder that can't be written
+    std::cerr << "local_hub: " << problem.what() << '\n';
+    return 1;
+  }
+}

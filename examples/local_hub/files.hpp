@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: MIT
+//
+// Files that survive a crash. Whatever has its final name is whole: it was written under another
+// name, brought to the disk, and only then renamed. Lists grow by whole lines; a line that a crash
+// cut short is dropped when the list is read.
+//
+// Every function throws file_error, which names the file, where the disk does not do its part.
+
+#pragma once
+
+#include "hub_session.hpp"
+
+#include <cerrno>
+#include <chrono>
+#include <cstdint>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#if defined(__unix__) || defined(__APPLE__)
+#define LOCAL_HUB_POSIX 1
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#endif
+
+namespace local_hub {
+
+// Tells the person at the terminal; requests are logged elsewhere.
+inline void say(const std::string& text) { std::fprintf(stderr, "local_hub: %s\n", text.c_str()); }
+
+struct file_error : std::runtime_error {
+  file_error(const char* doing, const std::filesystem::path& what, int number)
+      : std::runtime_error(std::string("cannot ") + doing + ' ' + what.string() + ": " +
+                           std::generic_category().message(number)) {}
+};
+
+// ---- to the disk --------------------------------------------------------------------------------
+
+enum class access { normal, owner_only };
+
+// Standard C++ can neither create a file that only its owner may read, nor wait for the disk.
+#if LOCAL_HUB_POSIX
+inline std::FILE* create(const std::filesystem::path& path, access who) {
+  const mode_t mode = who == access::owner_only ? 0600 : 0666;
+  const int file = ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode);
+  return file < 0 ? nullptr : ::fdopen(file, "wb");
+}
+inline bool sync(std::FILE* file) { return std::fflush(file) == 0 && ::fsync(fileno(file)) == 0; }
+
+// A new name is on the disk only when its folder is.
+inline void sync_folder(const std::filesystem::path& folder) {
+  const int opened = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  const bool synced = opened >= 0 && ::fsync(opened) == 0;
+  const int problem = errno;
+  if (opened >= 0) ::close(opened);
+  if (!synced) throw file_error("write", folder, problem);
+}
+#else
+inline std::FILE* create(const std::filesystem::path& path, access) {
+  return std::fopen(path.string().c_str(), "wb");
+}
+inline bool sync(std::FILE* file) { return std::fflush(file) == 0; }
+inline void sync_folder(const std::filesystem::path&) {}
+#endif
+
+inline void make_folder(const std::filesystem::path& folder) {
+  std::error_code problem;
+  if (std::filesystem::create_directories(folder, problem))
+    sync_folder(std::filesystem::absolute(folder).parent_path());
+  if (problem) throw file_error("create", folder, problem.value());
+}
+
+inline void rename_file(const std::filesystem::path& from, const std::filesystem::path& to) {
+  std::error_code problem;
+  std::filesystem::rename(from, to, problem);
+  if (problem) throw file_error("create", to, problem.value());
+}
+
+// A file that is still being written, under a name that says so. Unless rename_to() gives it its
+// own, it goes away.
+class unfinished_file {
+ public:
+  explicit unfinished_file(std::filesystem::path path, access who = access::normal)
+      : path_(std::move(path)), file_(create(path_, who)) {
+    if (!file_) throw file_error("create", path_, errno);
+    constexpr std::size_t buffer_bytes = std::size_t{256} * 1024;
+    std::setvbuf(file_, nullptr, _IOFBF, buffer_bytes);
+  }
+  unfinished_file(const unfinished_file&) = delete;
+  unfinished_file& operator=(const unfinished_file&) = delete;
+  ~unfinished_file() {
+    if (file_) std::fclose(file_);
+    std::error_code ignored;  // after rename_to() there is nothing to remove
+    if (!renamed_) std::filesystem::remove(path_, ignored);
+  }
+
+  void write(std::string_view bytes) {
+    if (std::fwrite(bytes.data(), 1, bytes.size(), file_) != bytes.size())
+      throw file_error("write", path_, errno);
+  }
+
+  // Returns when everything is on the disk.
+  void finish() {
+    const bool synced = sync(file_);
+    const int problem = errno;
+    const bool closed = std::fclose(std::exchange(file_, nullptr)) == 0;
+    if (!synced || !closed) throw file_error("write", path_, synced ? errno : problem);
+  }
+
+  // Only after finish(). The new name is on the disk after sync_folder().
+  void rename_to(const std::filesystem::path& name) {
+    rename_file(path_, name);
+    renamed_ = true;
+  }
+
+ private:
+  std::filesystem::path path_;
+  std::FILE* file_;
+  bool renamed_ = false;
+};
+
+// Replaces the file as a whole: whoever reads it finds the old text or the new one.
+inline void write_file(const std::filesystem::path& path, std::string_view text,
+                       access who = access::normal) {
+  unfinished_file file(path.string() + ".part", who);
+  file.write(text);
+  file.finish();
+  file.rename_to(path);
+  sync_folder(path.parent_path());
+}
+
+enum class durability { at_some_time, before_return };
+
+// Appends whole lines or nothing.
+inline void append_lines(const std::filesystem::path& path, std::string_view lines,
+                         durability when) {
+  std::error_code missing;
+  const std::uintmax_t size = std::filesystem::file_size(path, missing);
+  std::FILE* file = std::fopen(path.string().c_str(), "ab");
+  if (!file) throw file_error("open", path, errno);
+  bool done = std::fwrite(lines.data(), 1, lines.size(), file) == lines.size();
+  done = done && (when == durability::before_return ? sync(file) : std::fflush(file) == 0);
+  const int problem = errno;
+  if (std::fclose(file) != 0 || !done) {
+    // Half a line would spoil the next one.
+    std::error_code ignored;
+    std::filesystem::resize_file(path, missing ? 0 : size, ignored);
+    throw file_error("write", path, problem);
+  }
+  if (missing && when == durability::before_return) sync_folder(path.parent_path());
+}
+
+// ---- from the disk ------------------------------------------------------------------------------
+
+// The whole text; nothing where there is no such file.
+inline std::optional<std::string> read_file(const std::filesystem::path& path) {
+  std::ifstream in(path, std::ios::binary);
+  if (!in) return std::nullopt;
+  return std::string(std::istreambuf_iterator<char>(in), {});
+}
+
+// The JSON value of each line; none where there is no such file. A line that ends nowhere was cut
+// short by a crash and goes, so that the next one begins on a line of its own.
+inline std::vector<nlohmann::json> read_lines(const std::filesystem::path& path) {
+  std::vector<nlohmann::json> values;
+  const std::string text = read_file(path).value_or("");
+  std::size_t begin = 0;
+  for (std::size_t end; (end = text.find('\n', begin)) != std::string::npos; begin = end + 1) {
+    auto value = hub::protocol::parse_json(std::string_view(text).substr(begin, end - begin));
+    if (value)
+      values.push_back(*std::move(value));
+    else
+      say("skipping a line of " + path.string() + " that is no JSON");
+  }
+  if (begin < text.size()) std::filesystem::resize_file(path, begin);
+  return values;
+}
+
+inline std::uint64_t hash_of_file(const std::filesystem::path& path) {
+  std::ifstream in(path, std::ios::binary);
+  std::string piece(std::size_t{1024} * 1024, '\0');
+  std::uint64_t hash = hub::testing::content_hash("");
+  while (in.read(piece.data(), static_cast<std::streamsize>(piece.size())), in.gcount() > 0)
+    hash = hub::testing::content_hash(
+        std::string_view(piece).substr(0, static_cast<std::size_t>(in.gcount())), hash);
+  return hash;
+}
+
+// ---- one process at a time ----------------------------------------------------------------------
+
+// Keeps a second local_hub from the same folder. The system lets go of it when this process ends,
+// however it ends.
+class folder_lock {
+ public:
+#if LOCAL_HUB_POSIX
+  explicit folder_lock(const std::filesystem::path& folder) {
+    const std::filesystem::path path = folder / "lock";
+    file_ = ::open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    if (file_ < 0) throw file_error("create", path, errno);
+    if (::flock(file_, LOCK_EX | LOCK_NB) == 0) return;
+    ::close(file_);
+    throw std::runtime_error("another local_hub is using " + folder.string());
+  }
+  ~folder_lock() { ::close(file_); }
+#else
+  explicit folder_lock(const std::filesystem::path&) {}
+#endif
+  folder_lock(const folder_lock&) = delete;
+  folder_lock& operator=(const folder_lock&) = delete;
+
+ private:
+  [[maybe_unused]] int file_ = -1;
+};
+
+// ---- dates --------------------------------------------------------------------------------------
+
+using wall_time = std::chrono::system_clock::time_point;
+
+// Such as 2026-07-31T12:00:00Z.
+inline std::string to_text(wall_time when) {
+  const auto day = std::chrono::floor<std::chrono::days>(when);
+  const std::chrono::year_month_day date(day);
+  const std::chrono::hh_mm_ss time(std::chrono::floor<std::chrono::seconds>(when - day));
+  char text[40];
+  std::snprintf(text, sizeof text, "%04d-%02u-%02uT%02d:%02d:%02dZ", static_cast<int>(date.year()),
+                static_cast<unsigned>(date.month()), static_cast<unsigned>(date.day()),
+                static_cast<int>(time.hours().count()), static_cast<int>(time.minutes().count()),
+                static_cast<int>(time.seconds().count()));
+  return text;
+}
+
+inline std::optional<wall_time> parse_time(const std::string& text) {
+  int year = 0, hour = 0, minute = 0, second = 0;
+  unsigned month = 0, day = 0;
+  if (std::sscanf(text.c_str(), "%4d-%2u-%2uT%2d:%2d:%2dZ", &year, &month, &day, &hour, &minute,
+                  &second) != 6)
+    return std::nullopt;
+  const std::chrono::year_month_day date{std::chrono::year(year), std::chrono::month(month),
+                                         std::chrono::day(day)};
+  if (!date.ok()) return std::nullopt;
+  return std::chrono::sys_days(date) + std::chrono::hours(hour) + std::chrono::minutes(minute) +
+         std::chrono::seconds(second);
+}
+
+}  // namespace local_hub

@@ -1,0 +1,299 @@
+// SPDX-License-Identifier: MIT
+//
+// The HUB's models on disk. hub::testing::hub_logic decides, as it does for the test kit's fake
+// HUB; what it takes is kept here, before the client hears of it, in a folder that a person can
+// read, DATA/models/ID:
+//
+//     model.json               what is to be trained; may be edited while local_hub is not running
+//     metrics.jsonl            one epoch a line; where an epoch has several, the last one counts
+//     heartbeats.jsonl         one heartbeat a line
+//     checkpoints/epoch-7.pt   a checkpoint, and beside it epoch-7.json about it
+//     best.pt                  the final model, and beside it best.json about it
+//     upload-*.part            an upload that is still being received
+//
+// Whether a model is new, in training or trained is not written down anywhere: it follows from the
+// files, so that it can't contradict them.
+
+#pragma once
+
+#include "files.hpp"
+#include "hub_session.hpp"
+#include "records.hpp"
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <random>
+#include <string>
+#include <string_view>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+namespace local_hub {
+
+namespace fs = std::filesystem;
+
+using hub::testing::endpoint;
+using hub::testing::hub_logic;
+using hub::testing::hub_model;
+using hub::testing::server_reply;
+using hub::testing::server_request;
+
+// Letters and digits that nobody can guess.
+inline std::string random_text(std::size_t length) {
+  constexpr std::string_view letters =
+      "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+  std::random_device source;
+  std::uniform_int_distribution<std::size_t> pick(0, letters.size() - 1);
+  std::string text;
+  while (text.size() < length) text += letters[pick(source)];
+  return text;
+}
+
+// All members may be called from any thread.
+class model_store {
+ public:
+  // Reads what is there.
+  explicit model_store(const fs::path& data) : folder_(data / "models") {
+    logic_.make_id = [] { return random_text(protocol::model_id_length); };
+    make_folder(folder_);
+    for (const fs::directory_entry& each : fs::directory_iterator(folder_)) load(each.path());
+  }
+
+  void add_key(std::string key) {
+    const std::lock_guard lock(mutex_);
+    logic_.add_key(std::move(key));
+  }
+
+  // Returns the new model's id.
+  std::string make_model(std::string name, std::optional<int> epochs) {
+    model_options about;
+    about.name = std::move(name);
+    about.data = "coco8.yaml";  // a session trains nothing that has no dataset
+    about.epochs = epochs.value_or(about.epochs);
+    std::unique_lock lock(mutex_);
+    about.id = logic_.add_model(about);
+    lock.unlock();
+    keep(about);
+    return about.id;
+  }
+
+  // Why an upload is refused before any of it is received: no such key or model.
+  std::optional<server_reply> refusal(const server_request& head) {
+    const std::lock_guard lock(mutex_);
+    return logic_.refusal(head);
+  }
+
+  // A file to receive an upload in; to be handed to handle() when the last byte is there.
+  std::unique_ptr<unfinished_file> new_upload(const std::string& id) const {
+    return std::make_unique<unfinished_file>(folder_ / id / ("upload-" + random_text(8) + ".part"));
+  }
+
+  // Answers. What a 2xx confirms is on the disk by then, heartbeats aside: a lost one is no loss.
+  server_reply handle(const server_request& what, unfinished_file* upload = nullptr) {
+    const auto to = hub_logic::route(what.method, what.path);
+    try {
+      if (to && to->first == endpoint::create_model) return create(what);
+      if (to && to->first == endpoint::heartbeat) return take_heartbeat(what, to->second);
+      if (to && to->first == endpoint::metrics) return take_metrics(what, to->second);
+      if (to && to->first == endpoint::upload) return take_upload(what, to->second, upload);
+    } catch (const std::exception& problem) {
+      say(problem.what());
+      return {500, R"({"message": "this HUB has a fault; its log says which"})"};
+    }
+    const std::lock_guard lock(mutex_);
+    return logic_.handle(what, now());
+  }
+
+ private:
+  static hub::time_point now() { return std::chrono::steady_clock::now(); }
+  static bool accepted(const server_reply& reply) { return reply.status < 300; }
+
+  // ---- what comes in ----
+
+  // Under this one, a model's files change in the order in which hub_logic took the requests, and
+  // no other model waits for them. It is taken before mutex_, which nobody holds during I/O.
+  std::mutex& files_of(const std::string& id) {
+    return file_mutexes_[std::hash<std::string>()(id) % file_mutexes_.size()];
+  }
+
+  server_reply take_heartbeat(const server_request& what, const std::string& id) {
+    const std::lock_guard one_by_one(files_of(id));
+    std::unique_lock lock(mutex_);
+    server_reply reply = logic_.handle(what, now());
+    if (!accepted(reply)) return reply;
+    const auto beat = logic_.model(id).heartbeats.back();
+    lock.unlock();
+    const ordered_json line = {{"time", to_text(wall_time_of(beat.at))},
+                               {"agent", beat.agent},
+                               {"agentId", beat.agent_id}};
+    append_lines(folder_ / id / "heartbeats.jsonl", to_line(line), durability::at_some_time);
+    return reply;
+  }
+
+  server_reply take_metrics(const server_request& what, const std::string& id) {
+    const std::lock_guard one_by_one(files_of(id));
+    std::unique_lock lock(mutex_);
+    server_reply reply = logic_.handle(what, now());
+    if (!accepted(reply)) return reply;
+    const std::string time = to_text(std::chrono::system_clock::now());
+    // It was accepted, so the body is known to be an object with an epoch's number as each key.
+    const json said = protocol::parse_json(what.body).value();
+    std::string lines;
+    for (const auto& entry : said.at("metrics").items()) {
+      const int epoch = std::stoi(entry.key());
+      lines += to_line(
+          {{"epoch", epoch}, {"time", time}, {"metrics", logic_.model(id).metrics.at(epoch)}});
+    }
+    lock.unlock();
+    append_lines(folder_ / id / "metrics.jsonl", lines, durability::before_return);
+    return reply;
+  }
+
+  server_reply take_upload(const server_request& what, const std::string& id,
+                           unfinished_file* upload) {
+    if (upload) upload->finish();  // the part that takes long, so before anybody has to wait for it
+    const std::lock_guard one_by_one(files_of(id));
+    std::unique_lock lock(mutex_);
+    const auto was = model_state_of(id);
+    server_reply reply = logic_.handle(what, now());
+    if (!accepted(reply)) return reply;
+    const checkpoint_record record = logic_.model(id).checkpoints.back();
+    lock.unlock();
+    try {
+      keep(*upload, checkpoint_path(id, record), record);
+    } catch (...) {
+      lock.lock();
+      logic_.model(id).checkpoints.pop_back();
+      logic_.model(id).about.state = was;
+      throw;
+    }
+    return reply;
+  }
+
+  hub::model_state model_state_of(const std::string& id) const {
+    const auto found = logic_.models().find(id);
+    return found == logic_.models().end() ? hub::model_state::fresh : found->second.about.state;
+  }
+
+  server_reply create(const server_request& what) {
+    std::unique_lock lock(mutex_);
+    server_reply reply = logic_.handle(what, now());
+    if (!accepted(reply)) return reply;
+    const model_options about = logic_.model(protocol::parse_created(reply.body).value()).about;
+    lock.unlock();
+    keep(about);
+    return reply;
+  }
+
+  // Nobody knows the model's id before this is done.
+  void keep(const model_options& about) const {
+    make_folder(folder_ / about.id / "checkpoints");
+    write_file(folder_ / about.id / "model.json", to_page(to_json(about)));
+  }
+
+  // ---- checkpoints ----
+
+  fs::path checkpoint_path(const std::string& id, const checkpoint_record& record) const {
+    if (record.is_final) return folder_ / id / "best.pt";
+    return folder_ / id / "checkpoints" / ("epoch-" + std::to_string(record.epoch) + ".pt");
+  }
+
+  // The checkpoint and the page about it are two files, and one of each may be there already. So
+  // that a crash in between leaves no page beside the wrong checkpoint, settle() needs to tell from
+  // what is there which of the two renames were made.
+  static void keep(unfinished_file& upload, const fs::path& file, const checkpoint_record& record) {
+    fs::path page = file;
+    page.replace_extension(".json");
+    const fs::path next_page = page.string() + ".next";
+    write_file(next_page, to_page(to_json(record)));
+    upload.rename_to(file);
+    rename_file(next_page, page);
+    sync_folder(file.parent_path());
+  }
+
+  static void settle(const fs::path& next_page) {
+    const fs::path page = fs::path(next_page).replace_extension();
+    const auto record = read_page(next_page);
+    const fs::path file = fs::path(page).replace_extension(".pt");
+    if (record && is_of(*record, file) && hash_of_file(file) == record->hash)
+      rename_file(next_page, page);
+    else
+      fs::remove(next_page);
+  }
+
+  static std::optional<checkpoint_record> read_page(const fs::path& page) {
+    const auto written = protocol::parse_json(read_file(page).value_or(""));
+    if (!written) return std::nullopt;
+    return checkpoint_from(*written);
+  }
+
+  static bool is_of(const checkpoint_record& record, const fs::path& file) {
+    std::error_code problem;
+    return fs::file_size(file, problem) == record.size_bytes && !problem;
+  }
+
+  // ---- what is there at the start ----
+
+  void load(const fs::path& folder) {
+    const auto written = protocol::parse_json(read_file(folder / "model.json").value_or(""));
+    model_options about = model_from(written.value_or(json()));
+    const std::string id = folder.filename().string();
+    if (about.id != id || !protocol::all_of(id, protocol::is_alphanumeric))
+      return say("leaving out " + folder.string() + ": it has no model.json of its own");
+    logic_.add_model(std::move(about));
+    hub_model& model = logic_.model(id);
+    load_lines(folder, model);
+    load_checkpoints(folder, model);
+    load_checkpoints(folder / "checkpoints", model);
+    std::sort(model.checkpoints.begin(), model.checkpoints.end(), [](const auto& a, const auto& b) {
+      return std::tie(a.at, a.is_final, a.epoch) < std::tie(b.at, b.is_final, b.epoch);
+    });
+    if (!model.checkpoints.empty()) model.about.state = hub::model_state::training;
+    if (model.final_model()) model.about.state = hub::model_state::trained;
+  }
+
+  static void load_lines(const fs::path& folder, hub_model& model) {
+    for (const json& line : read_lines(folder / "metrics.jsonl")) {
+      const auto epoch = protocol::get_int(line, "epoch");
+      const json* values = protocol::get_member(line, "metrics");
+      if (epoch && values) model.metrics[*epoch] = *values;
+    }
+    for (const json& line : read_lines(folder / "heartbeats.jsonl"))
+      model.heartbeats.push_back({time_from(line), protocol::get_string(line, "agent"),
+                                  protocol::get_string(line, "agentId")});
+  }
+
+  // Throws away what was not complete when the last process ended, and takes in the rest.
+  static void load_checkpoints(const fs::path& folder, hub_model& model) {
+    make_folder(folder);
+    std::vector<fs::path> files;
+    for (const fs::directory_entry& each : fs::directory_iterator(folder))
+      files.push_back(each.path());
+    for (const fs::path& each : files) {
+      if (each.extension() == ".part") fs::remove(each);
+      if (each.extension() == ".next") settle(each);
+    }
+    for (const fs::path& each : files) {
+      if (each.extension() != ".pt") continue;
+      const auto record = read_page(fs::path(each).replace_extension(".json"));
+      if (record && is_of(*record, each))
+        model.checkpoints.push_back(*record);
+      else
+        say("leaving out " + each.string() + ": the .json beside it does not describe it");
+    }
+  }
+
+  fs::path folder_;
+  std::mutex mutex_;  // of logic_
+  hub_logic logic_;
+  std::array<std::mutex, 64> file_mutexes_;
+};
+
+}  // namespace local_hub

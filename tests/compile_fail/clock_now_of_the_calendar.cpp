@@ -1,0 +1,15 @@
+// expect: the clock lacks 'hub::time_point now\(\) const'
+
+#include "hub_session.hpp"
+
+struct clock_now_of_the_calendar {
+#if defined(FIXED)
+  hub::time_point now() const { return {}; }
+#else
+  std::chrono::system_clock::time_point now() const { return {}; }
+#endif
+  std::chrono::system_clock::time_point wall_now() const { return {}; }
+};
+static_assert(
+    sizeof(hub::basic_training_session<hub::testing::fake_transport, clock_now_of_the_calendar,
+                                       hub::testing::virtual_sleeper>) > 0);

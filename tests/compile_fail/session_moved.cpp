@@ -1,0 +1,12 @@
+// expect: deleted
+
+#include "hub_session.hpp"
+
+void use_session_moved(hub::testing::training_session& session) {
+#if defined(FIXED)
+  auto& other = session;
+#else
+  auto other = std::move(session);
+#endif
+  other.upload_metrics();
+}

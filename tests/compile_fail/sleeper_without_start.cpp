@@ -1,0 +1,16 @@
+// expect: the sleeper lacks 'void start\(std::vector<hub::background_task>\)'
+
+#include "hub_session.hpp"
+
+struct sleeper_without_start {
+  static constexpr bool concurrent = false;
+#if defined(FIXED)
+  void start(std::vector<hub::background_task>) {}
+#endif
+  void wake(std::size_t) noexcept {}
+  bool wait_until(hub::time_point, const std::function<bool()>& done) { return done(); }
+  void stop() {}
+};
+static_assert(
+    sizeof(hub::basic_training_session<hub::testing::fake_transport, hub::testing::virtual_clock,
+                                       sleeper_without_start>) > 0);

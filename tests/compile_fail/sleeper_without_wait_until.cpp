@@ -1,0 +1,16 @@
+// expect: the sleeper lacks 'bool wait_until\(hub::time_point
+
+#include "hub_session.hpp"
+
+struct sleeper_without_wait_until {
+  static constexpr bool concurrent = false;
+  void start(std::vector<hub::background_task>) {}
+  void wake(std::size_t) noexcept {}
+#if defined(FIXED)
+  bool wait_until(hub::time_point, const std::function<bool()>& done) { return done(); }
+#endif
+  void stop() {}
+};
+static_assert(
+    sizeof(hub::basic_training_session<hub::testing::fake_transport, hub::testing::virtual_clock,
+                                       sleeper_without_wait_until>) > 0);

@@ -1,0 +1,15 @@
+// expect: the transport lacks 'hub::reply send\(const hub::request&\)'
+
+#include "hub_session.hpp"
+
+struct transport_send_changes_request {
+#if defined(FIXED)
+  hub::reply send(const hub::request&) { return {}; }
+#else
+  hub::reply send(hub::request&) { return {}; }
+#endif
+  void cancel() noexcept {}
+};
+static_assert(
+    sizeof(hub::basic_training_session<transport_send_changes_request, hub::testing::virtual_clock,
+                                       hub::testing::virtual_sleeper>) > 0);

@@ -1,0 +1,13 @@
+// expect: the transport lacks 'void cancel\(\) noexcept'
+
+#include "hub_session.hpp"
+
+struct transport_without_cancel {
+  hub::reply send(const hub::request&) { return {}; }
+#if defined(FIXED)
+  void cancel() noexcept {}
+#endif
+};
+static_assert(
+    sizeof(hub::basic_training_session<transport_without_cancel, hub::testing::virtual_clock,
+                                       hub::testing::virtual_sleeper>) > 0);

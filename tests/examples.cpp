@@ -1,0 +1,719 @@
+// SPDX-License-Identifier: MIT
+//
+// The examples as a user meets them: built programs, run as processes of their own, judged by what
+// they print, how they end, and what they leave on disk. Loopback only. Nothing here sleeps: a test
+// waits for a line of output or for the end of a process.
+//
+// HUB_TRAIN, HUB_UPLOAD and HUB_LOCAL_HUB name the programs; meson.build sets them.
+
+#include "../hub_session.hpp"
+#include "support/catch.hpp"
+#include "support/certificates.hpp"
+#include "support/scratch.hpp"
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <csignal>
+#include <cstdint>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <spawn.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+extern char** environ;  // NOLINT(readability-redundant-declaration): only GNU's headers have it
+
+namespace {
+
+namespace fs = std::filesystem;
+namespace protocol = hub::protocol;
+
+using nlohmann::json;
+using words = std::vector<std::string>;
+using variables = std::map<std::string, std::string>;
+
+std::string read_file(const fs::path& file) {
+  std::ifstream in(file, std::ios::binary);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+bool contains(std::string_view text, std::string_view part) {
+  return text.find(part) != std::string_view::npos;
+}
+
+// ---- a process ----------------------------------------------------------------------------------
+
+// How a process ended: by itself with a code, or by a signal.
+struct ending {
+  int code = -1;
+  int signal = 0;
+};
+
+// A program that runs beside the test. Its stdout comes line by line, its stderr when it has ended.
+class process {
+ public:
+  process(const std::string& program, const words& arguments, const variables& environment) {
+    std::array<int, 2> pipe{};
+    if (::pipe2(pipe.data(), O_CLOEXEC) != 0) throw std::runtime_error("no pipe");
+    from_stdout_ = pipe[0];
+    posix_spawn_file_actions_t actions;
+    ::posix_spawn_file_actions_init(&actions);
+    ::posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
+    ::posix_spawn_file_actions_adddup2(&actions, pipe[1], 1);
+    ::posix_spawn_file_actions_addopen(&actions, 2, stderr_file().c_str(), O_WRONLY | O_CREAT,
+                                       0600);
+    words line{program};
+    line.insert(line.end(), arguments.begin(), arguments.end());
+    words pairs = environment_with(environment);
+    const int failed = ::posix_spawn(&id_, program.c_str(), &actions, nullptr,
+                                     pointers(line).data(), pointers(pairs).data());
+    ::posix_spawn_file_actions_destroy(&actions);
+    ::close(pipe[1]);
+    if (failed != 0) throw std::runtime_error("cannot run '" + program + "'");
+  }
+  process(const process&) = delete;
+  process& operator=(const process&) = delete;
+  ~process() {
+    if (id_ > 0) {
+      send(SIGKILL);
+      ::waitpid(id_, nullptr, 0);
+    }
+    ::close(from_stdout_);
+  }
+
+  void send(int signal) const { ::kill(id_, signal); }
+
+  // The next line of stdout that begins so. Fails the test where there is none.
+  std::string wait_for_line(std::string_view beginning) {
+    for (;;) {
+      const std::size_t end = out_.find('\n', seen_);
+      if (end != std::string::npos) {
+        std::string line = out_.substr(seen_, end - seen_);
+        seen_ = end + 1;
+        if (line.starts_with(beginning)) return line;
+      } else if (!read_more()) {
+        FAIL("no line '" << beginning << "' in:\n" << out_ << read_file(stderr_file()));
+      }
+    }
+  }
+
+  ending wait_for_end() {
+    while (read_more()) {
+    }
+    int status = 0;
+    ::waitpid(std::exchange(id_, -1), &status, 0);
+    if (WIFSIGNALED(status)) return {.signal = WTERMSIG(status)};
+    return {.code = WEXITSTATUS(status)};
+  }
+
+  const std::string& out() const { return out_; }
+  std::string err() const { return read_file(stderr_file()); }
+  std::string last_line() const {
+    const std::string text = out_.substr(0, out_.find_last_not_of('\n') + 1);
+    return text.substr(text.rfind('\n') + 1);
+  }
+
+ private:
+  static constexpr int patience_ms = 120'000;  // then it hangs, and the test is to say so
+
+  std::string stderr_file() const { return (folder_ / "stderr").string(); }
+
+  // What is set where the tests run must not reach the programs.
+  static words environment_with(const variables& added) {
+    static const std::set<std::string> removed = {"ULTRALYTICS_API_KEY",
+                                                  "ULTRALYTICS_HUB_API",
+                                                  "ULTRALYTICS_HUB_WEB",
+                                                  "LOCAL_HUB_API_KEY",
+                                                  "RANK",
+                                                  "OMPI_COMM_WORLD_RANK",
+                                                  "PMI_RANK",
+                                                  "SLURM_PROCID"};
+    words out;
+    for (char** each = environ; *each; ++each) {
+      const std::string pair = *each;
+      const std::string name = pair.substr(0, pair.find('='));
+      if (!removed.contains(name) && !added.contains(name)) out.push_back(pair);
+    }
+    for (const auto& [name, value] : added) out.emplace_back(name).append("=").append(value);
+    return out;
+  }
+
+  static std::vector<char*> pointers(words& texts) {
+    std::vector<char*> out;
+    for (std::string& each : texts) out.push_back(each.data());
+    out.push_back(nullptr);
+    return out;
+  }
+
+  // False at the end of the output.
+  bool read_more() {
+    pollfd watched{from_stdout_, POLLIN, 0};
+    if (::poll(&watched, 1, patience_ms) == 0)
+      FAIL("nothing happens any more after:\n" << out_ << err());
+    std::array<char, 4096> piece{};
+    const ssize_t got = ::read(from_stdout_, piece.data(), piece.size());
+    if (got <= 0) return false;
+    out_.append(piece.data(), static_cast<std::size_t>(got));
+    return true;
+  }
+
+  scratch_folder folder_;
+  pid_t id_ = -1;
+  int from_stdout_ = -1;
+  std::string out_;
+  std::size_t seen_ = 0;
+};
+
+std::string program(const char* variable) {
+  const char* path = std::getenv(variable);
+  if (!path) throw std::runtime_error(std::string(variable) + " is not set; run meson test");
+  return path;
+}
+
+// ---- a home -------------------------------------------------------------------------------------
+
+const std::string good_key(42, 'k');
+const std::string bad_key(42, 'z');
+
+// A local_hub that listens, and the model that it was asked to make, if it was.
+struct running_hub {
+  std::unique_ptr<process> program;
+  std::string url;
+  std::string model;
+
+  int port() const { return std::stoi(url.substr(url.rfind(':') + 1)); }
+
+  void stop() {
+    program->send(SIGTERM);
+    REQUIRE(program->wait_for_end().code == 0);
+  }
+};
+
+// A folder with a HUB's data and a user's files.
+struct home {
+  scratch_folder folder;
+  fs::path data = folder / "data";
+  fs::path out = folder / "out";
+
+  fs::path model_folder(const running_hub& hub) const { return data / "models" / hub.model; }
+
+  std::unique_ptr<process> run(const char* which, const words& arguments,
+                               variables environment = {}) const {
+    environment["YOLO_CONFIG_DIR"] = (folder / "settings").string();
+    return std::make_unique<process>(program(which), arguments, environment);
+  }
+
+  std::unique_ptr<process> launch_hub(words arguments, const variables& environment = {}) const {
+    arguments.insert(arguments.end(), {"--data", data.string()});
+    return run("HUB_LOCAL_HUB", arguments, environment);
+  }
+
+  running_hub start_hub(words arguments = {"--make-model", "spirals"}, int port = 0) const {
+    const bool makes_model =
+        std::find(arguments.begin(), arguments.end(), "--make-model") != arguments.end();
+    arguments.insert(arguments.end(), {"--api-key", good_key, "--port", std::to_string(port)});
+    running_hub hub;
+    hub.program = launch_hub(arguments);
+    const auto after = [&](const std::string& lead) {
+      return hub.program->wait_for_line(lead).substr(lead.size());
+    };
+    if (makes_model) hub.model = after("local_hub: model ");
+    hub.url = after("local_hub: listening on ");
+    return hub;
+  }
+
+  // The same data, another process.
+  running_hub start_hub_again(const running_hub& before, int port = 0) const {
+    running_hub hub = start_hub({}, port);
+    hub.model = before.model;
+    return hub;
+  }
+
+  std::unique_ptr<process> start_client(const char* which, const running_hub& hub,
+                                        const words& arguments,
+                                        const std::string& key = good_key) const {
+    return run(which, arguments,
+               {{"ULTRALYTICS_HUB_API", hub.url},
+                {"ULTRALYTICS_HUB_WEB", hub.url},
+                {"ULTRALYTICS_API_KEY", key}});
+  }
+
+  std::unique_ptr<process> start_train(const running_hub& hub, words arguments) const {
+    arguments.insert(arguments.end(),
+                     {"--model", hub.model, "--out", out.string(), "--metrics-interval", "0.02",
+                      "--checkpoint-interval", "0.02", "--heartbeat-interval", "0.1"});
+    return start_client("HUB_TRAIN", hub, arguments);
+  }
+
+  // Expects that it ends with this code.
+  std::unique_ptr<process> upload(const running_hub& hub, words arguments, const fs::path& file,
+                                  int code = 0) const {
+    arguments.insert(arguments.end(), {hub.model, file.string()});
+    auto done = start_client("HUB_UPLOAD", hub, arguments);
+    const int ended = done->wait_for_end().code;
+    INFO(done->out() << done->err());
+    CHECK(ended == code);
+    return done;
+  }
+};
+
+// ---- what is on a HUB ---------------------------------------------------------------------------
+
+hub::reply ask(const running_hub& to, const std::string& model, const std::string& key = good_key,
+               hub::httplib_options with = {}) {
+  hub::httplib_transport transport(std::move(with));
+  return transport.send(protocol::model_request(
+      {.api_root = to.url, .api_key = key, .id_token = {}, .model_id = model}));
+}
+
+std::string state(const running_hub& hub) {
+  const hub::reply answer = ask(hub, hub.model);
+  REQUIRE(answer.status == 200);
+  return json::parse(answer.body).at("data").at("status");
+}
+
+std::set<int> epochs_in(const fs::path& metrics) {
+  std::set<int> out;
+  std::ifstream in(metrics);
+  for (std::string line; std::getline(in, line);)
+    out.insert(json::parse(line).at("epoch").get<int>());
+  return out;
+}
+
+std::size_t count_files(const fs::path& folder, std::string_view extension) {
+  std::size_t count = 0;
+  for (const auto& each : fs::recursive_directory_iterator(folder))
+    if (each.path().extension() == extension) ++count;
+  return count;
+}
+
+// That the page beside a checkpoint describes the bytes that are there.
+void check_whole(const fs::path& checkpoint) {
+  const std::string bytes = read_file(checkpoint);
+  const json page = json::parse(read_file(fs::path(checkpoint).replace_extension(".json")));
+  INFO(checkpoint << ": " << page);
+  CHECK(page.at("bytes") == bytes.size());
+  CHECK(std::stoull(page.at("fnv1a64").get<std::string>(), nullptr, 16) ==
+        hub::testing::content_hash(bytes));
+}
+
+void check_all_whole(const fs::path& model) {
+  for (const auto& each : fs::recursive_directory_iterator(model))
+    if (each.path().extension() == ".pt") check_whole(each.path());
+}
+
+// ---- train and upload ---------------------------------------------------------------------------
+
+TEST_CASE("train reports a whole run to local_hub", "[examples]") {
+  const home at;
+  running_hub hub = at.start_hub({"--make-model", "spirals", "--epochs", "5"});
+  CHECK(hub.model.size() == protocol::model_id_length);
+  CHECK(state(hub) == "new");
+
+  const auto train = at.start_train(hub, {});
+  const ending ended = train->wait_for_end();
+  INFO(train->out() << train->err());
+  REQUIRE(ended.code == 0);
+  CHECK(train->last_line().starts_with("HUB has 5 of 5 epochs, "));
+  CHECK(train->last_line().ends_with(", and the final model."));
+  CHECK(state(hub) == "trained");
+
+  const fs::path model = at.model_folder(hub);
+  CHECK(epochs_in(model / "metrics.jsonl") == std::set<int>{0, 1, 2, 3, 4});
+  CHECK(!read_file(model / "heartbeats.jsonl").empty());
+  CHECK(read_file(model / "best.pt") == read_file(at.out / "best.pt"));
+  if (fs::exists(model / "checkpoints" / "epoch-4.pt"))  // unless the final model overtook it
+    CHECK(read_file(model / "checkpoints" / "epoch-4.pt") == read_file(at.out / "last.pt"));
+  check_all_whole(model);
+  const std::size_t checkpoints = count_files(model / "checkpoints", ".pt");
+  CHECK(contains(train->last_line(), " " + std::to_string(checkpoints) + " checkpoint"));
+  CHECK(count_files(at.data, ".part") == 0);
+  hub.stop();
+}
+
+TEST_CASE("train takes --epochs over what the model says", "[examples]") {
+  const home at;
+  const running_hub hub = at.start_hub({"--make-model", "spirals", "--epochs", "1000"});
+  const auto train = at.start_train(hub, {"--epochs", "2"});
+  CHECK(train->wait_for_end().code == 0);
+  CHECK(train->last_line().starts_with("HUB has 2 of 2 epochs, "));
+}
+
+TEST_CASE("train ended by SIGTERM leaves its metrics on the HUB", "[examples]") {
+  const home at;
+  const running_hub hub = at.start_hub();
+  const auto train = at.start_train(hub, {"--epochs", "1000000", "--epoch-seconds", "0.01"});
+  train->wait_for_line("epoch 4 of ");  // so the first three were reported
+  train->send(SIGTERM);
+  const ending ended = train->wait_for_end();
+  CHECK(ended.signal == SIGTERM);
+  const std::set<int> arrived = epochs_in(at.model_folder(hub) / "metrics.jsonl");
+  for (int epoch : {0, 1, 2}) CHECK(arrived.contains(epoch));
+}
+
+TEST_CASE("train outlives a HUB that crashes and comes back", "[examples]") {
+  const home at;
+  running_hub hub = at.start_hub();
+  const auto train = at.start_train(hub, {"--epochs", "30", "--epoch-seconds", "0.02"});
+  train->wait_for_line("epoch 5 of ");
+  hub.program->send(SIGKILL);
+  CHECK(hub.program->wait_for_end().signal == SIGKILL);
+  train->wait_for_line("epoch 10 of ");
+  const running_hub again = at.start_hub_again(hub, hub.port());
+
+  const ending ended = train->wait_for_end();
+  INFO(train->out() << train->err());
+  CHECK(ended.code == 0);
+  CHECK(train->last_line().starts_with("HUB has 30 of 30 epochs, "));
+  CHECK(epochs_in(at.model_folder(hub) / "metrics.jsonl").size() == 30);
+  CHECK(read_file(at.model_folder(hub) / "best.pt") == read_file(at.out / "best.pt"));
+  check_all_whole(at.model_folder(hub));
+}
+
+TEST_CASE("upload sends a checkpoint, then the final model", "[examples]") {
+  const home at;
+  const running_hub hub = at.start_hub();
+  const fs::path last = at.folder.write("mine.pt", std::string(1000, 'L'));
+  const fs::path best = at.folder.write("the best.pt", std::string(3'000'000, 'B'));
+
+  const auto first = at.upload(hub, {"--last", "--epoch", "7"}, last);
+  CHECK(first->last_line() == "HUB has " + last.string() + " as the checkpoint of epoch 7.");
+  CHECK(read_file(at.model_folder(hub) / "checkpoints" / "epoch-7.pt") == read_file(last));
+  CHECK(state(hub) == "training");
+
+  const auto second = at.upload(hub, {"--best", "--epoch", "9", "--map", "0.5"}, best);
+  CHECK(second->last_line() == "HUB has " + best.string() + " as the final model of epoch 9.");
+  CHECK(read_file(at.model_folder(hub) / "best.pt") == read_file(best));
+  const json page = json::parse(read_file(at.model_folder(hub) / "best.json"));
+  CHECK(page.at("map") == 0.5);
+  CHECK(page.at("epoch") == 9);
+  check_all_whole(at.model_folder(hub));
+
+  const auto third = at.upload(hub, {"--last"}, last, 2);
+  CHECK(contains(third->err(), "trained already"));
+}
+
+TEST_CASE("a checkpoint of the same epoch replaces the earlier one", "[examples]") {
+  const home at;
+  const running_hub hub = at.start_hub();
+  at.upload(hub, {"--last", "--epoch", "7"}, at.folder.write("a.pt", std::string(1000, 'a')));
+  at.upload(hub, {"--last", "--epoch", "7"}, at.folder.write("b.pt", std::string(2000, 'b')));
+  const fs::path kept = at.model_folder(hub) / "checkpoints" / "epoch-7.pt";
+  CHECK(read_file(kept) == std::string(2000, 'b'));
+  check_whole(kept);
+}
+
+TEST_CASE("a wrong key is refused, and nobody prints it", "[examples]") {
+  const home at;
+  running_hub hub = at.start_hub();
+  const std::string file = at.folder.write("last.pt", "weights").string();
+  const std::string with_key = bad_key + "_" + hub.model;
+  const std::array<std::unique_ptr<process>, 4> all = {
+      at.start_client("HUB_TRAIN", hub, {"--model", hub.model}, bad_key),
+      at.start_client("HUB_TRAIN", hub, {"--model", with_key}),
+      at.start_client("HUB_UPLOAD", hub, {hub.model, file}, bad_key),
+      at.start_client("HUB_UPLOAD", hub, {with_key, file})};
+  for (const auto& each : all) {
+    CHECK(each->wait_for_end().code == 2);
+    const std::string said = each->out() + each->err();
+    CHECK(contains(said, "key"));
+    CHECK(!contains(said, bad_key));
+    CHECK(!contains(said, good_key));
+  }
+  hub.stop();
+  const std::string said = hub.program->out() + hub.program->err();
+  CHECK(!contains(said, bad_key));
+  CHECK(!contains(said, good_key));
+}
+
+TEST_CASE("what cannot be understood ends with code 2 and its name", "[examples]") {
+  const home at;
+  const auto refused = [&](const char* which, const words& arguments, std::string_view name) {
+    const auto done = at.run(which, arguments);
+    CAPTURE(which, name);
+    CHECK(done->wait_for_end().code == 2);
+    CHECK(contains(done->err(), name));
+    CHECK(done->out().empty());
+  };
+  for (const char* which : {"HUB_TRAIN", "HUB_UPLOAD", "HUB_LOCAL_HUB"}) {
+    refused(which, {"--no-such-flag"}, "--no-such-flag");
+    refused(which, {"--no-such-flag=3"}, "--no-such-flag");
+    const auto help = at.run(which, {"--help"});
+    CHECK(help->wait_for_end().code == 0);
+    CHECK(help->out().starts_with("usage: "));
+  }
+  refused("HUB_TRAIN", {}, "--model");
+  refused("HUB_TRAIN", {"--model", "x", "--epochs", "none"}, "--epochs");
+  refused("HUB_UPLOAD", {"x"}, "FILE");
+  refused("HUB_UPLOAD", {"x", (at.folder / "nothing.pt").string()}, "nothing.pt");
+  refused("HUB_LOCAL_HUB", {"--port", "65536"}, "--port");
+  refused("HUB_LOCAL_HUB", {"--cert", "x.pem"}, "--key");
+  refused("HUB_LOCAL_HUB", {"--epochs", "3"}, "--make-model");
+  refused("HUB_LOCAL_HUB", {"--api-key", "two words"}, "--api-key");
+  refused("HUB_LOCAL_HUB", {"--host", "0.0.0.0"}, "--api-key");
+  refused("HUB_LOCAL_HUB", {"--host", "127.0.0.1.example.org"}, "--api-key");
+}
+
+// ---- local_hub ----------------------------------------------------------------------------------
+
+TEST_CASE("local_hub has everything again after a restart", "[examples]") {
+  const home at;
+  running_hub hub = at.start_hub();
+  const fs::path file = at.folder.write("last.pt", std::string(100'000, 'L'));
+  at.upload(hub, {"--last", "--epoch", "3"}, file);
+  hub.stop();
+  std::map<fs::path, std::string> before;
+  for (const auto& each : fs::recursive_directory_iterator(at.data))
+    if (each.is_regular_file()) before[each.path()] = read_file(each.path());
+  CHECK(before.size() >= 4);
+
+  hub = at.start_hub_again(hub);
+  CHECK(state(hub) == "training");
+  for (const auto& [path, content] : before) {
+    INFO(path);
+    CHECK(read_file(path) == content);
+  }
+  const auto train = at.start_train(hub, {"--epochs", "3"});
+  CHECK(train->wait_for_end().code == 0);
+  hub.stop();
+
+  hub = at.start_hub_again(hub);
+  CHECK(state(hub) == "trained");
+  CHECK(epochs_in(at.model_folder(hub) / "metrics.jsonl") == std::set<int>{0, 1, 2});
+  CHECK(read_file(at.model_folder(hub) / "checkpoints" / "epoch-3.pt") == read_file(file));
+  at.upload(hub, {"--last"}, file, 2);
+}
+
+TEST_CASE("local_hub makes models on request, each with an id of its own", "[examples]") {
+  const home at;
+  running_hub hub = at.start_hub({});
+  const auto make = [&] {
+    const hub::reply answer = hub::httplib_transport().send(protocol::create_model_request(
+        {.api_root = hub.url, .api_key = good_key, .id_token = {}, .model_id = {}},
+        {.name = "mine", .dataset = "coco8"}));
+    INFO(answer.body);
+    REQUIRE(answer.status == 200);
+    const auto id = protocol::parse_created(answer.body);
+    REQUIRE(id);
+    return *id;
+  };
+  std::set<std::string> made = {make(), make()};
+  hub.stop();
+  hub = at.start_hub({});
+  made.insert(make());
+  REQUIRE(made.size() == 3);
+  for (const std::string& id : made) {
+    CHECK(ask(hub, id).status == 200);
+    const json page = json::parse(read_file(at.data / "models" / id / "model.json"));
+    CHECK(page.at("name") == "mine");
+  }
+}
+
+// Sends the beginning of an upload: its form and `bytes` of the file, of which twice as many are
+// announced. Returns the connection.
+int begin_upload(const running_hub& hub, std::size_t bytes) {
+  const int connection = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  address.sin_port = htons(static_cast<std::uint16_t>(hub.port()));
+  REQUIRE(::connect(connection, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0);
+  std::string text =
+      "--edge\r\nContent-Disposition: form-data; name=\"epoch\"\r\n\r\n3\r\n"
+      "--edge\r\nContent-Disposition: form-data; name=\"type\"\r\n\r\nepoch\r\n"
+      "--edge\r\nContent-Disposition: form-data; name=\"isBest\"\r\n\r\nTrue\r\n"
+      "--edge\r\nContent-Disposition: form-data; name=\"last.pt\"; filename=\"last.pt\"\r\n\r\n";
+  const std::size_t announced = text.size() + 2 * bytes;
+  text.insert(0, "POST /v1/models/" + hub.model + "/upload HTTP/1.1\r\nHost: test\r\nx-api-key: " +
+                     good_key + "\r\nContent-Type: multipart/form-data; boundary=edge\r\n" +
+                     "Content-Length: " + std::to_string(announced) + "\r\n\r\n");
+  text.append(bytes, 'N');
+  for (std::string_view rest = text; !rest.empty();) {
+    const ssize_t sent = ::send(connection, rest.data(), rest.size(), MSG_NOSIGNAL);
+    REQUIRE(sent > 0);
+    rest.remove_prefix(static_cast<std::size_t>(sent));
+  }
+  return connection;
+}
+
+TEST_CASE("local_hub killed in the middle of an upload comes back without it", "[examples]") {
+  const home at;
+  running_hub hub = at.start_hub();
+  const fs::path file = at.folder.write("last.pt", std::string(1000, 'L'));
+  at.upload(hub, {"--last", "--epoch", "3"}, file);
+
+  // More than the system buffers, so that when all is sent, much of it has come to local_hub.
+  const int connection = begin_upload(hub, std::size_t{32} * 1024 * 1024);
+  hub.program->send(SIGKILL);
+  CHECK(hub.program->wait_for_end().signal == SIGKILL);
+  ::close(connection);
+  CHECK(count_files(at.data, ".part") == 1);
+
+  hub = at.start_hub_again(hub);
+  CHECK(count_files(at.data, ".part") == 0);
+  CHECK(count_files(at.data, ".pt") == 1);
+  CHECK(read_file(at.model_folder(hub) / "checkpoints" / "epoch-3.pt") == read_file(file));
+  check_all_whole(at.model_folder(hub));
+  CHECK(state(hub) == "training");
+}
+
+TEST_CASE("local_hub loads a folder that a crash left at any moment", "[examples]") {
+  const home at;
+  running_hub hub = at.start_hub();
+  const fs::path folder = at.model_folder(hub);
+  const fs::path kept = folder / "checkpoints" / "epoch-3.pt";
+  const fs::path page = folder / "checkpoints" / "epoch-3.json";
+  const fs::path next_page = folder / "checkpoints" / "epoch-3.json.next";
+  at.upload(hub, {"--last", "--epoch", "3"}, at.folder.write("a.pt", std::string(500, 'a')));
+  const std::string old_page = read_file(page);
+  at.upload(hub, {"--last", "--epoch", "3"}, at.folder.write("b.pt", std::string(500, 'b')));
+  const std::string new_page = read_file(page);
+  hub.stop();
+  REQUIRE(old_page != new_page);
+
+  SECTION("between the renames of a checkpoint and of its page") {
+    std::ofstream(page) << old_page;
+    std::ofstream(next_page) << new_page;
+  }
+  SECTION("before either rename, with the same size") {
+    std::ofstream(next_page) << old_page;  // as if the upload that was under way had been "a"
+  }
+  SECTION("in the middle of writing the page") {
+    std::ofstream(next_page) << old_page.substr(0, 10);
+  }
+  SECTION("in the middle of a line") {
+    std::ofstream(folder / "metrics.jsonl") << "{\"epoch\": 0, \"metrics\": {\"a\": 1}}\n{\"epo";
+  }
+  SECTION("before the new model had its description") {
+    fs::create_directories(at.data / "models" / std::string(20, 'x') / "checkpoints");
+  }
+  hub = at.start_hub_again(hub);
+  CHECK(read_file(kept) == std::string(500, 'b'));
+  CHECK(read_file(page) == new_page);
+  CHECK(!fs::exists(next_page));
+  CHECK(state(hub) == "training");
+
+  const auto train = at.start_train(hub, {"--epochs", "2"});
+  CHECK(train->wait_for_end().code == 0);
+  CHECK(epochs_in(folder / "metrics.jsonl") == std::set<int>{0, 1});
+}
+
+TEST_CASE("local_hub refuses a file that is too large and keeps nothing of it", "[examples]") {
+  const home at;
+  const running_hub hub = at.start_hub({"--make-model", "m", "--upload-bytes-max", "1000000"});
+  at.upload(hub, {"--last"}, at.folder.write("fits.pt", std::string(1'000'000, 'L')));
+  const fs::path large = at.folder.write("large.pt", std::string(1'000'001, 'L'));
+  const auto refused = at.upload(hub, {"--last", "--epoch", "1"}, large, 1);
+  CHECK(contains(refused->last_line(), "413"));
+  CHECK(count_files(at.data, ".pt") == 1);
+  CHECK(count_files(at.data, ".part") == 0);
+}
+
+TEST_CASE("local_hub without a key makes one, once", "[examples]") {
+  const home at;
+  const std::string lead = "local_hub: API key ";
+  auto first = at.launch_hub({"--port", "0"});
+  const std::string line = first->wait_for_line(lead);
+  const std::string key = line.substr(lead.size(), protocol::api_key_length);
+  CHECK(protocol::all_of(key, protocol::is_alphanumeric));
+  CHECK(line[lead.size() + key.size()] == ' ');
+  first->wait_for_line("local_hub: listening on ");
+  first->send(SIGINT);
+  CHECK(first->wait_for_end().code == 0);
+  struct stat facts {};
+  REQUIRE(::stat((at.data / "keys").c_str(), &facts) == 0);
+  CHECK((facts.st_mode & 0777) == 0600);
+
+  running_hub hub;
+  hub.program = at.launch_hub({"--port", "0", "--make-model", "m"});
+  hub.model = hub.program->wait_for_line("local_hub: model ").substr(17);
+  hub.url = hub.program->wait_for_line("local_hub: listening on ").substr(24);
+  CHECK(!contains(hub.program->out(), key));
+  CHECK(ask(hub, hub.model, key).status == 200);
+  CHECK(ask(hub, hub.model, good_key).status == 401);
+}
+
+TEST_CASE("local_hub takes the key from its environment", "[examples]") {
+  const home at;
+  running_hub hub;
+  hub.program =
+      at.launch_hub({"--port", "0", "--make-model", "m"}, {{"LOCAL_HUB_API_KEY", good_key}});
+  hub.model = hub.program->wait_for_line("local_hub: model ").substr(17);
+  hub.url = hub.program->wait_for_line("local_hub: listening on ").substr(24);
+  CHECK(ask(hub, hub.model).status == 200);
+  CHECK(!fs::exists(at.data / "keys"));
+}
+
+TEST_CASE("local_hub shares neither its port nor its folder", "[examples]") {
+  const home at;
+  const home elsewhere;
+  const running_hub hub = at.start_hub();
+  const auto same_folder = at.launch_hub({"--port", "0"});
+  CHECK(same_folder->wait_for_end().code == 1);
+  CHECK(contains(same_folder->err(), at.data.string()));
+  const auto same_port = elsewhere.launch_hub({"--port", std::to_string(hub.port())});
+  CHECK(same_port->wait_for_end().code == 1);
+  CHECK(contains(same_port->err(), std::to_string(hub.port())));
+}
+
+TEST_CASE("local_hub logs a line for each request, without key and query", "[examples]") {
+  const home at;
+  running_hub hub = at.start_hub();
+  CHECK(ask(hub, hub.model).status == 200);
+  CHECK(ask(hub, std::string(20, 'a'), bad_key).status == 401);
+  // hub::httplib_transport sends no queries.
+  CHECK(httplib::Client("127.0.0.1", hub.port()).Get("/v1/models/x?X-Goog-Signature=secret"));
+  hub.stop();
+  const std::string log = hub.program->err();
+  CHECK(std::count(log.begin(), log.end(), '\n') == 3);
+  CHECK(contains(log, " 127.0.0.1 GET /v1/models/" + hub.model + " 200\n"));
+  CHECK(contains(log, " 127.0.0.1 GET /v1/models/x 404\n"));
+  CHECK(!contains(log, "secret"));
+  CHECK(!contains(log, good_key));
+  CHECK(!contains(log, bad_key));
+
+  hub = at.start_hub({"--make-model", "m", "--quiet"});
+  CHECK(ask(hub, hub.model).status == 200);
+  hub.stop();
+  CHECK(hub.program->err().empty());
+}
+
+TEST_CASE("local_hub speaks https with a certificate of one's own", "[examples]") {
+  const home at;
+  const hub_test::certificate_authority authority;
+  const hub_test::server_identity identity = authority.issue();
+  running_hub hub = at.start_hub(
+      {"--make-model", "m", "--cert", identity.certificate_file, "--key", identity.key_file});
+  CHECK(hub.url.starts_with("https://127.0.0.1:"));
+  CHECK(ask(hub, hub.model, good_key, {.ca_file = authority.file()}).status == 200);
+  const hub::reply distrusting = ask(hub, hub.model);
+  REQUIRE(distrusting.failure);
+  CHECK(distrusting.failure->code == hub::errc::tls_failed);
+  hub.stop();
+
+  const auto swapped = at.launch_hub({"--port", "0", "--api-key", good_key, "--cert",
+                                      identity.key_file, "--key", identity.certificate_file});
+  CHECK(swapped->wait_for_end().code == 1);
+  CHECK(contains(swapped->err(), "certificate"));
+}
+
+}  // namespace

@@ -1,0 +1,1460 @@
+// SPDX-License-Identifier: MIT
+//
+// Tests of §4, the protocol. Where a test walks through thousands of inputs, it reports each wrong
+// one and asserts nothing for the right ones.
+
+#include <array>
+#include <bit>
+#include <chrono>
+#include <cmath>
+#include <cstdint>
+#include <functional>
+#include <limits>
+#include <map>
+#include <memory>
+#include <random>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "../hub_session.hpp"
+#include "support/catch.hpp"
+#include "support/memory_body.hpp"
+
+namespace {
+
+using namespace hub::protocol;
+using namespace std::chrono_literals;
+using namespace std::string_literals;
+using namespace std::string_view_literals;
+using nlohmann::json;
+
+// Without a word of any message in them, so that a trace of them in a message is no accident.
+const std::string key = "Zq7Xk2Vw9Jr4Hy6Tn8Qb3Gx5Wd1Kz0Mv7Pf2Yj4Lc8";
+const std::string id = "abcdefghij0123456789";
+const std::string web(default_web_root);
+
+bool contains(std::string_view text, std::string_view piece) {
+  return text.find(piece) != std::string_view::npos;
+}
+
+// Whether so much of the secret stands in the text that it is no accident.
+bool shows(std::string_view text, std::string_view secret, std::size_t telling = 5) {
+  for (std::size_t at = 0; at + telling <= secret.size(); ++at)
+    if (contains(text, secret.substr(at, telling))) return true;
+  return false;
+}
+
+bool is_plain_text(std::string_view text) {
+  return all_of(text, [](char c) { return c >= 0x20 && c <= 0x7E; });
+}
+
+std::string with_byte(std::string text, std::size_t at, int byte) {
+  text[at] = static_cast<char>(byte);
+  return text;
+}
+
+std::string nested(std::size_t depth, char open, char close) {
+  return std::string(depth, open) + std::string(depth, close);
+}
+
+template <class T>
+hub::errc code_of(const hub::result<T>& outcome) {
+  REQUIRE_FALSE(outcome);
+  return outcome.error().code;
+}
+
+const std::string* header(const hub::request& what, std::string_view name) {
+  const std::string* found = nullptr;
+  for (const auto& [header_name, value] : what.headers) {
+    if (header_name != name) continue;
+    REQUIRE(found == nullptr);  // no header twice
+    found = &value;
+  }
+  return found;
+}
+
+caller key_caller() { return {"https://hub.example.org/api", key, {}, id}; }
+
+}  // namespace
+
+// ---- identifiers ----------------------------------------------------------------------------
+
+TEST_CASE("an identifier may be a model's id, its page, or either with the key in front") {
+  const std::string root = GENERATE(as<std::string>{}, "https://hub.ultralytics.com",
+                                    "http://127.0.0.1:8080/behind/a/proxy");
+  const std::string key_part = GENERATE(as<std::string>{}, "", key + "_");
+  const std::string name = key_part + id;
+  for (const std::string& text :
+       {name, root + "/models/" + name, root + "/models/" + name + "/",
+        root + "/models/" + name + "?tab=train", root + "/models/" + name + "#charts",
+        root + "/models/" + name + "/?tab=train#charts", root + "/models/" + name + "/#charts?no",
+        root + "/models/" + name + "?from=https://elsewhere.example/a/"}) {
+    CAPTURE(text);
+    const auto named = parse_identifier(text, root);
+    REQUIRE(named);
+    CHECK(named->model_id == id);
+    CHECK(named->api_key == (key_part.empty() ? "" : key));
+  }
+}
+
+TEST_CASE("what is no identifier is refused with the accepted forms and without the key") {
+  // KEY and ID stand for themselves, PAGE for everything in front of the id on the model's page.
+  // clang-format off
+  for (std::string_view form : {
+      "", " ", "_", "/", "short", "ID0", "KEY", "KEY_", "_ID", "KEYID", "KEY__ID", "KEY-ID",
+      "KEY_ID_", "ID_KEY", "0KEY_ID", "KEY0_ID", "KEY_short", "KEY_ID0", "KEY_ID\n", " KEY_ID",
+      "KEY_ID\xc3\xa9", "ID ", "ID\n", "ID/", "ID?tab", "ID#charts", "PAGE", "PAGE?ID", "PAGE/ID",
+      "PAGEID//", "PAGEID/export", "PAGEID ", "PAGEPAGEID", "PAGEKEY", "PAGEKEY_", "PAGEKEY/ID",
+      "https://hub.ultralytics.com/ID", "https://hub.ultralytics.com/projects/ID",
+      "https://hub.ultralytics.com/Models/ID", "https://hub.ultralytics.com/modelsID",
+      "https://hub.ultralytics.com.evil.example/models/ID", "hub.ultralytics.com/models/ID",
+      "https://evil.example/models/KEY_ID", "https://evil.example/?PAGEID", "://KEY_ID",
+      "https://u:KEY@hub.ultralytics.com/models/ID", "http://hub.ultralytics.com/models/ID",
+      "ftp://hub.ultralytics.com/models/ID"}) {
+    // clang-format on
+    std::string text(form);
+    for (const auto& [name, meaning] :
+         {std::pair("PAGE"sv, web + "/models/"), {"KEY"sv, key}, {"ID"sv, id}})
+      for (std::size_t at = 0; (at = text.find(name, at)) != std::string::npos;
+           at += meaning.size())
+        text.replace(at, name.size(), meaning);
+    CAPTURE(text);
+    const auto named = parse_identifier(text, web);
+    REQUIRE_FALSE(named);
+    CHECK(named.error().code == hub::errc::invalid_identifier);
+    const std::string& message = named.error().message;
+    CHECK_FALSE(shows(message, key));
+    CHECK(is_plain_text(message));
+    CHECK(contains(message, web + "/models/"));
+    CHECK(contains(message, "20 letters and digits"));
+    CHECK(contains(message, "42 letters and digits"));
+  }
+}
+
+TEST_CASE("any byte at any place of KEY_ID is taken only where the form allows it") {
+  const std::string whole = key + "_" + id;
+  for (std::size_t at = 0; at < whole.size(); ++at)
+    for (int byte = 0; byte < 256; ++byte) {
+      const std::string text = with_byte(whole, at, byte);
+      const bool fits = at == key.size() ? byte == '_' : is_alphanumeric(static_cast<char>(byte));
+      const auto named = parse_identifier(text, web);
+      if (static_cast<bool>(named) != fits)
+        FAIL_CHECK("byte " << byte << " at " << at << (fits ? " is refused" : " is taken"));
+      else if (fits && named->api_key + "_" + named->model_id != text)
+        FAIL_CHECK("byte " << byte << " at " << at << " is read as something else");
+      else if (!fits &&
+               (shows(named.error().message, key) || !is_plain_text(named.error().message)))
+        FAIL_CHECK("byte " << byte << " at " << at << " gives: " << named.error().message);
+    }
+}
+
+TEST_CASE("any byte at any place of a model's page never shows the key nor lets a wrong id in") {
+  // A '?' or '#' in the key leaves its beginning, which may look like a mistyped id and be quoted.
+  const std::string whole = web + "/models/" + key + "_" + id;
+  for (std::size_t at = 0; at < whole.size(); ++at)
+    for (int byte = 0; byte < 256; ++byte) {
+      const auto named = parse_identifier(with_byte(whole, at, byte), web);
+      if (named && !(named->model_id.size() == 20 && all_of(named->model_id, is_alphanumeric) &&
+                     (named->api_key.empty() || named->api_key.size() == 42) &&
+                     all_of(named->api_key, is_alphanumeric)))
+        FAIL_CHECK("byte " << byte << " at " << at << " is taken");
+      const std::size_t telling = byte == '?' || byte == '#' ? model_id_length + 1 : 5;
+      if (!named &&
+          (shows(named.error().message, key, telling) || !is_plain_text(named.error().message)))
+        FAIL_CHECK("byte " << byte << " at " << at << " gives: " << named.error().message);
+    }
+}
+
+// ---- addresses ------------------------------------------------------------------------------
+
+TEST_CASE("a HUB address is http or https, a host, and maybe a port and a path") {
+  struct row {
+    std::string_view given;
+    bool tls;
+    std::string_view host;
+    int port;
+    std::string_view path;
+    std::string_view text;
+  };
+  const auto [given, tls, host, port, path, text] = GENERATE(values<row>({
+      {"https://host", true, "host", 443, "", "https://host"},
+      {"http://host", false, "host", 80, "", "http://host"},
+      {"https://host/", true, "host", 443, "", "https://host"},
+      {"https://host//", true, "host", 443, "", "https://host"},
+      {"HTTPS://host", true, "host", 443, "", "https://host"},
+      {"hTTp://host", false, "host", 80, "", "http://host"},
+      {"https://host:443", true, "host", 443, "", "https://host"},
+      {"https://host:80", true, "host", 80, "", "https://host:80"},
+      {"http://host:443", false, "host", 443, "", "http://host:443"},
+      {"http://host:1", false, "host", 1, "", "http://host:1"},
+      {"http://host:65535/", false, "host", 65535, "", "http://host:65535"},
+      {"http://127.0.0.1:8080", false, "127.0.0.1", 8080, "", "http://127.0.0.1:8080"},
+      {"https://a-b_c.example.org", true, "a-b_c.example.org", 443, "",
+       "https://a-b_c.example.org"},
+      {"https://[::1]", true, "::1", 443, "", "https://[::1]"},
+      {"https://[2001:db8::7]:8443/hub", true, "2001:db8::7", 8443, "/hub",
+       "https://[2001:db8::7]:8443/hub"},
+      {"https://[::ffff:127.0.0.1]", true, "::ffff:127.0.0.1", 443, "",
+       "https://[::ffff:127.0.0.1]"},
+      {"https://host/api/v2/", true, "host", 443, "/api/v2", "https://host/api/v2"},
+      {"https://host/a:b@c", true, "host", 443, "/a:b@c", "https://host/a:b@c"},
+  }));
+  CAPTURE(given);
+  const auto parsed = parse_url(given);
+  REQUIRE(parsed);
+  CHECK(parsed->tls == tls);
+  CHECK(parsed->host == host);
+  CHECK(parsed->port == port);
+  CHECK(parsed->path == path);
+  CHECK(parsed->text() == text);
+  CHECK(parse_url(parsed->text())->text() == text);
+}
+
+TEST_CASE("what httplib would take for a plain-HTTP host, and other traps, is no HUB address") {
+  // clang-format off
+  for (std::string_view text : {
+      "", " ", "host", "host:80", "host/path", "//host", "://host", "http", "https", "HTTP",
+      "HTTPS", "https:", "https:/", "https:/host", "https://", "https:///", "https:///path",
+      "https://:443", "ftp://host", "ws://host", "file:///etc/passwd", "httpss://host",
+      " https://host", "https ://host", "\xef\xbb\xbfhttps://host", "https://https://host",
+      "https://host ", "https://host\n", "https://ho st", "https://host\r\nx-api-key: a",
+      "https://h\xc3\xbcst", "https://host?query", "https://host#fragment", "https://host/?query",
+      "https://host/#fragment", "https://host/a b", "https://host/a\tb", "https://host/a%20b",
+      "https://host/a\\b", "https://host\\@evil.example", "https://host/\x7f", "https://host/\xff",
+      "https://host:", "https://host:/path", "https://host:0", "https://host:65536",
+      "https://host:99999999999999999999", "https://host:-1", "https://host:+1", "https://host: 80",
+      "https://host:80 ", "https://host:80x", "https://host:0x50", "https://host:80:90",
+      "https://::1", "https://[::1", "https://[::1/path", "https://::1]", "https://[]",
+      "https://[]:80", "https://[::1]x", "https://[::1]80", "https://[::1]]", "https://[::1%eth0]",
+      "https://[fe80::1 ]", "https://[host]", "https://[127.0.0.1]", "https://*"}) {
+    // clang-format on
+    CAPTURE(text);
+    const auto parsed = parse_url(text);
+    CHECK_FALSE(parsed);
+    if (parsed) continue;
+    CHECK(parsed.error().code == hub::errc::invalid_endpoint);
+    CHECK(contains(parsed.error().message, "http(s)://host[:port][/path]"));
+    CHECK(is_plain_text(parsed.error().message));
+  }
+  CHECK_FALSE(parse_url("https://host\0.evil.example"sv));
+  CHECK_FALSE(parse_url("https://" + std::string(254, 'a')));
+  CHECK(parse_url("https://" + std::string(253, 'a')));
+}
+
+TEST_CASE("a scheme alone is no address, and nothing behind it is read") {
+  const std::string_view memory = "httpsXXXevil.example/";
+  for (std::size_t length : {std::size_t{4}, std::size_t{5}}) {
+    const auto parsed = parse_url(memory.substr(0, length));
+    REQUIRE_FALSE(parsed);
+    CHECK(contains(parsed.error().message, "it does not begin with http:// or https://"));
+  }
+}
+
+TEST_CASE("an address with a user name is refused without showing the password") {
+  for (const std::string& text :
+       {"https://user:" + key + "@host", "https://" + key + "@host/path", "https://@" + key,
+        "https://host/:" + key + "?" + key, "https://" + key + ":" + key, key, key + "://" + key}) {
+    const auto parsed = parse_url(text);
+    REQUIRE_FALSE(parsed);
+    CHECK_FALSE(shows(parsed.error().message, key));
+  }
+}
+
+TEST_CASE("any byte at any place of an address gives an address that reads back, or none") {
+  const std::string whole = "https://hub.example.org:8443/api/v2";
+  for (std::size_t at = 0; at < whole.size(); ++at)
+    for (int byte = 0; byte < 256; ++byte) {
+      const auto parsed = parse_url(with_byte(whole, at, byte));
+      if (!parsed) continue;
+      const auto again = parse_url(parsed->text());
+      if (byte <= 0x20 || byte >= 0x7F ||
+          contains("?#\\%", std::string(1, static_cast<char>(byte))))
+        FAIL_CHECK("byte " << byte << " at " << at << " is taken");
+      if (!parsed->tls) FAIL_CHECK("byte " << byte << " at " << at << " turns TLS off");
+      if (!again || again->text() != parsed->text() || again->host != parsed->host ||
+          again->port != parsed->port || again->path != parsed->path)
+        FAIL_CHECK("byte " << byte << " at " << at << " does not read back");
+    }
+}
+
+// ---- credentials and what may be shown ------------------------------------------------------
+
+TEST_CASE("a key or token holds visible ASCII and nothing else") {
+  for (std::size_t at : {std::size_t{0}, key.size() / 2, key.size() - 1})
+    for (int byte = 0; byte < 256; ++byte) {
+      const auto why = check_secret(with_byte(key, at, byte), "API key");
+      if (why.has_value() == (byte >= 0x21 && byte <= 0x7E))
+        FAIL_CHECK("byte " << byte << " at " << at << (why ? " is refused" : " is taken"));
+      if (why && (why->code != hub::errc::invalid_credentials || shows(why->message, key) ||
+                  !contains(why->message, "API key") || !is_plain_text(why->message)))
+        FAIL_CHECK("byte " << byte << " at " << at << " gives: " << why->message);
+    }
+  CHECK_FALSE(check_secret("", "API key"));
+}
+
+TEST_CASE("foreign text is shown as bounded, plain ASCII") {
+  for (int byte = 0; byte < 256; ++byte) {
+    const std::string given(1, static_cast<char>(byte));
+    if (printable(given) != (is_plain_text(given) ? given : "?")) FAIL_CHECK("byte " << byte);
+  }
+  CHECK(printable("\033[31mred\r\n") == "?[31mred??");
+  CHECK(printable(std::string(200, 'a')) == std::string(200, 'a'));
+  CHECK(printable(std::string(1 << 20, 'a')) == std::string(200, 'a') + "...");
+}
+
+TEST_CASE("what is said holds no secret and no URL query") {
+  const std::vector<std::string> secrets = {key, "", "tok.en"};
+  const auto said = [&](std::string text) { return redact(std::move(text), secrets); };
+  CHECK(said("nothing to hide?") == "nothing to hide?");
+  CHECK(said("key " + key + ".") == "key ***.");
+  CHECK(said(key + key + "tok.en" + key) == "************");
+  CHECK(said("tok.en") == "***");
+  CHECK(said("at https://host/path?X-Goog-Signature=abc&b=c then") ==
+        "at https://host/path?*** then");
+  CHECK(said("\"https://host/path?a=b\", <http://host?c>") ==
+        "\"https://host/path?***\", <http://host?***>");
+  CHECK(said("https://a?b https://c?d\nhttps://e?f") ==
+        "https://a?*** https://c?***\nhttps://e?***");
+  CHECK(said("https://host/path is what? Nothing.") == "https://host/path is what? Nothing.");
+  CHECK(said("https://host?a=https://other?b=c") == "https://host?***");
+  CHECK(said("HTTPS://host/?" + key) == "HTTPS://host/?***");
+  CHECK(said("") == "");
+}
+
+TEST_CASE("a secret that begins like another one is hidden to its end") {
+  const std::vector<std::string> secrets = {"secret", "secret-and-more"};
+  CHECK(redact("secret-and-more", secrets) == "***");
+  CHECK(redact("secret-and-less", secrets) == "***-and-less");
+}
+
+TEST_CASE("a query is hidden to its end, also past an apostrophe") {
+  CHECK_FALSE(contains(redact("https://host/file?name='a'&signature=" + key, {}), key));
+}
+
+// ---- settings files -------------------------------------------------------------------------
+
+namespace {
+
+struct settings_case {
+  std::string_view before, value, after;
+  std::string_view key_read;
+};
+
+std::string joined(std::initializer_list<std::string_view> pieces) {
+  std::string out;
+  for (std::string_view piece : pieces) out += piece;
+  return out;
+}
+
+constexpr settings_case json_settings[] = {
+    {R"({"api_key": )", R"("old")", "}", "old"},
+    {R"({"api_key":)", R"("old")", "}\n", "old"},
+    {R"({"api_key": )", R"("")", "}", ""},
+    {R"({"api_key": )", "null", "}", ""},
+    {R"({"api_key": )", "12.5e3", "}", ""},
+    {R"({"api_key":)", "true", R"(,"a":1})", ""},
+    {R"({"api_key": )", R"({"old": [1, 2, "}"]})", R"(, "a": 1})", ""},
+    {R"({"api_key":)", R"([ "old" , "]" ])", "\n}", ""},
+    {"{\r\n  \"a\": 1,\r\n  \"api_key\": ", "\"old\"", ",\r\n  \"b\": 2\r\n}\r\n", "old"},
+    {"\n\t {  \t\"b\"\n:\n[1,2]  , \"api_key\"\n :\n\t", "\"old\"", "\n  ,\"c\":{} }\n\n", "old"},
+    {R"({"hub": {"api_key": "nested"}, "api_key": )", R"("old")", R"(, "x": {"api_key": "too"}})",
+     "old"},
+    {R"({"list": [{"api_key": "nested"}], "api_key": )", R"("old")", "}", "old"},
+    {R"({"note": "say \"api_key\": \"no\", }{", "api_key": )", R"("old")", "}", "old"},
+    {R"({"a\\": "\\", "b": "\\\"", "api_key": )", R"("old")", R"(, "c": "\"api_key\": 1"})", "old"},
+    {R"({"my_api_key": "no", "api_key2": "no", "API_KEY": "no", "api_key": )", R"("old")", "}",
+     "old"},
+    {R"({"x": "api_key", "api_key": )", R"("old")", "}", "old"},
+    {R"({"api_key": )", R"("o\"ld\\")", R"(, "d": 1})", "o\"ld\\"},
+    {R"({"api_key": )", R"("\u006fld")", "}", "old"},
+    {"\xef\xbb\xbf{\"api_key\": ", R"("old")", "}", "old"},
+    {R"({"uuid": "ü", "api_key": )", R"("old")", R"(, "path": "C:\\dir\\"})", "old"},
+};
+
+constexpr settings_case yaml_settings[] = {
+    {"api_key: ", "old", "\n", "old"},
+    {"api_key: ", "old", "", "old"},
+    {"api_key: ", "'old'", "\n", "old"},
+    {"api_key: ", "\"old\"", "\n", "old"},
+    {"api_key: ", "''", "\n", ""},
+    {"api_key: ", "\"\"", "\n", ""},
+    {"api_key:   \t ", "old", "   \n", "old"},
+    {"a: 1\r\napi_key: ", "'old'", "\r\nb: 2\r\n", "old"},
+    {"api_key: ", "old", " # the key\nb: 2\n", "old"},
+    {"# api_key: no\na:\n  api_key: no\nmy_api_key: no\nhub_api_key: no\napi_key: ", "old", "\n",
+     "old"},
+    {"api_keys: no\nb: 'api_key: no'\napi_key: ", "old", "\nc: api_key: no\n", "old"},
+    {"---\nuuid: \xc3\xbc\napi_key: ", "old", "\n...\n", "old"},
+    {"a: 1\napi_key: ", "null", "\nb: 2\n", ""},
+    {"a: 1\napi_key: ", "~", "\nb: 2\n", ""},
+};
+
+json without_key(const std::string& text) {
+  json settings = json::parse(text);
+  settings.erase("api_key");
+  return settings;
+}
+
+}  // namespace
+
+TEST_CASE("the key is read from JSON settings, and replaced with nothing else changed") {
+  for (const auto& [before, value, after, key_read] : json_settings) {
+    const std::string text = joined({before, value, after});
+    CAPTURE(text);
+    CHECK(find_api_key(text, settings_format::json_text) == key_read);
+    const auto replaced = replace_api_key(text, "NEW", settings_format::json_text);
+    REQUIRE(replaced);
+    CHECK(*replaced == joined({before, "\"NEW\"", after}));
+    CHECK(find_api_key(*replaced, settings_format::json_text) == "NEW");
+  }
+}
+
+TEST_CASE("the key is read from YAML settings, and replaced with nothing else changed") {
+  for (const auto& [before, value, after, key_read] : yaml_settings) {
+    const std::string text = joined({before, value, after});
+    CAPTURE(text);
+    CHECK(find_api_key(text, settings_format::yaml_text) == key_read);
+    const auto replaced = replace_api_key(text, "NEW", settings_format::yaml_text);
+    REQUIRE(replaced);
+    CHECK(*replaced == joined({before, "\"NEW\"", after}));
+    CHECK(find_api_key(*replaced, settings_format::yaml_text) == "NEW");
+  }
+}
+
+TEST_CASE("a YAML key without a value gets one, and a comment is no value") {
+  const auto replaced = [](std::string_view text) {
+    return replace_api_key(text, "NEW", settings_format::yaml_text).value_or("refused");
+  };
+  for (const char* text : {"api_key:", "api_key:\n", "api_key: \n", "api_key:\r\n",
+                           "api_key: # none yet\n", "api_key:   # none yet", "api_key: #\n"}) {
+    CAPTURE(text);
+    CHECK(find_api_key(text, settings_format::yaml_text) == "");
+    CHECK(find_api_key(replaced(text), settings_format::yaml_text) == "NEW");
+  }
+  CHECK(replaced("api_key:") == "api_key: \"NEW\"");
+  CHECK(replaced("a: 1\napi_key:\nb: 2\n") == "a: 1\napi_key: \"NEW\"\nb: 2\n");
+  CHECK(replaced("a: 1\r\napi_key:\r\nb: 2\r\n") == "a: 1\r\napi_key: \"NEW\"\r\nb: 2\r\n");
+  CHECK(replaced("api_key: # none yet\n") == "api_key: \"NEW\" # none yet\n");
+}
+
+TEST_CASE("settings without a key get one, and keep the rest") {
+  for (std::string_view text :
+       {"{}"sv, "{ }"sv, " {\n}\n"sv, R"({"a": 1})"sv,
+        "{\r\n  \"a\": {\"api_key\": \"nested\"}\r\n}\r\n"sv,
+        R"({"note": "\"api_key\": \"no\""})"sv, R"(  {"list": [{"api_key": 1}], "b": "}"})"sv}) {
+    CAPTURE(text);
+    CHECK(find_api_key(text, settings_format::json_text) == "");
+    const auto replaced = replace_api_key(text, "NEW", settings_format::json_text);
+    REQUIRE(replaced);
+    CHECK(find_api_key(*replaced, settings_format::json_text) == "NEW");
+    CHECK(without_key(*replaced).dump() == json::parse(text).dump());
+  }
+  for (std::string_view text :
+       {""sv, "a: 1\n"sv, "a: 1"sv, "a: 1\r\n"sv, "# api_key: no\n"sv, "a:\n  api_key: no\n"sv}) {
+    CAPTURE(text);
+    CHECK(find_api_key(text, settings_format::yaml_text) == "");
+    const auto replaced = replace_api_key(text, "NEW", settings_format::yaml_text);
+    REQUIRE(replaced);
+    CHECK(replaced->starts_with(text));
+    CHECK(find_api_key(*replaced, settings_format::yaml_text) == "NEW");
+  }
+}
+
+TEST_CASE("an empty JSON settings file becomes one with the key") {
+  for (const char* text : {"", " ", "\r\n\t"}) {
+    CHECK(find_api_key(text, settings_format::json_text) == "");
+    const auto replaced = replace_api_key(text, "NEW", settings_format::json_text);
+    REQUIRE(replaced);
+    CHECK((json::parse(*replaced) == json{{"api_key", "NEW"}}));
+  }
+}
+
+TEST_CASE("settings that cannot be read are not rewritten") {
+  const std::string deep = R"({"api_key": "old", "a": )" + nested(100000, '[', ']') + "}";
+  for (std::string_view text :
+       {"{"sv, "}"sv, "[]"sv, "[{\"api_key\": \"old\"}]"sv, "\"api_key\""sv, "null"sv, "5"sv,
+        R"({"api_key": "old")"sv, R"({"api_key": "old",})"sv, R"({"api_key" "old"})"sv,
+        R"({'api_key': 'old'})"sv, R"({"api_key": "old"} x)"sv, "{\"a\": 1 /* note */}"sv,
+        "api_key: old\n"sv, "{\"api_key\": \"old\"}\0"sv, "{\"a\": \"\0\"}"sv,
+        "{\"a\": \"\xff\"}"sv, R"({"api_key": 1e400})"sv, std::string_view(deep)}) {
+    CAPTURE(text.substr(0, 60));
+    CHECK(find_api_key(text, settings_format::json_text) == "");
+    CHECK_FALSE(replace_api_key(text, "NEW", settings_format::json_text));
+  }
+}
+
+TEST_CASE("JSON settings that name the key twice or with escapes hold the new one afterwards") {
+  for (const char* text :
+       {R"({"api_key": "one", "api_key": "two"})", R"({"a": 1, "api\u005fkey": "one"})",
+        R"({"api_key": "one", "\u0061pi_key": "two"})"}) {
+    CAPTURE(text);
+    const auto replaced = replace_api_key(text, "NEW", settings_format::json_text);
+    REQUIRE(replaced);
+    CHECK(find_api_key(*replaced, settings_format::json_text) == "NEW");
+  }
+}
+
+TEST_CASE("every key that a header may carry is read back as it was saved, or is not saved") {
+  const auto format = GENERATE(settings_format::json_text, settings_format::yaml_text);
+  const std::string text = format == settings_format::json_text ? "{\"a\": 1}" : "a: 1\n";
+  for (int byte = 0x21; byte <= 0x7E; ++byte)
+    for (const std::string& odd :
+         {"k"s + static_cast<char>(byte) + "k", std::string(1, static_cast<char>(byte))}) {
+      const auto replaced = replace_api_key(text, odd, format);
+      if (replaced && find_api_key(*replaced, format) != odd)
+        FAIL_CHECK("the key " << odd << " is lost");
+      if (replaced && format == settings_format::json_text && !parse_json(*replaced))
+        FAIL_CHECK("the key " << odd << " breaks the file");
+    }
+}
+
+// ---- model file names -----------------------------------------------------------------------
+
+TEST_CASE("weights of YOLOv3 and YOLOv5 are asked for under their name of today") {
+  using row = std::pair<std::string_view, std::string_view>;
+  const auto [given, wanted] = GENERATE(values<row>({
+      {"yolov5n.pt", "yolov5nu.pt"},
+      {"yolov5s.pt", "yolov5su.pt"},
+      {"yolov5m.pt", "yolov5mu.pt"},
+      {"yolov5l.pt", "yolov5lu.pt"},
+      {"yolov5x.pt", "yolov5xu.pt"},
+      {"yolov5n6.pt", "yolov5n6u.pt"},
+      {"yolov5x6.pt", "yolov5x6u.pt"},
+      {"yolov3.pt", "yolov3u.pt"},
+      {"yolov3-tiny.pt", "yolov3-tinyu.pt"},
+      {"yolov3-spp.pt", "yolov3-sppu.pt"},
+      // The file name alone counts: a `u` or a slash in front of it changes nothing.
+      {"runs/yolov5n.pt", "runs/yolov5nu.pt"},
+      {"/u/yolov3.pt", "/u/yolov3u.pt"},
+      {"https://github.com/ultralytics/assets/yolov5s6.pt",
+       "https://github.com/ultralytics/assets/yolov5s6u.pt"},
+      {"my-yolov5n.pt", "my-yolov5nu.pt"},
+      {"yolov5-yolov5n.pt", "yolov5-yolov5nu.pt"},
+      // What is not one of these stays.
+      {"yolov5nu.pt", "yolov5nu.pt"},
+      {"yolov5n6u.pt", "yolov5n6u.pt"},
+      {"yolov3u.pt", "yolov3u.pt"},
+      {"yolov5n-seg.pt", "yolov5n-seg.pt"},
+      {"YOLOv5n.pt", "YOLOv5n.pt"},
+      {"yolov5n.yaml", "yolov5n.yaml"},
+      {"yolov5n", "yolov5n"},
+      {"yolov5.pt", "yolov5.pt"},
+      {"yolov5t.pt", "yolov5t.pt"},
+      {"yolov56.pt", "yolov56.pt"},
+      {"yolov5n66.pt", "yolov5n66.pt"},
+      {"yolov5nn.pt", "yolov5nn.pt"},
+      {"yolov5n.PT", "yolov5n.PT"},
+      {"yolov3-big.pt", "yolov3-big.pt"},
+      {"yolov3s.pt", "yolov3s.pt"},
+      {"yolov8n.pt", "yolov8n.pt"},
+      {"mouse-yolov5n.pt", "mouse-yolov5n.pt"},
+      {"yolov5n.pt/last.pt", "yolov5n.pt/last.pt"},
+      {".pt", ".pt"},
+      {"pt", "pt"},
+      {"/", "/"},
+      {"", ""},
+  }));
+  CHECK(rename_yolov5(given) == wanted);
+}
+
+// ---- JSON from outside ----------------------------------------------------------------------
+
+TEST_CASE("JSON is read up to 64 levels and refused beyond, at any size") {
+  CHECK(parse_json(nested(10, '[', ']')));
+  CHECK(parse_json(nested(64, '[', ']')));
+  CHECK_FALSE(parse_json(nested(65, '[', ']')));
+  for (std::size_t depth : {65U, 100000U, 1000000U}) {
+    CHECK_FALSE(parse_json(nested(depth, '[', ']')));
+    CHECK_FALSE(parse_json(std::string(depth, '[')));
+    std::string objects;
+    for (std::size_t i = 0; i < depth; ++i) objects += "{\"a\":";
+    CHECK_FALSE(parse_json(objects + "1" + std::string(depth, '}')));
+    CHECK_FALSE(parse_json(objects));
+  }
+  std::string beside = "[";
+  for (int i = 0; i < 1000; ++i) beside += "[{}],";
+  CHECK(parse_json(beside + "[]]"));
+  CHECK(parse_json("\"" + std::string(1000, '[') + "\\\"" + std::string(1000, '{') + "\""));
+}
+
+TEST_CASE("JSON that is broken, cut or not UTF-8 is refused") {
+  // clang-format off
+  for (std::string_view text : {
+      ""sv, " "sv, "{"sv, "}"sv, "]"sv, "{]"sv, "nul"sv, "{\"a\"}"sv, "{\"a\":}"sv, "{\"a\":1,}"sv,
+      "[1,]"sv, "{'a':1}"sv, "{a:1}"sv, "1 2"sv, "{}{}"sv, "{} x"sv, "\"open"sv, "\"\\\""sv,
+      "\"\\x\""sv, "\"\n\""sv, "01"sv, "+1"sv, ".5"sv, "1."sv, "NaN"sv, "Infinity"sv, "-"sv,
+      "1e400"sv, "-1e400"sv, "{\"a\": 1e400}"sv, "\xff"sv, "\"\xff\""sv, "\"\xc3\""sv,
+      "\"\xc0\xaf\""sv, "\"\xed\xa0\x80\""sv, "\"\xf4\x90\x80\x80\""sv, "\"\\ud800\""sv,
+      "{\"\xfe\": 1}"sv, "\0"sv, "{}\0"sv, "{\"a\": 1}\0{\"a\": 2}"sv, "{\"a\": \"\0\"}"sv,
+      "{\"a\": \"\\\0\"}"sv, "\xef\xbb"sv, "\xff\xfe{\0}\0"sv,
+      "<html><body>Sign in</body></html>"sv}) {
+    // clang-format on
+    CAPTURE(text);
+    CHECK_FALSE(parse_json(text));
+  }
+}
+
+TEST_CASE("JSON that is odd but right is read") {
+  CHECK(parse_json("null")->is_null());
+  CHECK(parse_json(" \t\r\n{} \n")->empty());
+  CHECK(get_string(*parse_json("\xef\xbb\xbf{\"a\": \"after a BOM\"}"), "a") == "after a BOM");
+  CHECK(get_string(*parse_json(R"({"a": "first", "a": "second"})"), "a") == "second");
+  CHECK(get_string(*parse_json(R"({"a": "\u0000b"})"), "a") == "\0b"s);
+  CHECK(get_number(*parse_json("{\"a\": 1e308}"), "a") == 1e308);
+  CHECK(get_number(*parse_json("{\"a\": 1e-400}"), "a") == 0.0);
+}
+
+TEST_CASE("a typed getter gives what is there in its type, and nothing else") {
+  const json object =
+      *parse_json(R"({"text": "t", "int": 7, "whole": 7.0, "half": 7.5, "yes": true, "no": false,
+    "null": null, "list": [7], "object": {"int": 8}, "max": 2147483647, "min": -2147483648,
+    "above": 2147483648, "below": -2147483649, "u64": 18446744073709551615,
+    "i64": -9223372036854775808, "large": 1e300, "small": -1e300, "minus one": -1})");
+  std::map<std::string, int> ints;
+  std::string numbers, strings, flags;
+  for (const auto& item : object.items()) {
+    const char* name = item.key().c_str();
+    if (const auto value = get_int(object, name)) ints[item.key()] = *value;
+    if (get_number(object, name)) numbers += item.key() + " ";
+    if (!get_string(object, name).empty()) strings += item.key() + " ";
+    if (get_flag(object, name)) flags += item.key() + " ";
+  }
+  CHECK(ints == std::map<std::string, int>{{"int", 7},
+                                           {"whole", 7},
+                                           {"minus one", -1},
+                                           {"max", 2147483647},
+                                           {"min", -2147483647 - 1}});
+  CHECK(numbers == "above below half i64 int large max min minus one small u64 whole ");
+  CHECK(strings == "text ");
+  CHECK(flags == "yes ");
+  for (const json& no_object :
+       {json(nullptr), json(5), json("text"), json::array({1}), json(true)}) {
+    CHECK(get_member(no_object, "a") == nullptr);
+    CHECK(get_string(no_object, "a") == "");
+    CHECK_FALSE(get_int(no_object, "a"));
+  }
+}
+
+// ---- the model ------------------------------------------------------------------------------
+
+namespace {
+
+// A value of every JSON type, and the odd ones of each.
+// clang-format off
+const std::vector<json> every_type = {
+    nullptr, true, false, 0, 1, -1, 7, 2147483648, 18446744073709551615U, 0.5, 1e300, -1e300, "",
+    "text", "trained", json::array(), json::array({1, "a", nullptr}), json::array({json::array()}),
+    json::object(), {{"data", "a"}}};
+// clang-format on
+
+const json first_shape = *parse_json(R"({"data": {
+  "id": "abcdefghij0123456789", "status": "new",
+  "data": "https://storage.example/coco8.zip?X-Goog-Expires=900",
+  "cfg": "yolov8n.yaml", "weights": "yolov8n.pt", "resume": "https://storage.example/last.pt",
+  "batch": 16, "batch_size": 8, "epochs": 100, "imgsz": 640, "patience": 50, "device": "0,1",
+  "cache": "ram", "time": 1.5, "more": [1]}})");
+
+const json second_shape = *parse_json(R"({"data": {
+  "id": "abcdefghij0123456789", "status": "new", "cfg": "yolov8n.yaml", "weights": "yolov8n.pt",
+  "resume": "https://storage.example/last.pt", "has_last_weights": false, "has_best_weights": false,
+  "is_pretrained": true, "is_custom": false,
+  "train_args": {"batch": 0.75, "cache": false, "data": "coco8.yaml", "device": null, "epochs": 3,
+                 "imgsz": 320, "patience": 100, "time": null}}})");
+
+hub::result<hub::model_info> read(const json& reply) { return parse_model(reply.dump(), id); }
+
+json changed(json reply, const std::map<std::string, json>& fields) {
+  for (const auto& [name, value] : fields) reply["data"][name] = value;
+  return reply;
+}
+
+// Everything that was read, as one text to compare.
+std::string summary(const hub::result<hub::model_info>& model) {
+  if (!model) return std::string(to_string(model.error().code));
+  const hub::train_args& args = model->train_args;
+  const auto shown = [](const auto& number) { return number ? json(*number).dump() : "none"s; };
+  return std::to_string(static_cast<int>(model->state)) + "|" + model->model_file + "|" +
+         args.data + "|" + (args.resume ? "resume" : "") + "|" + shown(args.batch) + "|" +
+         shown(args.epochs) + "|" + shown(args.imgsz) + "|" + shown(args.patience) + "|" +
+         shown(args.time_hours) + "|" + args.device + "|" + args.cache;
+}
+
+}  // namespace
+
+TEST_CASE("a new model is read in its first shape") {
+  const auto model = read(first_shape);
+  REQUIRE(model);
+  CHECK(model->id == id);
+  CHECK(model->state == hub::model_state::fresh);
+  CHECK(model->model_file == "yolov8n.yaml");
+  CHECK(model->raw.at("more").at(0) == 1);
+  const hub::train_args& args = model->train_args;
+  CHECK(args.data == "https://storage.example/coco8.zip?X-Goog-Expires=900");
+  CHECK_FALSE(args.resume);
+  CHECK(args.batch == 16.0);
+  CHECK(args.epochs == 100);
+  CHECK(args.imgsz == 640);
+  CHECK(args.patience == 50);
+  CHECK(args.time_hours == 1.5);
+  CHECK(args.device == "0,1");
+  CHECK(args.cache == "ram");
+  CHECK(args.raw.at("batch_size") == 8);
+}
+
+TEST_CASE("a new model is read in its second shape") {
+  const auto model = read(second_shape);
+  REQUIRE(model);
+  CHECK(model->state == hub::model_state::fresh);
+  CHECK(model->model_file == "yolov8n.pt");
+  const hub::train_args& args = model->train_args;
+  CHECK(args.data == "coco8.yaml");
+  CHECK_FALSE(args.resume);
+  CHECK(args.batch == 0.75);
+  CHECK(args.epochs == 3);
+  CHECK(args.imgsz == 320);
+  CHECK(args.patience == 100);
+  CHECK_FALSE(args.time_hours);
+  CHECK(args.device == "");
+  CHECK(args.cache == "");
+  CHECK(args.raw.at("cache") == false);
+}
+
+TEST_CASE("the model file is cfg, else weights, renamed where YOLOv5 is meant") {
+  const auto file = [](const json& reply) { return read(reply)->model_file; };
+  CHECK(file(changed(first_shape, {{"cfg", ""}})) == "yolov8n.pt");
+  CHECK(file(changed(first_shape, {{"cfg", nullptr}})) == "yolov8n.pt");
+  CHECK(file(changed(first_shape, {{"cfg", ""}, {"weights", "yolov5n.pt"}})) == "yolov5nu.pt");
+  CHECK(file(changed(first_shape, {{"cfg", ""}, {"weights", ""}})) == "");
+  CHECK(file(changed(second_shape, {{"is_pretrained", false}})) == "yolov8n.yaml");
+  CHECK(file(changed(second_shape, {{"is_pretrained", nullptr}})) == "yolov8n.yaml");
+  CHECK(file(changed(second_shape, {{"weights", "yolov3.pt"}})) == "yolov3u.pt");
+}
+
+TEST_CASE("a training that can go on is told its data and where to go on, and nothing else") {
+  const json reply =
+      GENERATE(changed(first_shape, {{"status", "training"}}),
+               changed(second_shape, {{"has_last_weights", true}}),
+               changed(second_shape, {{"has_last_weights", true}, {"status", "training"}}));
+  const auto model = read(reply);
+  REQUIRE(model);
+  CHECK(model->state == hub::model_state::training);
+  CHECK(model->model_file == "https://storage.example/last.pt");
+  CHECK(model->train_args.resume);
+  CHECK_FALSE(model->train_args.data.empty());
+  CHECK_FALSE(model->train_args.epochs);
+  CHECK_FALSE(model->train_args.batch);
+  CHECK(model->train_args.device == "");
+}
+
+TEST_CASE("in the second shape has_last_weights decides whether a training goes on") {
+  const auto model = read(changed(second_shape, {{"status", "training"}}));
+  REQUIRE(model);
+  CHECK(model->state == hub::model_state::fresh);
+  CHECK_FALSE(model->train_args.resume);
+}
+
+TEST_CASE(
+    "a model that is trained is refused, in both shapes and before its dataset is looked at") {
+  CHECK(code_of(read(changed(first_shape, {{"status", "trained"}}))) == hub::errc::already_trained);
+  CHECK(code_of(read(changed(second_shape, {{"status", "trained"}}))) ==
+        hub::errc::already_trained);
+  CHECK(code_of(read(changed(first_shape, {{"status", "trained"}, {"data", nullptr}}))) ==
+        hub::errc::already_trained);
+}
+
+TEST_CASE("a dataset that is null, missing or empty is not ready, in every state") {
+  for (const char* status : {"new", "training"}) {
+    json reply = changed(first_shape, {{"status", status}});
+    CHECK(code_of(read(changed(reply, {{"data", nullptr}}))) == hub::errc::dataset_not_ready);
+    CHECK(code_of(read(changed(reply, {{"data", ""}}))) == hub::errc::dataset_not_ready);
+    reply["data"].erase("data");
+    CHECK(code_of(read(reply)) == hub::errc::dataset_not_ready);
+  }
+  json reply = second_shape;
+  reply["data"]["train_args"]["data"] = nullptr;
+  CHECK(code_of(read(reply)) == hub::errc::dataset_not_ready);
+  CHECK(code_of(read(changed(reply, {{"has_last_weights", true}}))) ==
+        hub::errc::dataset_not_ready);
+}
+
+TEST_CASE("a device is text, a number, a list or nothing") {
+  const auto device = [](const json& sent) {
+    return read(changed(first_shape, {{"device", sent}}))->train_args.device;
+  };
+  CHECK(device("cpu") == "cpu");
+  CHECK(device(0) == "0");
+  CHECK(device({0, 1}) == "0,1");
+  CHECK(device({"0", 1}) == "0,1");
+  CHECK(device(json::array()) == "");
+  CHECK(device(nullptr) == "");
+}
+
+TEST_CASE("a batch is a count, -1 or a fraction, under its new or its old name") {
+  const auto batch = [](const json& now, const json& old) {
+    return read(changed(first_shape, {{"batch", now}, {"batch_size", old}}))->train_args.batch;
+  };
+  CHECK(batch(-1, 8) == -1.0);
+  CHECK(batch(0.75, 8) == 0.75);
+  CHECK(batch(nullptr, 8) == 8.0);
+  CHECK_FALSE(batch(nullptr, nullptr));
+}
+
+TEST_CASE("a cache may be a bool or a string") {
+  const auto cache = [](const json& sent) {
+    return read(changed(first_shape, {{"cache", sent}}))->train_args.cache;
+  };
+  CHECK(cache(true) == "ram");
+  CHECK(cache(false) == "");
+  CHECK(cache("disk") == "disk");
+  CHECK(cache(nullptr) == "");
+}
+
+TEST_CASE("every field of the model reply with a wrong type counts as missing") {
+  // What each field may be. A field that is not named may be anything.
+  const std::map<std::string, std::function<bool(const json&)>> right = {
+      {"status", [](const json& v) { return v.is_string(); }},
+      {"data", [](const json& v) { return v.is_string(); }},
+      {"cfg", [](const json& v) { return v.is_string(); }},
+      {"weights", [](const json& v) { return v.is_string(); }},
+      {"resume", [](const json& v) { return v.is_string(); }},
+      {"batch", [](const json& v) { return v.is_number(); }},
+      {"batch_size", [](const json& v) { return v.is_number(); }},
+      {"time", [](const json& v) { return v.is_number(); }},
+      {"epochs",
+       [](const json& v) {
+         return get_int({{"v", v}}, "v").has_value();
+       }},
+      {"imgsz",
+       [](const json& v) {
+         return get_int({{"v", v}}, "v").has_value();
+       }},
+      {"patience",
+       [](const json& v) {
+         return get_int({{"v", v}}, "v").has_value();
+       }},
+      {"device",
+       [](const json& v) { return v.is_string() || v.is_number_integer() || v.is_array(); }},
+      {"cache", [](const json& v) { return v.is_string() || v.is_boolean(); }},
+      {"has_last_weights", [](const json& v) { return v.is_boolean(); }},
+      {"is_pretrained", [](const json& v) { return v.is_boolean(); }},
+      {"train_args", [](const json& v) { return v.is_object(); }},
+  };
+  const json whole =
+      GENERATE(first_shape, second_shape, changed(first_shape, {{"status", "training"}}),
+               changed(second_shape, {{"has_last_weights", true}}));
+  for (const char* place : {"/data", "/data/train_args"}) {
+    const json::json_pointer object(place);
+    if (!whole.contains(object)) continue;
+    for (const auto& item : whole.at(object).items()) {
+      json missing = whole;
+      missing[object].erase(item.key());
+      const auto rule = right.find(item.key());
+      for (const json& value : every_type) {
+        json reply = whole;
+        reply[object][item.key()] = value;
+        const std::string now = summary(read(reply));
+        const bool ignored = rule == right.end();
+        if ((ignored || !rule->second(value)) && now != summary(read(missing)))
+          FAIL_CHECK(place << "/" << item.key() << " as " << value.dump() << " gives " << now);
+      }
+    }
+  }
+}
+
+TEST_CASE("a reply of another type altogether, or to another request, is a bad reply") {
+  for (const json& value : every_type) {
+    CHECK(code_of(read(value)) == (value.is_object() && value.contains("data")
+                                       ? code_of(read({{"data", "a"}}))
+                                       : hub::errc::bad_reply));
+    if (!value.is_object()) CHECK(code_of(read({{"data", value}})) == hub::errc::bad_reply);
+    if (!value.is_boolean())
+      CHECK(code_of(parse_auth(json{{"success", value}}.dump())) == hub::errc::bad_reply);
+    CHECK(code_of(parse_auth(value.dump())) == hub::errc::bad_reply);
+    CHECK(code_of(parse_created(value.dump())) == hub::errc::bad_reply);
+    CHECK(code_of(parse_created(json{{"data", value}}.dump())) == hub::errc::bad_reply);
+    CHECK(code_of(parse_created(json{{"data", {{"id", value}}}}.dump())) == hub::errc::bad_reply);
+    if (!value.is_object()) CHECK(code_of(parse_heartbeat(value.dump())) == hub::errc::bad_reply);
+    if (!value.is_object() && !value.is_null())
+      CHECK(code_of(parse_heartbeat(json{{"data", value}}.dump())) == hub::errc::bad_reply);
+    if (!value.is_string() && !value.is_null())
+      CHECK(code_of(parse_heartbeat(json{{"data", {{"agentId", value}}}}.dump())) ==
+            hub::errc::bad_reply);
+  }
+  CHECK(code_of(read({{"data", json::object()}})) == hub::errc::dataset_not_ready);
+}
+
+TEST_CASE("the replies to signing in, to making a model and to a heartbeat are read") {
+  CHECK(*parse_auth(R"({"success": true})"));
+  CHECK_FALSE(*parse_auth(R"({"success": false, "message": "Invalid key"})"));
+  CHECK(*parse_created(R"({"data": {"id": "abcdefghij0123456789"}, "message": "created"})") == id);
+  CHECK(*parse_heartbeat(R"({"data": {"agentId": "agent-1"}})") == "agent-1");
+  CHECK(*parse_heartbeat(R"({"data": {"agentId": null}})") == "");
+  CHECK(*parse_heartbeat(R"({"data": {}})") == "");
+  CHECK(*parse_heartbeat("{}") == "");
+}
+
+TEST_CASE("the id of a new model must be one that can stand in a URL") {
+  for (const std::string& odd :
+       {""s, "short"s, id + "0", "../../../v1/secrets0"s, "abcdefghij 123456789"s,
+        "abcdefghij\\r\\n3456789"s, "abcdefghij\\u00fc12345678"s})
+    CHECK(code_of(parse_created(R"({"data": {"id": ")" + odd + "\"}}")) == hub::errc::bad_reply);
+}
+
+TEST_CASE("a reply that is cut at any byte is a bad reply") {
+  const std::string model = first_shape.dump(), resumed = second_shape.dump(2);
+  const std::string auth = R"({"success": true})",
+                    created = R"({"data": {"id": "abcdefghij0123456789"}})";
+  const std::string beat = R"({"data": {"agentId": "agent-1"}})";
+  const auto cut_everywhere = [](const std::string& whole, const auto& parse) {
+    REQUIRE(parse(whole));
+    for (std::size_t size = 0; size < whole.size(); ++size) {
+      const auto outcome = parse(whole.substr(0, size));
+      if (outcome || outcome.error().code != hub::errc::bad_reply)
+        FAIL_CHECK("taken after " << size << " bytes of " << whole);
+    }
+  };
+  cut_everywhere(model, [](const std::string& body) { return parse_model(body, id); });
+  cut_everywhere(resumed, [](const std::string& body) { return parse_model(body, id); });
+  cut_everywhere(auth, [](const std::string& body) { return parse_auth(body); });
+  cut_everywhere(created, [](const std::string& body) { return parse_created(body); });
+  cut_everywhere(beat, [](const std::string& body) { return parse_heartbeat(body); });
+}
+
+TEST_CASE("hostile replies are bad replies to every request") {
+  const std::string open(1 << 20, '{'), deep = nested(1000000, '[', ']');
+  const std::string quotes(1 << 20, '"'), spaces(1 << 20, ' ');
+  for (std::string_view body :
+       {""sv, "<html><body>Please sign in to the guest network</body></html>"sv,
+        "\xff\xfe\x00\x01"sv, "{\"data\": {\"a\": 1e400}}"sv,
+        "{\"data\": {\"id\": \"abcdefghij0123456789\"}, \"success\": true}\0"sv,
+        "{\"success\": true, \"data\": {\"\xff\": 1}}"sv, std::string_view(open),
+        std::string_view(deep), std::string_view(quotes), std::string_view(spaces)}) {
+    CAPTURE(body.substr(0, 60));
+    CHECK(code_of(parse_model(body, id)) == hub::errc::bad_reply);
+    CHECK(code_of(parse_auth(body)) == hub::errc::bad_reply);
+    CHECK(code_of(parse_created(body)) == hub::errc::bad_reply);
+    CHECK(code_of(parse_heartbeat(body)) == hub::errc::bad_reply);
+  }
+}
+
+TEST_CASE("a reply that is an HTML page is called so") {
+  const auto model = parse_model("\r\n<!DOCTYPE html><html></html>", id);
+  REQUIRE_FALSE(model);
+  CHECK(contains(model.error().message, "HTML page"));
+  CHECK(contains(model.error().message, "Check the HUB address"));
+  CHECK_FALSE(contains(parse_model("{\"data\": 5}", id).error().message, "HTML"));
+}
+
+// ---- metrics --------------------------------------------------------------------------------
+
+namespace {
+
+using rows = std::vector<std::pair<std::string, double>>;
+
+std::string encoded(const rows& metrics) { return encode_metrics(hub::epoch_record(metrics)); }
+
+std::shared_ptr<const hub::epoch_record> record(const rows& metrics) {
+  return std::make_shared<const hub::epoch_record>(metrics);
+}
+
+std::uint64_t bits(double value) { return std::bit_cast<std::uint64_t>(value); }
+
+// Whether the value arrives with every bit where JSON has it, else as null and counted.
+bool survives(double value) {
+  const auto sent = record({{"m", value}});
+  const json arrived = json::parse(encode_metrics(*sent), nullptr, false);
+  if (!arrived.is_object() || arrived.size() != 1) return false;
+  const json& number = arrived.at("m");
+  if (!std::isfinite(value)) return number.is_null() && sent->not_finite() == 1;
+  return number.is_number() && bits(number.get<double>()) == bits(value) && sent->not_finite() == 0;
+}
+
+}  // namespace
+
+TEST_CASE("metrics are encoded in their order, as Python's json would write them") {
+  CHECK(encoded({}) == "{}");
+  CHECK(encoded({{"train/box_loss", 1.5}, {"metrics/mAP50-95(B)", 0.123456789}, {"a", -2}}) ==
+        "{\"train/box_loss\": 1.5, \"metrics/mAP50-95(B)\": 0.123456789, \"a\": -2}");
+}
+
+TEST_CASE("every finite number arrives with every bit, the others as null") {
+  using limits = std::numeric_limits<double>;
+  // clang-format off
+  for (double value : {
+      0.0, 1.0, 0.1, 1.0 / 3, 1e15, 1e16, 1e17, 1e21, 1e22, 1e23, 123456789012345680000.0, 1e300,
+      9007199254740992.0, 9007199254740994.0, 9223372036854775807.0, 18446744073709551616.0,
+      limits::max(), limits::min(), limits::denorm_min(), limits::epsilon(), 5e-324,
+      2.2250738585072011e-308, limits::infinity(), limits::quiet_NaN(),
+      static_cast<double>(0.1F)}) {
+    // clang-format on
+    CAPTURE(value);
+    CHECK(survives(value));
+    CHECK(survives(-value));
+  }
+  std::mt19937_64 random(8);
+  for (int i = 0; i < 50000; ++i) {
+    const double value = std::bit_cast<double>(std::uint64_t{random()});
+    if (!survives(value)) FAIL_CHECK("lost: 0x" << std::hex << bits(value));
+  }
+}
+
+TEST_CASE("NaN and infinities are counted, one by one") {
+  const auto sent =
+      record({{"a", std::nan("")}, {"b", 1}, {"c", -HUGE_VAL}, {"d", HUGE_VAL}, {"e", 0}});
+  CHECK(sent->not_finite() == 3);
+  CHECK(encode_metrics(*sent) == R"({"a": null, "b": 1, "c": null, "d": null, "e": 0})");
+}
+
+TEST_CASE("a name arrives as it was wherever it is UTF-8, and never breaks the request") {
+  const std::string letters(1 << 20, 'n'), quotes(1 << 20, '"');
+  for (std::string_view name :
+       {""sv, "\""sv, "\\"sv, "\\\""sv, "a\"b\\c/d"sv, "\n\r\t\b\f"sv, "\0"sv, "nul\0inside"sv,
+        "\x1f\x7f"sv, "ü\xe2\x82\xac\xf0\x9f\x99\x82"sv, "\xe2\x80\xa8"sv, "</script>"sv,
+        "{\"a\": 1}"sv, std::string_view(letters), std::string_view(quotes)}) {
+    CAPTURE(name.substr(0, 60));
+    const json arrived = json::parse(encoded({{std::string(name), 1}}), nullptr, false);
+    REQUIRE(arrived.is_object());
+    REQUIRE(arrived.size() == 1);
+    CHECK(arrived.begin().key() == name);
+  }
+}
+
+TEST_CASE("any byte at any place of a name gives one metric whose name is UTF-8") {
+  const std::string name = "a/b(c)";
+  for (std::size_t at = 0; at < name.size(); ++at)
+    for (int byte = 0; byte < 256; ++byte) {
+      const std::string odd = with_byte(name, at, byte);
+      const json arrived = json::parse(encoded({{odd, 0.5}}), nullptr, false);
+      std::string wanted = odd;
+      if (byte >= 0x80) wanted.replace(at, 1, "\xef\xbf\xbd");
+      if (!arrived.is_object() || arrived.size() != 1 || arrived.begin().key() != wanted)
+        FAIL_CHECK("byte " << byte << " at " << at << " gives " << arrived.size() << " metrics");
+    }
+}
+
+TEST_CASE("bytes that are no UTF-8 become replacement characters, also encoded twice") {
+  const std::vector<queued_epoch> batch = {
+      {0, record({{"\xff\xc3 ok \xed\xa0\x80 \xf4\x90\x80\x80", 1}})}};
+  const json body = json::parse(metrics_request(key_caller(), batch).body, nullptr, false);
+  REQUIRE(body.is_object());
+  const json metrics = json::parse(body["metrics"]["0"].get<std::string>(), nullptr, false);
+  REQUIRE(metrics.is_object());
+  CHECK(metrics.begin().key().starts_with("\xef\xbf\xbd"));
+  CHECK(contains(metrics.begin().key(), " ok "));
+}
+
+TEST_CASE(
+    "a metrics request carries each epoch's object encoded once more, as a string, in order") {
+  std::vector<queued_epoch> batch;
+  for (int epoch : {std::numeric_limits<int>::min(), -1, 0, 9, 10, std::numeric_limits<int>::max()})
+    batch.emplace_back(epoch, record({{"quote\" and \\", 0.1 * epoch}, {"ü", -0.0}}));
+  const hub::request what = metrics_request(key_caller(), batch);
+  CHECK(what.method == "POST");
+  CHECK(what.url == "https://hub.example.org/api/v1/models/" + id);
+  REQUIRE(header(what, "content-type"));
+  CHECK(*header(what, "content-type") == "application/json");
+  CHECK_FALSE(what.content);
+
+  const auto body = nlohmann::ordered_json::parse(what.body);
+  REQUIRE(body.size() == 2);
+  CHECK(body["type"] == "metrics");
+  REQUIRE(body["metrics"].size() == batch.size());
+  std::size_t at = 0;
+  for (const auto& item : body["metrics"].items()) {
+    CHECK(item.key() == std::to_string(batch[at].first));
+    CHECK(item.value().get<std::string>() == encode_metrics(*batch[at].second));
+    ++at;
+  }
+  const json last = json::parse(body["metrics"]["2147483647"].get<std::string>());
+  CHECK(last.at("quote\" and \\").get<double>() == 0.1 * 2147483647);
+  CHECK(std::signbit(last.at("ü").get<double>()));
+}
+
+TEST_CASE("a metrics request of nothing is still JSON") {
+  CHECK(metrics_request(key_caller(), {}).body == R"({"metrics": {}, "type": "metrics"})");
+}
+
+// ---- requests -------------------------------------------------------------------------------
+
+TEST_CASE("each request goes to its place") {
+  const caller who = key_caller();
+  const auto file = std::make_shared<memory_body>("file");
+  CHECK(auth_request(who).method + " " + auth_request(who).url ==
+        "POST https://hub.example.org/api/v1/auth");
+  CHECK(model_request(who).method + " " + model_request(who).url ==
+        "GET https://hub.example.org/api/v1/models/" + id);
+  CHECK(heartbeat_request(who, "a", "").method + " " + heartbeat_request(who, "a", "").url ==
+        "POST https://hub.example.org/api/v1/agent/heartbeat/models/" + id);
+  CHECK(create_model_request(who, {}).method + " " + create_model_request(who, {}).url ==
+        "POST https://hub.example.org/api/v1/models");
+  CHECK(upload_request(who, {}, file, "b").method + " " + upload_request(who, {}, file, "b").url ==
+        "POST https://hub.example.org/api/v1/models/" + id + "/upload");
+  CHECK(auth_request(who).body == "");
+  CHECK(model_request(who).body == "");
+}
+
+TEST_CASE("every request carries the key or the token, the token where there are both") {
+  const auto file = std::make_shared<memory_body>("file");
+  const auto every_request = [&](const caller& who) {
+    return std::vector<hub::request>{auth_request(who),
+                                     model_request(who),
+                                     heartbeat_request(who, "a", ""),
+                                     metrics_request(who, {}),
+                                     create_model_request(who, {}),
+                                     upload_request(who, {}, file, "b")};
+  };
+  for (const hub::request& what : every_request({"https://host", key, "", id})) {
+    REQUIRE(header(what, "x-api-key"));
+    CHECK(*header(what, "x-api-key") == key);
+    CHECK_FALSE(header(what, "authorization"));
+  }
+  for (const hub::request& what : every_request({"https://host", key, "token.of.mine", id})) {
+    REQUIRE(header(what, "authorization"));
+    CHECK(*header(what, "authorization") == "Bearer token.of.mine");
+    CHECK_FALSE(header(what, "x-api-key"));
+  }
+  for (const hub::request& what : every_request({"https://host", "", "", id})) {
+    CHECK_FALSE(header(what, "authorization"));
+    CHECK_FALSE(header(what, "x-api-key"));
+  }
+}
+
+TEST_CASE("a heartbeat names the agent, and its id once HUB has given one") {
+  const hub::request first = heartbeat_request(key_caller(), "cpp-0.1.0-local", "");
+  CHECK((json::parse(first.body) == json{{"agent", "cpp-0.1.0-local"}, {"agentId", nullptr}}));
+  CHECK(*header(first, "content-type") == "application/json");
+  const json odd = json::parse(heartbeat_request(key_caller(), "cpp", "agent \"1\"\n\xff").body);
+  CHECK(odd["agentId"] == "agent \"1\"\n\xef\xbf\xbd");
+}
+
+TEST_CASE("a new model is described as later clients do") {
+  const auto body = [](const hub::new_model& wanted) {
+    return json::parse(create_model_request(key_caller(), wanted).body);
+  };
+  CHECK((body({.name = "my run", .dataset = "coco8"}) == json::parse(R"({
+    "config": {"batchSize": -1, "epochs": 300, "imageSize": 640, "patience": 100, "device": "",
+               "cache": "ram"},
+    "dataset": {"name": "coco8"}, "lineage": {"architecture": {"name": "yolov8n"}},
+    "meta": {"name": "my run"}})")));
+  CHECK((body({.name = "n\"\xff",
+               .dataset = "d",
+               .architecture = "yolov8s.pt",
+               .batch = 0.5,
+               .epochs = 3,
+               .imgsz = 32,
+               .patience = 1,
+               .device = "0,1",
+               .cache = "disk"}) == json::parse(R"({
+    "config": {"batchSize": 0.5, "epochs": 3, "imageSize": 32, "patience": 1, "device": "0,1",
+               "cache": "disk"},
+    "dataset": {"name": "d"},
+    "lineage": {"architecture": {"name": "yolov8s"}, "parent": {"name": "yolov8s.pt"}},
+    "meta": {"name": "n\"�"}})")));
+  CHECK((body({.architecture = "custom"})["lineage"] ==
+         json::parse(R"({"architecture": {"name": "custom"}})")));
+}
+
+// ---- uploads --------------------------------------------------------------------------------
+
+namespace {
+
+std::string body_of(const hub::request& what, std::size_t piece_bytes = 4096) {
+  REQUIRE(what.content);
+  return *read_all(*what.content, piece_bytes);
+}
+
+std::string file_text() {
+  std::string text;
+  for (int byte = 0; byte < 256; ++byte) text += static_cast<char>(byte);
+  return text + "\r\n--BOUNDARY--\r\n";
+}
+
+}  // namespace
+
+TEST_CASE("a checkpoint is framed byte for byte as the original frames it") {
+  const hub::request what = upload_request(key_caller(), {.epoch = 7, .is_best = true},
+                                           std::make_shared<memory_body>(file_text()), "BOUNDARY");
+  REQUIRE(header(what, "content-type"));
+  CHECK(*header(what, "content-type") == "multipart/form-data; boundary=BOUNDARY");
+  CHECK(what.body == "");
+  const std::string wanted =
+      "--BOUNDARY\r\nContent-Disposition: form-data; name=\"epoch\"\r\n\r\n7\r\n"
+      "--BOUNDARY\r\nContent-Disposition: form-data; name=\"type\"\r\n\r\nepoch\r\n"
+      "--BOUNDARY\r\nContent-Disposition: form-data; name=\"isBest\"\r\n\r\nTrue\r\n"
+      "--BOUNDARY\r\nContent-Disposition: form-data; name=\"last.pt\"; "
+      "filename=\"last.pt\"\r\n\r\n" +
+      file_text() + "\r\n--BOUNDARY--\r\n";
+  CHECK(what.content->size_bytes() == wanted.size());
+  CHECK(body_of(what) == wanted);
+}
+
+TEST_CASE("a final model is framed byte for byte as the original frames it") {
+  const hub::request what = upload_request(
+      key_caller(), {.epoch = 299, .is_final = true, .is_best = true, .map = 0.123456789},
+      std::make_shared<memory_body>("weights"), "b0");
+  CHECK(body_of(what) ==
+        "--b0\r\nContent-Disposition: form-data; name=\"epoch\"\r\n\r\n299\r\n"
+        "--b0\r\nContent-Disposition: form-data; name=\"type\"\r\n\r\nfinal\r\n"
+        "--b0\r\nContent-Disposition: form-data; name=\"map\"\r\n\r\n0.123456789\r\n"
+        "--b0\r\nContent-Disposition: form-data; name=\"best.pt\"; filename=\"best.pt\"\r\n\r\n"
+        "weights\r\n--b0--\r\n");
+}
+
+TEST_CASE("the fields of an upload say what they mean for odd values too") {
+  const auto field = [](const upload_fields& fields, std::string_view name) {
+    const std::string body =
+        body_of(upload_request(key_caller(), fields, std::make_shared<memory_body>("f"), "b"));
+    const std::string front = "name=\"" + std::string(name) + "\"\r\n\r\n";
+    const std::size_t begin = body.find(front);
+    REQUIRE(begin != std::string::npos);
+    return body.substr(begin + front.size(),
+                       body.find("\r\n", begin + front.size()) - begin - front.size());
+  };
+  CHECK(field({.epoch = std::numeric_limits<int>::min()}, "epoch") == "-2147483648");
+  CHECK(field({.is_best = false}, "isBest") == "False");
+  CHECK(std::stod(field({.is_final = true, .map = 1.0 / 3}, "map")) == 1.0 / 3);
+  CHECK(std::stod(field({.is_final = true, .map = 0}, "map")) == 0);
+}
+
+TEST_CASE("a body read in pieces of any size is the same body, whatever pieces the file gives") {
+  for (std::size_t file_piece : {std::size_t{1}, std::size_t{7}, std::size_t{1000}}) {
+    const hub::request what =
+        upload_request(key_caller(), {.epoch = 1},
+                       std::make_shared<memory_body>(file_text(), file_piece), "BOUNDARY");
+    const std::string whole = body_of(what, 1 << 20);
+    REQUIRE(whole.size() == what.content->size_bytes());
+    for (std::size_t piece = 1; piece <= whole.size() + 1; ++piece)
+      if (body_of(what, piece) != whole)
+        FAIL_CHECK("pieces of " << piece << " over pieces of " << file_piece);
+  }
+}
+
+TEST_CASE("a body can be read from any place, any number of times, up to its end") {
+  const hub::request what = upload_request(key_caller(), {.epoch = 1},
+                                           std::make_shared<memory_body>("weights"), "BOUNDARY");
+  const std::string whole = body_of(what);
+  for (std::size_t at = whole.size() + 1; at-- > 0;) {
+    std::array<char, 16> out{};
+    const auto got = what.content->read(at, out);
+    REQUIRE(got);
+    if ((*got == 0) != (at == whole.size()) || whole.compare(at, *got, out.data(), *got) != 0)
+      FAIL_CHECK("at " << at);
+  }
+}
+
+TEST_CASE("an empty file has a body too, and nothing is read into no room") {
+  const hub::request what =
+      upload_request(key_caller(), {}, std::make_shared<memory_body>(""), "b");
+  CHECK(body_of(what, 1).size() == what.content->size_bytes());
+  CHECK(body_of(what).ends_with("filename=\"last.pt\"\r\n\r\n\r\n--b--\r\n"));
+  CHECK(*what.content->read(0, {}) == 0);
+}
+
+TEST_CASE("a file that fails under the upload fails the body there") {
+  struct failing_body final : hub::body_source {
+    std::uint64_t size_bytes() const override { return 100; }
+    hub::result<std::size_t> read(std::uint64_t offset, std::span<char> out) override {
+      if (offset >= 50) return hub::error{hub::errc::file_changed, "It changed."};
+      return std::min<std::size_t>(out.size(), 50 - static_cast<std::size_t>(offset));
+    }
+  };
+  const hub::request what = upload_request(key_caller(), {}, std::make_shared<failing_body>(), "b");
+  const auto read = read_all(*what.content, 16);
+  REQUIRE_FALSE(read);
+  CHECK(read.error().code == hub::errc::file_changed);
+}
+
+// ---- replies --------------------------------------------------------------------------------
+
+namespace {
+
+constexpr auto wall = std::chrono::sys_days(std::chrono::October / 21 / 2026) + 7h + 28min;
+
+outcome judged(hub::reply answer) { return judge(answer, "an upload", wall); }
+
+}  // namespace
+
+TEST_CASE("a page of HTML is no confirmation, whatever its status") {
+  for (const char* page : {"<html>", " \r\n<!doctype html>", "\xEF\xBB\xBF<p>"}) {
+    const outcome got = judged({.status = 200, .body = page});
+    CHECK(got.verdict == verdict::retry);
+    CHECK(got.why.code == hub::errc::bad_reply);
+  }
+  for (const char* body : {"", "{}", "ok", "3 < 4"})
+    CHECK(judged({.status = 200, .body = body}).verdict == verdict::delivered);
+}
+
+TEST_CASE("every status has its verdict") {
+  const std::map<int, verdict> named = {
+      {408, verdict::retry},    {429, verdict::retry},    {500, verdict::retry},
+      {502, verdict::retry},    {503, verdict::retry},    {504, verdict::retry},
+      {400, verdict::rejected}, {413, verdict::rejected}, {422, verdict::rejected}};
+  for (int status = 0; status < 1000; ++status) {
+    const auto found = named.find(status);
+    const verdict wanted = status >= 200 && status < 300 ? verdict::delivered
+                           : found != named.end()        ? found->second
+                                                         : verdict::denied;
+    const outcome got = judged({.status = status, .body = "{}"});
+    if (got.verdict != wanted)
+      FAIL_CHECK(status << " gives verdict " << static_cast<int>(got.verdict));
+    if (wanted == verdict::delivered) continue;
+    if (got.why.http_status != status) FAIL_CHECK(status << " is not in the error");
+    if (!contains(got.why.message, std::to_string(status)) ||
+        !contains(got.why.message, "an upload"))
+      FAIL_CHECK(status << " gives: " << got.why.message);
+  }
+}
+
+TEST_CASE("every status that means something has its error") {
+  const auto code = [](int status) { return judged({.status = status}).why.code; };
+  CHECK(code(400) == hub::errc::rejected);
+  CHECK(code(401) == hub::errc::not_authenticated);
+  CHECK(code(403) == hub::errc::access_denied);
+  CHECK(code(404) == hub::errc::unexpected_status);
+  CHECK(code(408) == hub::errc::server_error);
+  CHECK(code(413) == hub::errc::rejected);
+  CHECK(code(418) == hub::errc::unexpected_status);
+  CHECK(code(422) == hub::errc::rejected);
+  CHECK(code(429) == hub::errc::rate_limited);
+  for (int status = 500; status < 600; ++status) CHECK(code(status) == hub::errc::server_error);
+  for (int status : {301, 302, 303, 307, 308}) {
+    CHECK(code(status) == hub::errc::unexpected_status);
+    CHECK(contains(judged({.status = status}).why.message, "Redirects are not followed"));
+  }
+}
+
+TEST_CASE("a failure below HTTP is tried again, but for a file that changed or cannot be read") {
+  for (hub::errc code : {hub::errc::not_reachable, hub::errc::tls_failed, hub::errc::timed_out,
+                         hub::errc::cancelled, hub::errc::bad_reply, hub::errc::internal_error})
+    CHECK(judged({.failure = hub::error{code, "why"}}).verdict == verdict::retry);
+  CHECK(judged({.failure = hub::error{hub::errc::file_changed, "why"}}).verdict ==
+        verdict::restart);
+  CHECK(judged({.failure = hub::error{hub::errc::file_error, "why"}}).verdict == verdict::rejected);
+  CHECK(judged({.failure = hub::error{hub::errc::timed_out, "It took too long."}}).why.message ==
+        "It took too long.");
+}
+
+TEST_CASE("a reply that broke off is a failure, whatever its status was") {
+  CHECK(judged({.status = 200, .failure = hub::error{hub::errc::not_reachable, "cut"}}).verdict ==
+        verdict::retry);
+  CHECK(judged({.status = 400, .failure = hub::error{hub::errc::not_reachable, "cut"}}).verdict ==
+        verdict::retry);
+}
+
+TEST_CASE("HUB's own words are shown, made harmless") {
+  const auto message = [](std::string body) {
+    return judged({.status = 422, .body = std::move(body)}).why.message;
+  };
+  CHECK(contains(message(R"({"message": "Epoch 5 is too late"})"), "(\"Epoch 5 is too late\")"));
+  CHECK(contains(message(R"({"message": "\u001b[2Jgone\n"})"), "?[2Jgone?"));
+  CHECK(message(R"({"message": ")" + std::string(10000, 'a') + "\"}").size() < 600);
+  for (const char* body :
+       {"", "<html>", "{}", R"({"message": 5})", R"({"message": null})", R"(["message"])"})
+    CHECK(contains(message(body), "HUB answered 422 to an upload. "));
+}
+
+TEST_CASE("a heartbeat counts only with content that can be read") {
+  const auto beat = [](int status, std::string body) {
+    return judge_heartbeat({.status = status, .body = std::move(body)}, wall);
+  };
+  CHECK(beat(200, R"({"data": {"agentId": "agent-1"}})").verdict == verdict::delivered);
+  CHECK(beat(200, R"({"data": {"agentId": "agent-1"}})").agent_id == "agent-1");
+  CHECK(beat(200, "{}").verdict == verdict::delivered);
+  CHECK(beat(200, "{}").agent_id == "");
+  for (const char* body :
+       {"", "ok", "<html>", R"({"data": {"agentId": )", R"({"data": {"agentId": 5}})"}) {
+    CHECK(beat(200, body).verdict == verdict::retry);
+    CHECK(beat(200, body).why.code == hub::errc::bad_reply);
+  }
+  CHECK(beat(503, R"({"data": {"agentId": "agent-1"}})").verdict == verdict::retry);
+  CHECK(beat(503, R"({"data": {"agentId": "agent-1"}})").agent_id == "");
+  CHECK(contains(beat(503, "").why.message, "a heartbeat"));
+}
+
+TEST_CASE("Retry-After may be seconds") {
+  CHECK(parse_retry_after("0", wall) == 0s);
+  CHECK(parse_retry_after("1", wall) == 1s);
+  CHECK(parse_retry_after("0120", wall) == 120s);
+  CHECK(parse_retry_after("86400", wall) == 24h);
+  CHECK(parse_retry_after("86401", wall) == 24h);
+  CHECK(parse_retry_after("9223372036854775807", wall) == 24h);
+  CHECK(parse_retry_after("9223372036854775808", wall) == 24h);
+  CHECK(parse_retry_after(std::string(1 << 20, '9'), wall) == 24h);
+}
+
+TEST_CASE("Retry-After may be a date, and one that is past is now") {
+  CHECK(parse_retry_after("Wed, 21 Oct 2026 07:28:00 GMT", wall) == 0s);
+  CHECK(parse_retry_after("Wed, 21 Oct 2026 07:28:01 GMT", wall) == 1s);
+  CHECK(parse_retry_after("Wed, 21 Oct 2026 07:28:01 GMT", wall + 200ms) == 1s);
+  CHECK(parse_retry_after("Wed, 21 Oct 2026 07:30:00 GMT", wall) == 2min);
+  CHECK(parse_retry_after("Wed, 21 Oct 2026 07:27:59 GMT", wall) == 0s);
+  CHECK(parse_retry_after("Thu, 22 Oct 2026 07:28:00 GMT", wall) == 24h);
+  CHECK(parse_retry_after("Wed, 21 Oct 2037 07:28:00 GMT", wall) == 24h);
+  CHECK(parse_retry_after("Thu, 01 Jan 1970 00:00:00 GMT", wall) == 0s);
+  CHECK(parse_retry_after("Wed, 21 Oct 2026 07:28:60 GMT", wall) == 1min);  // a leap second
+  const auto new_year = std::chrono::sys_days(std::chrono::January / 1 / 2027);
+  CHECK(parse_retry_after("Thu, 31 Dec 2026 23:59:60 GMT", new_year - 1s) == 1s);
+}
+
+TEST_CASE("Retry-After may be a date that a clock of nanoseconds cannot hold") {
+  CHECK(parse_retry_after("Fri, 31 Dec 9999 23:59:59 GMT", wall) == 24h);
+  CHECK(parse_retry_after("Sat, 01 Jan 2300 00:00:00 GMT", wall) == 24h);
+  CHECK(parse_retry_after("Mon, 01 Jan 0001 00:00:00 GMT", wall) == 0s);
+  CHECK(parse_retry_after("Mon, 01 Jan 1601 00:00:00 GMT", wall) == 0s);
+}
+
+TEST_CASE("Retry-After knows every month and leap days") {
+  int month = 0;
+  for (const char* name :
+       {"Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"}) {
+    const std::chrono::year_month_day day(std::chrono::year(2026),
+                                          std::chrono::month(static_cast<unsigned>(++month)),
+                                          std::chrono::day(15));
+    CHECK(parse_retry_after("Mon, 15 "s + name + " 2026 00:00:09 GMT",
+                            std::chrono::sys_days(day)) == 9s);
+  }
+  const auto march = std::chrono::sys_days(std::chrono::March / 1 / 2028);
+  CHECK(parse_retry_after("Tue, 29 Feb 2028 23:59:59 GMT", march - 2s) == 1s);
+}
+
+TEST_CASE("Retry-After of any other form is nothing") {
+  // clang-format off
+  for (std::string_view text : {
+      ""sv, " "sv, "-1"sv, "+1"sv, "1.5"sv, "1s"sv, "0x10"sv, "soon"sv, "1e3"sv, "1\0"sv,
+      "\xef\xbc\x91"sv, "1, 2"sv, "Tue, 29 Feb 2026 00:00:00 GMT"sv,
+      "Wed, 31 Sep 2026 07:28:00 GMT"sv, "Wed, 00 Oct 2026 07:28:00 GMT"sv,
+      "Wed, 32 Oct 2026 07:28:00 GMT"sv, "Wed, 21 oct 2026 07:28:00 GMT"sv,
+      "Wed, 21 Okt 2026 07:28:00 GMT"sv, "Wed, 21 anF 2026 07:28:00 GMT"sv,
+      "Wed, 21 Oct 2026 24:00:00 GMT"sv, "Wed, 21 Oct 2026 07:60:00 GMT"sv,
+      "Wed, 21 Oct 2026 07:28:61 GMT"sv, "Wed, 21 Oct 2026 07:28:00 UTC"sv,
+      "Wed, 21 Oct 2026 07:28:00"sv, "Wed, 21 Oct 2026 07:28:00 GMT "sv,
+      "Wed, 1 Oct 2026 07:28:00 GMT"sv, "Wed, 21 Oct 26 07:28:00 GMT"sv,
+      "Wed, -1 Oct 2026 07:28:00 GMT"sv, "Wednesday, 21-Oct-26 07:28:00 GMT"sv,
+      "Wed Oct 21 07:28:00 2026"sv, "Wed, 21 Oct 2026 07-28-00 GMT"sv,
+      "Wed, 21 Oct 2026 07:28:00\0GMT"sv, "2026-10-21T07:28:00Z"sv}) {
+    // clang-format on
+    CAPTURE(text);
+    CHECK_FALSE(parse_retry_after(text, wall));
+  }
+  CHECK_FALSE(parse_retry_after(std::string(1 << 20, 'a'), wall));
+}
+
+TEST_CASE("any byte at any place of a date gives a wait within a day, or none") {
+  const std::string whole = "Wed, 21 Oct 2026 07:29:00 GMT";
+  for (std::size_t at = 0; at < whole.size(); ++at)
+    for (int byte = 0; byte < 256; ++byte) {
+      const auto wait = parse_retry_after(with_byte(whole, at, byte), wall);
+      if (wait && (*wait < 0s || *wait > 24h)) FAIL_CHECK("byte " << byte << " at " << at);
+    }
+}
+
+TEST_CASE("HUB's wish to wait is taken from every reply that is no success, and from no success") {
+  for (int status : {401, 408, 429, 500, 503})
+    CHECK(judged({.status = status, .retry_after = "7"}).retry_after == 7s);
+  CHECK_FALSE(judged({.status = 429}).retry_after);
+  CHECK_FALSE(judged({.status = 429, .retry_after = "later"}).retry_after);
+  CHECK_FALSE(judged({.status = 200, .retry_after = "7"}).retry_after);
+}

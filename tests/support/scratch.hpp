@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: MIT
+//
+// What a test borrows from the machine and gives back: a folder, and environment variables.
+
+#pragma once
+
+#include <chrono>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <optional>
+#include <random>
+#include <string>
+#include <string_view>
+#include <utility>
+
+// A folder of the test's own, gone with it.
+class scratch_folder {
+ public:
+  scratch_folder()
+      : path_(std::filesystem::temp_directory_path() /
+              ("hub_session-test-" + std::to_string(std::random_device{}()))) {
+    std::filesystem::create_directories(path_);
+  }
+  scratch_folder(const scratch_folder&) = delete;
+  scratch_folder& operator=(const scratch_folder&) = delete;
+  ~scratch_folder() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+  }
+
+  const std::filesystem::path& path() const noexcept { return path_; }
+  std::filesystem::path operator/(std::string_view name) const { return path_ / name; }
+
+  // Writes a file that seems an hour old. A file system's clock stands still for milliseconds, so
+  // one that was written just now could be overwritten without a trace.
+  std::filesystem::path write(std::string_view name, std::string_view content) const {
+    const std::filesystem::path file = path_ / name;
+    std::ofstream(file, std::ios::binary) << content;
+    std::filesystem::last_write_time(
+        file, std::filesystem::file_time_type::clock::now() - std::chrono::hours(1));
+    return file;
+  }
+
+ private:
+  std::filesystem::path path_;
+};
+
+// Sets an environment variable, or removes it, until the end of the scope.
+class environment {
+ public:
+  environment(const char* name, const char* value) : name_(name) {
+    if (const char* before = std::getenv(name)) before_ = before;
+    set(value);
+  }
+  environment(const environment&) = delete;
+  environment& operator=(const environment&) = delete;
+  ~environment() { set(before_ ? before_->c_str() : nullptr); }
+
+ private:
+  void set(const char* value) const {
+#if defined(_WIN32)
+    ::_putenv_s(name_, value ? value : "");
+#else
+    if (value)
+      ::setenv(name_, value, 1);
+    else
+      ::unsetenv(name_);
+#endif
+  }
+
+  const char* name_;
+  std::optional<std::string> before_;
+};

@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: MIT
+//
+// Where the tests of whole sessions play: virtual time, a HUB with one model, a folder. Whatever a
+// test is about, at its end no key has been said and HUB was sent nothing that it had to refuse.
+
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <filesystem>
+#include <functional>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "../../hub_session.hpp"
+#include "catch.hpp"
+#include "scratch.hpp"
+
+struct world : hub::testing::simulation {
+  scratch_folder folder = {};
+  std::string id = hub.add_model();
+  hub::session_options with = options();
+  hub::time_point beginning = time.now();
+
+  world() { with.temp_folder = folder / "temp"; }
+  ~world() {
+    CHECK(hub.problems() == std::vector<std::string>());
+    for (const std::string& line : log) CHECK(says_no_secret(line));
+  }
+
+  hub::testing::training_session start() { return simulation::start(id, with); }
+
+  // Seconds from the beginning, of now and of each request to an endpoint.
+  double now() const { return seconds(time.now()); }
+  double seconds(hub::time_point when) const {
+    return std::chrono::duration<double>(when - beginning).count();
+  }
+  std::vector<double> moments(hub::testing::endpoint which) const {
+    std::vector<double> out;
+    for (const hub::testing::seen_request& each : hub.requests())
+      if (each.to == which) out.push_back(seconds(each.at));
+    return out;
+  }
+
+  hub::testing::hub_model& model() { return hub.model(id); }
+  std::vector<int> epochs_on_hub() {
+    std::vector<int> out;
+    for (const auto& [epoch, values] : model().metrics) out.push_back(epoch);
+    return out;
+  }
+
+  bool said(std::string_view words) const { return lines_with(words) > 0; }
+  std::size_t lines_with(std::string_view words) const {
+    return static_cast<std::size_t>(std::count_if(
+        log.begin(), log.end(), [&](const std::string& line) { return contains(line, words); }));
+  }
+
+  static bool contains(std::string_view text, std::string_view words) {
+    return text.find(words) != std::string_view::npos;
+  }
+  // The keys and tokens of these tests are rows of one letter.
+  static bool says_no_secret(std::string_view text) {
+    for (char c : {'k', 'z', 't'})
+      if (contains(text, std::string(10, c))) return false;
+    return !contains(text, "Signature");
+  }
+};
+
+// The epochs from `first` to `last`.
+inline std::vector<int> epochs(int first, int last) {
+  std::vector<int> out;
+  for (int epoch = first; epoch <= last; ++epoch) out.push_back(epoch);
+  return out;
+}
+
+// The fake HUB's transport, but `script` may answer in its stead: for a HUB that looks at what it
+// is sent. A copy shares the script.
+class scripted_transport {
+ public:
+  using script = std::function<std::optional<hub::reply>(const hub::request&)>;
+
+  scripted_transport(hub::testing::fake_hub& hub, script first)
+      : hub_(hub), first_(std::move(first)) {}
+
+  hub::reply send(const hub::request& what) {
+    if (std::optional<hub::reply> own = first_(what)) return *std::move(own);
+    return hub_.send(what);
+  }
+  void cancel() noexcept { hub_.cancel(); }
+
+ private:
+  hub::testing::fake_transport hub_;
+  script first_;
+};
+
+using scripted_session =
+    hub::basic_training_session<scripted_transport, hub::testing::virtual_clock,
+                                hub::testing::virtual_sleeper>;
+
+inline scripted_session start_scripted(world& sim, scripted_transport::script script) {
+  return scripted_session(sim.id, sim.with, scripted_transport(sim.hub, std::move(script)),
+                          hub::testing::virtual_clock(sim.time),
+                          hub::testing::virtual_sleeper(sim.time));
+}
+
+// A fault for each kind and for each status that means something of its own, with its name.
+struct named_fault {
+  std::string name;
+  hub::testing::fault what;
+};
+
+inline std::vector<named_fault> every_fault() {
+  using hub::testing::fault_kind;
+  constexpr std::array<const char*, 10> names = {
+      "refused",    "reset_before_body", "reset_in_body", "reset_after_body",
+      "reply_lost", "timed_out",         "status",        "html",
+      "truncated",  "wrong_types"};
+  static_assert(hub::testing::all_faults.size() == names.size());
+  std::vector<named_fault> out;
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    const fault_kind kind = hub::testing::all_faults[i];
+    if (kind != fault_kind::status) out.push_back({names[i], {kind}});
+  }
+  for (int status : {302, 400, 401, 403, 404, 408, 413, 422, 429, 500, 502, 503, 504})
+    out.push_back({"status " + std::to_string(status), {fault_kind::status, status}});
+  out.push_back({"status 429, Retry-After 20", {fault_kind::status, 429, "20"}});
+  return out;
+}
+
+// Such a fault is HUB's last word on this content.
+inline bool ends_delivery(const hub::testing::fault& what) {
+  using hub::testing::fault_kind;
+  return what.kind == fault_kind::status &&
+         hub::protocol::status_verdict(what.status) == hub::protocol::verdict::rejected;
+}
