@@ -664,8 +664,8 @@ concept sleeper = std::move_constructible<S> && has_start<S> && has_wake<S> && h
 // is compiled in one translation unit only.
 class any_transport {
  public:
-  template <http_transport T>
-  requires(!std::same_as<T, any_transport>) any_transport(T transport)
+  template <class T>
+  requires(!std::same_as<T, any_transport> && http_transport<T>) any_transport(T transport)
       : held_(std::make_unique<model<T>>(std::move(transport))) {}
   any_transport(const any_transport& other) : held_(other.held_->clone()) {}
   any_transport(any_transport&&) noexcept = default;
@@ -2638,6 +2638,12 @@ class reporter {
     return why;
   }
 
+  // A refusal may quote the key, and its words are shortened later: a key cut in two is not found.
+  reply redacted(reply answer) const {
+    if (answer.status >= 300) answer.body = protocol::redact(std::move(answer.body), secrets_);
+    return answer;
+  }
+
   void log(log_level level, std::string_view text) noexcept {
     try {
       const std::string harmless = protocol::redact(std::string(text), secrets_);
@@ -2913,7 +2919,7 @@ class startup {
     for (;;) {
       what.deadline = std::min(options_.limits.request_deadline, deadline_ - clock_.now());
       apply_limits(options_.limits, what);
-      const reply answer = attempt(what);
+      const reply answer = report_.redacted(attempt(what));
       sleep(answer.latency);
       const protocol::outcome result = protocol::judge(answer, name, clock_.wall_now());
       const bool wanted =
@@ -3307,7 +3313,8 @@ class basic_training_session final : public training_callbacks {
     return true;
   }
 
-  void hand_over(lane which, const reply& answer) {
+  void hand_over(lane which, const reply& received) {
+    const reply answer = report_.redacted(received);
     protocol::outcome result =
         which == lane::heartbeat ? protocol::judge_heartbeat(answer, clock_.wall_now())
         : which == lane::metrics ? protocol::judge(answer, "metrics", clock_.wall_now())
@@ -3902,6 +3909,8 @@ class httplib_transport {
     const time_point deadline = later(now(), what.deadline);
     const auto to = protocol::parse_url(what.url);
     if (!to) return {.failure = to.error()};
+    if (what.deadline <= duration::zero())
+      return {.failure = failure_of(httplib::Error::Success, *to, errc::timed_out, false)};
     if (!shared_->dog.begin(watched_, deadline))
       return {.failure = error{errc::cancelled, "The request was given up."}};
     struct ending {

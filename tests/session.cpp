@@ -652,6 +652,23 @@ TEST_CASE("HUB shows a training as disconnected in an outage, and as connected s
   CHECK(sim.model().connected(sim.time.now()));
 }
 
+TEST_CASE("a key that HUB quotes is hidden, wherever HUB's words are cut") {
+  for (std::size_t lead = 0; lead < 260; ++lead) {
+    world sim;
+    auto session = start_scripted(sim, [&](const hub::request& what) -> std::optional<hub::reply> {
+      if (!carries_metrics(what)) return std::nullopt;
+      return hub::reply{.status = 422,
+                        .body = "{\"message\": \"" + std::string(lead, 'x') +
+                                hub::testing::fake_hub::api_key + "\"}"};
+    });
+    session.on_fit_epoch_end(0, {{"a", 1}});
+    sim.advance(10s);
+    REQUIRE(session.status().epochs_set_aside == 1);
+    for (const std::string& line : sim.log)
+      if (line.find("kkkk") != std::string::npos) FAIL_CHECK("after " << lead << ": " << line);
+  }
+}
+
 TEST_CASE("stop_heartbeat stops the heartbeat and nothing else") {
   world sim;
   auto session = sim.start();
