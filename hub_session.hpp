@@ -31,8 +31,7 @@
 //   §0  contents          this page
 //   §1  configuration     version, the HUB_SESSION_* switches, includes
 //   §2  vocabulary        errc, error, result<T>, metrics_view, train_args, model_info, request,
-//   reply,
-//                         options, training_callbacks
+//                         reply, session_options, delivery, session_status, training_callbacks
 //   §3  policies          the concepts http_transport, monotonic_clock, sleeper; any_transport
 //   §4  protocol          pure functions: everything that knows how HUB v1 looks on the wire
 //   §5  engine            what to send, when, how often to retry; reads no clock, does no I/O
@@ -48,8 +47,7 @@
 // protocol::judge (§4) and hands the outcome to engine::handle_outcome (§5), which strikes the
 // epoch out only after a 2xx.
 //
-// The rule of the cut: the engine decides and touches nothing; the session acts and decides
-// nothing.
+// The rule: the engine decides and touches nothing; the session acts and decides nothing.
 //
 // Thread safety: every member function of a session may be called from any thread. Two sessions
 // share nothing but the process's signal handlers. The log and progress functions are called from
@@ -172,14 +170,12 @@ using namespace std::string_view_literals;
 // library keeps is a named member of an options struct here; times are std::chrono types.
 // =================================================================================================
 
-// Time as the engine counts it: only differences matter. Production reads
-// std::chrono::steady_clock.
+// Time as the engine counts it: only differences matter. Production reads the steady clock.
 using time_point = std::chrono::steady_clock::time_point;
 using duration = std::chrono::steady_clock::duration;
 inline constexpr time_point never = time_point::max();
 
-// `from` plus `wait`, or never where that is beyond what can be counted: duration::max() is for
-// ever.
+// `from` plus `wait`, or never where that cannot be counted any more: duration::max() never ends.
 constexpr time_point later(time_point from, duration wait) noexcept {
   return wait > never - std::max(from, time_point{}) ? never : from + wait;
 }
@@ -528,7 +524,6 @@ struct session_options {
   limit_options limits = {};
   hub::snapshot snapshot = hub::snapshot::copy;
   std::filesystem::path temp_folder = {};  // for snapshots; else the system's
-  // Called one at a time, from background threads too; must not call the session.
   // Both are called one at a time, also from background threads, and must not call the session.
   std::function<void(log_level, std::string_view)> log = {};  // else stderr
   std::function<void(const upload_progress&)> progress = {};  // else a bar or lines on stderr
@@ -1386,8 +1381,7 @@ struct upload_fields {
   double map = 0;        // of the final model: metrics/mAP50-95(B) or what stands for it
 };
 
-// HUB tells checkpoints and final models apart by the part's name, whatever the file is called
-// here.
+// HUB tells checkpoints and final models apart by the part's name, whatever the file's own name is.
 inline std::string_view upload_file_name(const upload_fields& fields) {
   return fields.is_final ? "best.pt" : "last.pt";
 }
@@ -1742,8 +1736,7 @@ class engine {
     say(log_level::error, why.message);
   }
 
-  // Training is over: metrics go out without waiting, then `final_model`, if any, as the last
-  // thing.
+  // Training is over: metrics go out without waiting, then `final_model`, if any, and nothing more.
   void handle_train_end(std::optional<checkpoint> final_model, time_point now) {
     ended_ = true;
     if (final_model) replace_upload(std::move(*final_model), now);
@@ -2616,8 +2609,7 @@ class console {
   int percent_ = -1;
 };
 
-// The one way out for words: redacts, never throws, and calls the program's functions one at a
-// time.
+// The one way out for words: redacts, never throws, calls the program's functions one at a time.
 class reporter {
  public:
   explicit reporter(const session_options& options)
@@ -2925,8 +2917,7 @@ class startup {
       const bool wanted =
           std::find(expected.begin(), expected.end(), answer.status) != expected.end();
       if (result.verdict == protocol::verdict::delivered || wanted) return answer;
-      // A page where HUB should be will not go away by itself; whoever starts the training can
-      // help.
+      // A page where HUB should be will not go away by itself, and now somebody is there to help.
       const bool passes =
           result.verdict == protocol::verdict::retry && result.why.code != errc::bad_reply;
       if (!passes || waits.failures() >= options_.retry.start_retries_max) fail(result.why);
@@ -2965,9 +2956,8 @@ class startup {
 // Reports one training to a HUB. See the top of this file for an example.
 //
 // The constructor blocks and throws; on_train_end and flush block up to their deadline; nothing
-// else blocks on the network, and nothing but the constructor and create_model throws. All member
-// functions may be called from any thread. On a rank above 0 and in a forked child every call does
-// nothing.
+// else blocks on the network, and nothing but the constructor and create_model throws. Any thread
+// may call any member function. On a rank above 0 and in a forked child every call does nothing.
 template <class Transport, class Clock, class Sleeper>
 class basic_training_session final : public training_callbacks {
   static_assert(std::copy_constructible<Transport>,
@@ -3040,8 +3030,7 @@ class basic_training_session final : public training_callbacks {
   basic_training_session(const basic_training_session&) = delete;
   basic_training_session& operator=(const basic_training_session&) = delete;
 
-  // Flushes what it can within limits.shutdown_deadline, cuts what still hangs and ends every
-  // thread.
+  // Flushes what it can within limits.shutdown_deadline, cuts what still hangs, ends every thread.
   ~basic_training_session() override {
     if (!live()) return;
     if constexpr (Sleeper::concurrent)
@@ -3629,8 +3618,7 @@ class sigpipe_guard {
 struct sigpipe_guard {};
 #endif
 
-// A second hold on a socket, so that it can be cut from another thread even while httplib closes
-// it.
+// A second hold on a socket, so that another thread can cut it even while httplib closes it.
 class socket_handle {
  public:
   socket_handle() = default;
@@ -4094,8 +4082,7 @@ class httplib_transport {
     return false;
   }
 
-  // Collects the reply's body up to one byte more than is allowed, which tells that it was too
-  // long.
+  // Collects the reply's body up to one byte more than is allowed, which shows that it is too long.
   static void receive_into(reply& answer, httplib::Request& sent, std::size_t bytes_max) {
     sent.content_receiver = [&answer, bytes_max](const char* data, std::size_t length,
                                                  std::uint64_t, std::uint64_t) {
@@ -4620,8 +4607,7 @@ class hub_logic {
   std::size_t agents_ = 0;
 };
 
-// Takes a multipart/form-data body apart, strictly: nothing where the framing is not what it must
-// be.
+// Takes a multipart/form-data body apart, strictly: nothing where its framing is not as it must be.
 inline std::optional<std::vector<form_part>> parse_form(std::string_view body,
                                                         std::string_view boundary) {
   const std::string delimiter = "--" + std::string(boundary);

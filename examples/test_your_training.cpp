@@ -4,8 +4,9 @@
 // sleeping, no OpenSSL. Copy this file and the header into a folder, put your own training in the
 // place of `my_training`, and compile:
 //
-//     g++ -std=c++20 test_your_training.cpp -o test_your_training    # Catch2 v3: add -lCatch2Main
-//     -lCatch2
+//     g++ -std=c++20 test_your_training.cpp -o test_your_training
+//
+// With Catch2 v3, which is a library, add: -lCatch2Main -lCatch2
 
 #define HUB_SESSION_NO_HTTPLIB
 #include "hub_session.hpp"
@@ -26,8 +27,7 @@
 
 using namespace std::chrono_literals;
 
-// ---- the code under test: yours
-// -------------------------------------------------------------------
+// ---- the code under test: yours -----------------------------------------------------------------
 
 // It knows nothing of HUB but the callbacks, and lets the test say what happens during an epoch.
 static hub::delivery my_training(hub::training_callbacks& hub, int epochs,
@@ -44,8 +44,7 @@ static hub::delivery my_training(hub::training_callbacks& hub, int epochs,
   return hub.on_train_end(epochs - 1, folder / "best.pt", 0.87);
 }
 
-// ---- the tests
-// --------------------------------------------------------------------------------------
+// ---- the tests ----------------------------------------------------------------------------------
 
 namespace {
 

@@ -1478,8 +1478,7 @@ void on_own_signal_with_info(int number, siginfo_t* info, void*) {
   if (info && info->si_signo == number) on_own_signal(number);
 }
 
-// Asks again and again, as ThreadSanitizer hands over a signal only to a thread that calls
-// something.
+// Asks again and again, as ThreadSanitizer hands a signal only to a thread that makes calls.
 void wait_until_handled() {
   char c = 0;
   while (::read(handled_pipe[0], &c, 1) < 0) std::this_thread::yield();
@@ -1493,8 +1492,7 @@ void act_as_told(int number, const std::string& action) {
     wanted.sa_flags = SA_SIGINFO;
     wanted.sa_sigaction = &on_own_signal_with_info;
   }
-  // Catch2 has handlers of its own for both; the program that is played here has none for the
-  // other.
+  // Catch2 has its own handlers for both; the program that is played here has none for the other.
   for (int each : {SIGINT, SIGTERM}) ::signal(each, SIG_DFL);
   ::sigaction(number, &wanted, nullptr);
 }

@@ -300,8 +300,7 @@ TEST_CASE("flush waits for a checkpoint that is on its way or that waits") {
   CHECK(sim.now() < 965);
 }
 
-// ---- files that change
-// ----------------------------------------------------------------------------
+// ---- files that change --------------------------------------------------------------------------
 
 namespace {
 
@@ -467,8 +466,7 @@ TEST_CASE("a file that is gone when its turn comes is an error, not a request") 
   CHECK(sim.said("does not exist"));
 }
 
-// ---- files that are none
-// --------------------------------------------------------------------------
+// ---- files that are none ------------------------------------------------------------------------
 
 TEST_CASE("what is no readable file is an error in the log, and nothing is sent") {
   for (hub::snapshot mode : {hub::snapshot::copy, hub::snapshot::none}) {
@@ -618,8 +616,7 @@ TEST_CASE("a folder for snapshots that was cleaned away is made again") {
   CHECK(sim.model().checkpoints.size() == 2);
 }
 
-// ---- the end of training
-// --------------------------------------------------------------------------
+// ---- the end of training ------------------------------------------------------------------------
 
 TEST_CASE(
     "on_train_end sends what is queued, then the final model, and returns when HUB has both") {
