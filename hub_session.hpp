@@ -6,6 +6,7 @@
 // epoch, uploads checkpoints and the final model, retries, and ends cleanly. Training is never
 // slowed, blocked or crashed by the reporting.
 //
+//     #include <iostream>
 //     #include "hub_session.hpp"
 //
 //     int main() {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// The least that a training needs: the example that opens hub_session.hpp, compiled.
+// The least that a training needs: the example of the README, with a training to go with it.
 //
 //     ULTRALYTICS_HUB_API=https://hub.example.org/api ULTRALYTICS_HUB_WEB=https://hub.example.org
 //     ULTRALYTICS_API_KEY=... ./minimal abcdefghij0123456789
