@@ -2568,15 +2568,17 @@ inline std::string find_root(std::string given, const char* variable, std::strin
 
 // ---- what is said ------------------------------------------------------------------------------
 
-// The default log and progress, on stderr: colour and a bar on a terminal, plain lines elsewhere.
+// The default log and progress: colour and a bar on a terminal, plain lines elsewhere.
 class console {
  public:
+  console(std::FILE* out, bool terminal) : out_(out), terminal_(terminal) {}
+
   void log(log_level level, std::string_view text) {
     constexpr std::array<const char*, 3> colours = {"\033[34m\033[1m", "\033[33m\033[1m",
                                                     "\033[31m\033[1m"};
     const char* colour = terminal_ ? colours[static_cast<std::size_t>(level)] : "";
     end_bar();
-    std::fprintf(stderr, "%sUltralytics HUB: %s%.*s\n", colour, terminal_ ? "\033[0m" : "",
+    std::fprintf(out_, "%sUltralytics HUB: %s%.*s\n", colour, terminal_ ? "\033[0m" : "",
                  static_cast<int>(text.size()), text.data());
   }
 
@@ -2584,30 +2586,42 @@ class console {
   void progress(const upload_progress& now) {
     const int percent =
         now.bytes_total == 0 ? 100 : static_cast<int>(now.bytes_sent * 100 / now.bytes_total);
-    if (percent < percent_) percent_ = -1;  // a new attempt or another file
-    if (percent == percent_ || (!terminal_ && percent_ >= 0 && percent / 10 == percent_ / 10))
-      return;
+    if (percent < percent_) percent_ = 0;  // a new attempt or another file
+    if (percent / percent_step() == percent_ / percent_step()) return;
     percent_ = percent;
     const double seconds = std::max(std::chrono::duration<double>(now.elapsed).count(), 1e-3);
     const double rate = static_cast<double>(now.bytes_sent) / seconds;
     const double left = rate > 0 ? static_cast<double>(now.bytes_total - now.bytes_sent) / rate : 0;
-    constexpr double mib = mebibyte;
-    std::fprintf(stderr, "%sUltralytics HUB: %.*s %3d%% of %.1f MiB, %.1f MiB/s, %.0f s left%s",
+    std::fprintf(out_, "%sUltralytics HUB: %.*s %3d%% of %s, %s/s, %.0f s left%s",
                  terminal_ ? "\r\033[K" : "", static_cast<int>(now.file.size()), now.file.data(),
-                 percent, static_cast<double>(now.bytes_total) / mib, rate / mib, left,
-                 terminal_ ? "" : "\n");
+                 percent, amount(static_cast<double>(now.bytes_total)).c_str(),
+                 amount(rate).c_str(), left, terminal_ ? "" : "\n");
     bar_open_ = terminal_;
     if (percent == 100) end_bar();
+    std::fflush(out_);
   }
 
  private:
-  void end_bar() {
-    if (std::exchange(bar_open_, false)) std::fputc('\n', stderr);
+  int percent_step() const { return terminal_ ? 1 : 10; }
+
+  // Bytes for people: in the largest unit of which there is at least one.
+  static std::string amount(double bytes) {
+    constexpr std::array<const char*, 4> units = {"B", "KiB", "MiB", "GiB"};
+    std::size_t unit = 0;
+    for (; bytes >= kibibyte && unit + 1 < units.size(); ++unit) bytes /= kibibyte;
+    std::array<char, 32> text{};
+    std::snprintf(text.data(), text.size(), "%.1f %s", bytes, units[unit]);
+    return text.data();
   }
 
-  bool terminal_ = is_terminal(stream::standard_error);
+  void end_bar() {
+    if (std::exchange(bar_open_, false)) std::fputc('\n', out_);
+  }
+
+  std::FILE* out_;
+  bool terminal_;
   bool bar_open_ = false;
-  int percent_ = -1;
+  int percent_ = 0;  // last shown
 };
 
 // The one way out for words: redacts, never throws, calls the program's functions one at a time.
@@ -2655,7 +2669,7 @@ class reporter {
   }
 
  private:
-  console console_;
+  console console_{stderr, is_terminal(stream::standard_error)};
   std::function<void(log_level, std::string_view)> log_;
   std::function<void(const upload_progress&)> progress_;
   std::vector<std::string> secrets_;
