@@ -1423,11 +1423,12 @@ struct outcome {
   std::string agent_id = {};                 // of a heartbeat's reply
 };
 
+inline constexpr std::string_view month_names = "JanFebMarAprMayJunJulAugSepOctNovDec";
+
 // Days since 1970-01-01 of a date in the Gregorian calendar.
 inline std::optional<std::chrono::sys_days> calendar_day(int year, std::string_view month,
                                                          int day) {
-  constexpr std::string_view months = "JanFebMarAprMayJunJulAugSepOctNovDec";
-  const std::size_t at = month.size() == 3 ? months.find(month) : std::string_view::npos;
+  const std::size_t at = month.size() == 3 ? month_names.find(month) : std::string_view::npos;
   if (at == std::string_view::npos || at % 3 != 0) return std::nullopt;
   const std::chrono::year_month_day date{std::chrono::year(year),
                                          std::chrono::month(static_cast<unsigned>(at / 3 + 1)),
@@ -4172,8 +4173,10 @@ using nlohmann::json;
 // in the order in which the tasks were added.
 class timeline {
  public:
-  // One task may run this often at one moment before it counts as spinning.
-  static constexpr std::size_t steps_at_once_max = 10'000;
+  // A task that takes more steps than this is said to spin, and ends the run with std::logic_error:
+  // at one moment, and in one run, which is an advance() or a session's blocking call.
+  std::size_t steps_at_once_max = 10'000;
+  std::size_t steps_per_run_max = 1'000'000;
 
   time_point now() const noexcept { return now_; }
   std::chrono::system_clock::time_point wall_now() const noexcept { return wall_now_; }
@@ -4209,17 +4212,38 @@ class timeline {
 
   // Runs everything that falls due, then lets the rest of the time pass.
   void advance(duration by) {
-    const time_point until = now_ + by;
-    while (run_next(until)) {
-    }
-    move_to(until);
+    advance_until(now_ + by, [] { return false; });
   }
+
+  // The same, but no further than done(), which is asked between steps. Returns its last answer.
+  template <class Done>
+  bool advance_until(time_point until, Done&& done) {
+    ++runs_;
+    for (;;) {
+      if (done()) return true;
+      if (run_next(until)) continue;
+      move_to(until);
+      return done();
+    }
+  }
+
+ private:
+  struct task {
+    background_task what;
+    time_point due = {};
+    bool running = false;
+    bool woken = false;
+    std::uint64_t last_run = 0;  // of advance_until
+    time_point last_step = {};
+    std::size_t steps_in_run = 0;
+    std::size_t steps_at_once = 0;
+  };
 
   // Runs the earliest step that is due by `until`; false where there is none.
   bool run_next(time_point until) {
     if (due_.empty() || due_.begin()->first > until) return false;
     const auto [when, id] = *due_.begin();
-    move_to(std::max(when, now_));
+    move_to(when);
     run(id);
     return true;
   }
@@ -4230,30 +4254,35 @@ class timeline {
     now_ = when;
   }
 
- private:
-  struct task {
-    background_task what;
-    time_point due = {};
-    bool running = false;
-    bool woken = false;
-    time_point last_run = {};
-    std::size_t runs_at_once = 0;
-  };
-
+  // A step that throws stays due.
   void run(std::size_t id) {
     task& at = tasks_.at(id);
-    ++steps_;
-    at.runs_at_once = at.last_run == now_ ? at.runs_at_once + 1 : 1;
-    at.last_run = now_;
-    if (at.runs_at_once > steps_at_once_max)
-      throw std::logic_error("hub_session: the lane '" + std::string(at.what.name) +
-                             "' spins: it ran " + std::to_string(steps_at_once_max) +
-                             " steps without time going on");
+    count_step(at);
     at.running = true;
     at.woken = false;
+    struct ending {
+      task& at;
+      ~ending() { at.running = false; }
+    } const ended{at};
     const time_point next = at.what.run();
-    at.running = false;
     reschedule(id, at, at.woken ? now_ : next);
+  }
+
+  void count_step(task& at) {
+    ++steps_;
+    if (std::exchange(at.last_run, runs_) != runs_) at.steps_in_run = at.steps_at_once = 0;
+    if (std::exchange(at.last_step, now_) != now_) at.steps_at_once = 0;
+    if (++at.steps_at_once > steps_at_once_max)
+      spins(at, std::to_string(steps_at_once_max) +
+                    " steps without time going on. If it should, raise steps_at_once_max.");
+    if (++at.steps_in_run > steps_per_run_max)
+      spins(at, std::to_string(steps_per_run_max) +
+                    " steps in one run. If it should, raise steps_per_run_max.");
+  }
+
+  [[noreturn]] static void spins(const task& at, const std::string& how) {
+    throw std::logic_error("hub_session: the lane '" + std::string(at.what.name) +
+                           "' spins: it took " + how);
   }
 
   void reschedule(std::size_t id, task& at, time_point when) {
@@ -4266,6 +4295,7 @@ class timeline {
   std::chrono::system_clock::time_point wall_now_ =
       std::chrono::sys_days(std::chrono::year(2026) / 1 / 1);
   std::uint64_t steps_ = 0;
+  std::uint64_t runs_ = 0;
   std::size_t last_id_ = 0;
   std::map<std::size_t, task> tasks_;
   std::set<std::pair<time_point, std::size_t>> due_;
@@ -4294,12 +4324,7 @@ class virtual_sleeper {
   }
   void wake(std::size_t task) noexcept { time_->wake(ids_[task]); }
   bool wait_until(time_point when, const std::function<bool()>& done) {
-    for (;;) {
-      if (done()) return true;
-      if (time_->run_next(when)) continue;
-      time_->move_to(when);
-      return done();
-    }
+    return time_->advance_until(when, done);
   }
   void stop() {
     for (std::size_t id : ids_) time_->remove(id);
@@ -4397,6 +4422,15 @@ struct hub_model {
   bool connected(time_point now) const {
     return !heartbeats.empty() && now - heartbeats.back().at <= silence_max;
   }
+  // How often it was shown as disconnected until now: once for each silence.
+  std::size_t disconnections(time_point now) const {
+    std::size_t count = 0;
+    for (std::size_t i = 0; i < heartbeats.size(); ++i) {
+      const time_point next = i + 1 < heartbeats.size() ? heartbeats[i + 1].at : now;
+      if (next - heartbeats[i].at > silence_max) ++count;
+    }
+    return count;
+  }
   const checkpoint_record* final_model() const {
     for (const checkpoint_record& each : checkpoints)
       if (each.is_final) return &each;
@@ -4431,6 +4465,16 @@ class hub_logic {
 
   hub_model& model(const std::string& id) { return models_.at(id); }
   const std::map<std::string, hub_model>& models() const { return models_; }
+
+  // How many of the agents that have sent a heartbeat are shown as disconnected.
+  std::size_t agents_disconnected(time_point now) const {
+    std::map<std::string_view, time_point> last_heard;
+    for (const auto& [id, model] : models_)
+      for (const heartbeat_record& each : model.heartbeats) last_heard[each.agent_id] = each.at;
+    return static_cast<std::size_t>(std::count_if(
+        last_heard.begin(), last_heard.end(),
+        [&](const auto& agent) { return now - agent.second > hub_model::silence_max; }));
+  }
 
   // Which call this is and which model it names, if it is one of HUB's.
   static std::optional<std::pair<endpoint, std::string>> route(std::string_view method,
@@ -4566,6 +4610,13 @@ class hub_logic {
     return {200, json{{"data", {{"agentId", id}}}}.dump()};
   }
 
+  static std::optional<int> whole_number(std::string_view text) {
+    int number = 0;
+    const auto read = std::from_chars(text.data(), text.data() + text.size(), number);
+    if (read.ec != std::errc() || read.ptr != text.data() + text.size()) return std::nullopt;
+    return number;
+  }
+
   // Takes all epochs of a request or none.
   static server_reply take_metrics(hub_model& model, const std::string& body) {
     const auto said = protocol::parse_json(body);
@@ -4574,15 +4625,13 @@ class hub_logic {
       return refuse(400, "metrics and type are needed");
     std::vector<std::pair<int, json>> taken;
     for (const auto& [key, text] : epochs->items()) {
-      int epoch = 0;
-      const auto read = std::from_chars(key.data(), key.data() + key.size(), epoch);
+      const std::optional<int> epoch = whole_number(key);
       std::optional<json> values = text.is_string()
                                        ? protocol::parse_json(text.get_ref<const std::string&>())
                                        : std::nullopt;
-      if (read.ec != std::errc() || read.ptr != key.data() + key.size() || !values ||
-          !values->is_object())
+      if (!epoch || !values || !values->is_object())
         return refuse(400, "epoch " + key + " is no JSON object encoded as a string");
-      taken.emplace_back(epoch, *std::move(values));
+      taken.emplace_back(*epoch, *std::move(values));
     }
     for (auto& [epoch, values] : taken) model.metrics[epoch] = std::move(values);
     return {};
@@ -4595,23 +4644,26 @@ class hub_logic {
       return nullptr;
     };
     const form_part* epoch = field("epoch");
+    const auto epoch_number = epoch ? whole_number(epoch->content) : std::nullopt;
     const form_part* type = field("type");
     const bool is_final = type && type->content == "final";
     const form_part* file = field(is_final ? "best.pt" : "last.pt");
     const form_part* best = field("isBest");
     const form_part* map = field("map");
-    if (!epoch || !type || (!is_final && type->content != "epoch"))
+    const auto map_value = map ? protocol::parse_json(map->content) : std::nullopt;
+    if (!epoch_number || !type || (!is_final && type->content != "epoch"))
       return refuse(400, "epoch and type are needed");
-    if (is_final ? !map : !best || (best->content != "True" && best->content != "False"))
+    if (is_final ? !map_value || !(map_value->is_number() || map_value->is_null())
+                 : !best || (best->content != "True" && best->content != "False"))
       return refuse(400, "map or isBest is needed");
     if (!file || file->file_name != file->name || file != &form.back())
       return refuse(400, "the file is missing, misnamed or not the last part");
     if (file->size_bytes == 0) return refuse(400, "the file is empty");
     model.about.state = is_final ? model_state::trained : model_state::training;
-    model.checkpoints.push_back({now, std::atoi(epoch->content.c_str()), is_final,
-                                 best && best->content == "True",
-                                 map ? std::atof(map->content.c_str()) : 0, file->size_bytes,
-                                 file->hash, keep_contents ? file->content : std::string()});
+    model.checkpoints.push_back({now, *epoch_number, is_final, best && best->content == "True",
+                                 map_value && map_value->is_number() ? map_value->get<double>() : 0,
+                                 file->size_bytes, file->hash,
+                                 keep_contents ? file->content : std::string()});
     return {};
   }
 
@@ -4664,23 +4716,81 @@ enum class fault_kind {
   reset_after_body,   // ... when all was sent, before HUB acted
   reply_lost,         // HUB acted, but its reply does not arrive
   timed_out,          // nothing comes back until the request's deadline
+  drips,              // HUB acted; its reply trickles in, and is not whole by the deadline
+  late,               // HUB acted; nothing but `latency` is wrong
   status,             // `status` with `retry_after` and HUB's error body; HUB did not act
   html,               // 200 with a captive portal's page; HUB did not act
   truncated,          // HUB acted; its JSON is cut
   wrong_types,        // HUB acted; every value of its JSON is of another type
+  file_missing,       // when half of an upload was sent, `file` is removed
+  file_replaced,      // ... another file is renamed over it
+  file_truncated,     // ... it is cut to half its length
+  file_growing,       // ... something is appended to it
+  file_overwritten,   // ... something is written over its beginning
 };
-inline constexpr std::array<fault_kind, 10> all_faults = {
+inline constexpr std::array<fault_kind, 12> all_faults = {
     fault_kind::refused,       fault_kind::reset_before_body,
     fault_kind::reset_in_body, fault_kind::reset_after_body,
     fault_kind::reply_lost,    fault_kind::timed_out,
+    fault_kind::drips,         fault_kind::late,
     fault_kind::status,        fault_kind::html,
     fault_kind::truncated,     fault_kind::wrong_types};
+inline constexpr std::array<fault_kind, 5> all_file_faults = {
+    fault_kind::file_missing, fault_kind::file_replaced, fault_kind::file_truncated,
+    fault_kind::file_growing, fault_kind::file_overwritten};
 
 struct fault {
   fault_kind kind = fault_kind::none;
   int status = 503;
   std::string retry_after = {};
+  duration latency = {};            // of this reply, on top of fake_hub::latency
+  std::filesystem::path file = {};  // of the kinds that change one
 };
+
+// A moment as Retry-After writes it, such as "Thu, 01 Jan 2026 00:00:30 GMT".
+inline std::string http_date(std::chrono::system_clock::time_point when) {
+  constexpr std::string_view weekdays = "SunMonTueWedThuFriSat";
+  const auto day = std::chrono::floor<std::chrono::days>(when);
+  const std::chrono::year_month_day date(day);
+  const std::chrono::hh_mm_ss time(std::chrono::floor<std::chrono::seconds>(when - day));
+  std::array<char, 64> text{};
+  std::snprintf(text.data(), text.size(), "%.3s, %02u %.3s %04d %02d:%02d:%02d GMT",
+                weekdays.data() + 3 * std::chrono::weekday(day).c_encoding(),
+                static_cast<unsigned>(date.day()),
+                protocol::month_names.data() + 3 * (static_cast<unsigned>(date.month()) - 1),
+                static_cast<int>(date.year()), static_cast<int>(time.hours().count()),
+                static_cast<int>(time.minutes().count()), static_cast<int>(time.seconds().count()));
+  return text.data();
+}
+
+// Does to a checkpoint what a trainer or a clean-up job might do to it during its upload.
+inline void spoil(const std::filesystem::path& file, fault_kind how) {
+  constexpr std::string_view other = "another checkpoint";
+  std::error_code failed;
+  const auto before = std::filesystem::last_write_time(file, failed);
+  if (failed) return;  // there is none
+  switch (how) {
+    using enum fault_kind;
+    case file_missing: std::filesystem::remove(file, failed); return;
+    case file_replaced: {
+      std::filesystem::path fresh = file;
+      fresh += ".new";
+      std::ofstream(fresh, std::ios::binary) << other;
+      std::filesystem::rename(fresh, file, failed);
+      break;
+    }
+    case file_truncated:
+      std::filesystem::resize_file(file, std::filesystem::file_size(file, failed) / 2, failed);
+      break;
+    case file_growing: std::ofstream(file, std::ios::binary | std::ios::app) << other; break;
+    case file_overwritten:
+      std::fstream(file, std::ios::binary | std::ios::in | std::ios::out) << other;
+      break;
+    default: return;
+  }
+  // The clock of a file system stands still for milliseconds; this shall show all the same.
+  std::filesystem::last_write_time(file, before + 1s, failed);
+}
 
 // One request as the fake HUB saw it.
 struct seen_request {
@@ -4705,8 +4815,10 @@ class fake_hub : public hub_logic {
   fake_hub(const fake_hub&) = delete;
   fake_hub& operator=(const fake_hub&) = delete;
   ~fake_hub() {
-    if (problems_.empty() || problems_seen_) return;
-    for (const std::string& each : problems_) std::fprintf(stderr, "fake_hub: %s\n", each.c_str());
+    if (problems_seen_ || std::uncaught_exceptions() > 0) return;  // the latter says enough
+    const std::vector<std::string> all = problems();
+    if (all.empty()) return;
+    for (const std::string& each : all) std::fprintf(stderr, "fake_hub: %s\n", each.c_str());
     std::fputs("fake_hub: nobody asked for problems(), so this ends the test\n", stderr);
     std::abort();
   }
@@ -4724,10 +4836,12 @@ class fake_hub : public hub_logic {
   void outage(duration from, duration to) {
     outages_.emplace_back(time_->now() + from, time_->now() + to);
   }
-  // Each request meets one of the faults with this probability.
-  void fail_randomly(double probability, std::uint64_t seed) {
+  // Each request meets one of the faults with this probability; where a file is named, uploads also
+  // meet what may happen to that.
+  void fail_randomly(double probability, std::uint64_t seed, std::filesystem::path file = {}) {
     probability_ = probability;
     random_.seed(seed);
+    random_file_ = std::move(file);
   }
   void no_more_faults() {
     planned_.clear();
@@ -4775,9 +4889,9 @@ class fake_hub : public hub_logic {
     ++count_;
     if (on_request) on_request(seen);
     reply out = play(what, seen, meets);
-    if (meets.kind != fault_kind::timed_out) out.latency = latency_of(what);
-    if (out.latency > what.deadline)
-      out = {.failure = error{errc::timed_out, "no answer in time"}, .latency = what.deadline};
+    if (meets.kind != fault_kind::timed_out && meets.kind != fault_kind::drips)
+      out.latency = latency_of(what) + meets.latency;
+    if (out.latency > what.deadline) out = nothing_in_time(what);
     seen.status = out.status;
     if (keep_requests) requests_.push_back(std::move(seen));
     return out;
@@ -4789,6 +4903,10 @@ class fake_hub : public hub_logic {
     fault what;
     std::size_t times;
   };
+
+  static reply nothing_in_time(const request& what) {
+    return {.failure = error{errc::timed_out, "no answer in time"}, .latency = what.deadline};
+  }
 
   duration latency_of(const request& what) const {
     if (!what.content) return latency;
@@ -4821,7 +4939,7 @@ class fake_hub : public hub_logic {
       return what;
     }
     if (probability_ > 0 && static_cast<double>(random_() % 1'000'000) < probability_ * 1e6)
-      return random_fault();
+      return random_fault(seen);
     return {};
   }
 
@@ -4835,14 +4953,36 @@ class fake_hub : public hub_logic {
     return what;
   }
 
-  fault random_fault() {
+  // No status that HUB refuses a content for good with: what meets these faults still arrives.
+  fault random_fault(const seen_request& seen) {
     constexpr std::array<int, 8> statuses = {401, 403, 408, 429, 500, 502, 503, 504};
-    constexpr std::array<const char*, 5> waits = {"", "7", "100000",
-                                                  "Thu, 01 Jan 2026 00:00:30 GMT", "soon\x7f"};
-    fault out{all_faults[random_() % all_faults.size()]};
+    constexpr std::array<duration, 4> latencies = {10ms, 1s, 10s, 1min};
+    const bool spoils = seen.to == endpoint::upload && !random_file_.empty();
+    const std::size_t kind =
+        random_() % (all_faults.size() + (spoils ? all_file_faults.size() : 0));
+    fault out{kind < all_faults.size() ? all_faults[kind]
+                                       : all_file_faults[kind - all_faults.size()]};
     out.status = statuses[random_() % statuses.size()];
-    out.retry_after = waits[random_() % waits.size()];
+    out.retry_after = random_retry_after();
+    if (out.kind == fault_kind::late) out.latency = latencies[random_() % latencies.size()];
+    out.file = random_file_;
     return out;
+  }
+
+  // Every kind: seconds, dates to come and gone, none, and what a HUB should not send.
+  std::string random_retry_after() {
+    constexpr std::array<const char*, 9> others = {"",
+                                                   "0",
+                                                   "7",
+                                                   "100000",
+                                                   "99999999999999999999",
+                                                   "-1",
+                                                   "1.5",
+                                                   "soon\x7f",
+                                                   "Thursday, 01-Jan-26 00:00:30 GMT"};
+    const std::size_t pick = random_() % (others.size() + 2);
+    if (pick < others.size()) return others[pick];
+    return http_date(time_->wall_now() + (pick == others.size() ? 30s : -1h));
   }
 
   reply play(const request& what, const seen_request& seen, const fault& meets) {
@@ -4853,13 +4993,11 @@ class fake_hub : public hub_logic {
     switch (meets.kind) {
       case refused: return broken("connection refused");
       case reset_before_body: return broken("connection reset before the body");
-      case timed_out:
-        return {.failure = error{errc::timed_out, "no answer in time"}, .latency = what.deadline};
+      case timed_out: return nothing_in_time(what);
       default: break;
     }
     std::string body;
-    if (auto failed = read_body(what, meets.kind == reset_in_body ? 2 : 1, body))
-      return {.failure = *failed};
+    if (auto failed = read_body(what, meets, body)) return {.failure = *failed};
     if (meets.kind == reset_in_body) return broken("connection reset in the body");
     if (meets.kind == reset_after_body) return broken("connection reset after the body");
     if (meets.kind == status)
@@ -4870,16 +5008,17 @@ class fake_hub : public hub_logic {
       return {.status = 200, .body = "<!doctype html><title>Sign in to the airport</title>"};
     server_reply done = serve(what, seen, std::move(body));
     if (meets.kind == reply_lost) return broken("connection reset before the reply");
+    if (meets.kind == drips) return nothing_in_time(what);
     if (meets.kind == truncated) done.body.resize(done.body.size() / 2);
     if (meets.kind == wrong_types) done.body = "{\"success\": \"yes\", \"data\": [1, 2]}";
     return {.status = done.status, .body = done.body, .retry_after = done.retry_after};
   }
 
-  // Reads the body as a server would, or `1 / share` of it.
-  std::optional<error> read_body(const request& what, std::uint64_t share,
-                                 std::string& body) const {
+  // Reads the body as a server would, or half of it where the connection breaks there.
+  std::optional<error> read_body(const request& what, const fault& meets, std::string& body) const {
+    const unsigned share = meets.kind == fault_kind::reset_in_body ? 2 : 1;
     if (!what.content) {
-      body = what.body.substr(0, what.body.size() / static_cast<std::size_t>(share));
+      body = what.body.substr(0, what.body.size() / share);
       return std::nullopt;
     }
     const std::uint64_t size = what.content->size_bytes();
@@ -4887,9 +5026,10 @@ class fake_hub : public hub_logic {
     bool halved = false;
     body.resize(static_cast<std::size_t>(end));
     for (std::uint64_t at = 0; at < end;) {
-      if (on_half_upload && !halved && at >= size / 2) {
+      if (!halved && at >= size / 2) {
         halved = true;
-        on_half_upload();
+        spoil(meets.file, meets.kind);
+        if (on_half_upload) on_half_upload();
       }
       const std::uint64_t piece = std::min(end - at, std::max<std::uint64_t>(size / 4, 1));
       const auto got = what.content->read(
@@ -4934,6 +5074,7 @@ class fake_hub : public hub_logic {
   std::vector<std::pair<time_point, time_point>> outages_;
   double probability_ = 0;
   std::mt19937_64 random_;
+  std::filesystem::path random_file_;
   bool strict_ = false;
   std::vector<std::pair<endpoint, fault>> expected_;
   std::size_t count_ = 0;

@@ -120,7 +120,8 @@ errc documented(const fault& what, endpoint met) {
     case html:
     case truncated:
     case wrong_types: return errc::bad_reply;
-    case timed_out: return errc::timed_out;
+    case timed_out:
+    case drips: return errc::timed_out;
     case status: break;
     default: return errc::not_reachable;
   }
