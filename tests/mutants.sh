@@ -86,35 +86,51 @@ def precompile(work, header):
     compile(work, '-c', f'{os.getcwd()}/tests/support/catch_main.cpp', '-o', 'catch_main.o')
 
 
-# Builds one file of tests on a header and runs it. Returns the test that failed, '' where none did.
-def run_tests(work, folder, test, only):
-    program = f'{folder}/{test}'
-    libraries = ['-pthread', *pkg_config('--libs', 'catch2-with-main')]
+def build(work, folder, test):
+    libraries = ['-pthread']
+    if test != 'simulate':
+        libraries += [f'{work}/catch_main.o', *pkg_config('--libs', 'catch2-with-main')]
     with_network = ['-DHUB_SESSION_NO_HTTPLIB']
     if test in over_sockets:
         with_network = pkg_config('--cflags', 'cpp-httplib', 'openssl')
         libraries += pkg_config('--libs', 'cpp-httplib', 'openssl')
-    compile(folder, *with_network, '-include', f'{work}/common.hpp', f'tests/{test}.cpp',
-            f'{work}/catch_main.o', '-o', program, *libraries)
+    compile(folder, *with_network, '-include', f'{work}/common.hpp', f'tests/{test}.cpp', '-o',
+            test, *libraries)
+
+
+# The test or seed that a program was at when it ended. Catch2 ends with the first that fails, and
+# its XML is the same in all versions.
+def last_case(test, said):
+    if test == 'simulate':
+        return ''.join(re.findall('^seed .*', said, re.M)[:1]) or 'simulate'
+    cases = re.findall('<TestCase name="([^"]*)"', said)
+    if not cases:
+        raise RuntimeError(f'{test}: no test ran')
+    return html.unescape(cases[-1])
+
+
+# Builds one file of tests on a header and runs it. Returns what failed, '' where nothing did.
+def run_tests(work, folder, test, only):
+    build(work, folder, test)
+    arguments = ['--seeds', '300'] if test == 'simulate' else ['--abort', '-r', 'xml']
     how = ''
-    with open(program + '.log', 'w+', errors='replace') as log:
+    with open(f'{folder}/{test}.log', 'w+', errors='replace') as log:
         try:
-            code = subprocess.run([program, '--abort', '-r', 'xml', *([only] if only else [])],
+            code = subprocess.run([f'{folder}/{test}', *arguments, *([only] if only else [])],
                                   cwd=folder, stdin=subprocess.DEVNULL, stdout=log,
                                   stderr=subprocess.DEVNULL, timeout=seconds_max).returncode
         except subprocess.TimeoutExpired:
             code, how = 1, ', which hung'
         log.seek(0)
-        cases = re.findall('<TestCase name="([^"]*)"', log.read())
-    os.remove(program)
-    if not cases:
-        raise RuntimeError(f'{test}: no test ran')
-    return html.unescape(cases[-1]) + how if code != 0 else ''
+        case = last_case(test, log.read())
+    os.remove(f'{folder}/{test}')
+    return case + how if code != 0 else ''
 
 
 # A copy of the tests beside a header of its own, which they include as "../hub_session.hpp".
 def prepare(folder, header):
     shutil.copytree('tests', f'{folder}/tests', ignore=shutil.ignore_patterns('data'))
+    shutil.copytree('examples', f'{folder}/examples')
     with open(f'{folder}/hub_session.hpp', 'w', encoding='utf-8') as file:
         file.write(header)
 
