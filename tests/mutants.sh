@@ -24,11 +24,12 @@ elif ! install_missing; then
 fi
 forget_environment
 
-python3 - "$@" <<'PYTHON'
-import concurrent.futures, html, os, re, shlex, shutil, subprocess, sys, tempfile
+exec python3 - "$@" <<'PYTHON'
+import concurrent.futures, html, os, re, shlex, shutil, signal, subprocess, sys, tempfile
 
 compiler = shlex.split(os.environ.get('CXX') or 'c++')
-flags = ['-std=c++20', '-O0', '-w', f'-DHUB_SESSION_TEST_DATA="{os.getcwd()}/tests/data"']
+flags = ['-std=c++20', '-O0', '-w', '-pthread',
+         f'-DHUB_SESSION_TEST_DATA="{os.getcwd()}/tests/data"']
 jobs = int(os.environ.get('JOBS') or os.cpu_count() or 1)
 seconds_max = 300  # for one test program; the tests take seconds
 over_sockets = {'default_policies', 'session_loopback'}
@@ -87,7 +88,7 @@ def precompile(work, header):
 
 
 def build(work, folder, test):
-    libraries = ['-pthread']
+    libraries = []
     if test != 'simulate':
         libraries += [f'{work}/catch_main.o', *pkg_config('--libs', 'catch2-with-main')]
     with_network = ['-DHUB_SESSION_NO_HTTPLIB']
@@ -159,19 +160,28 @@ def try_original(work, test, only, header):
         raise RuntimeError(f'{test}: the header as it is does not pass: {failed}')
 
 
-def try_all(wanted, header):
+# Returns how many were killed.
+def try_all(wanted, header, work, pool):
+    precompile(work, header)
+    catchers = sorted({catcher for each in wanted for catcher in each.catchers})
+    for done in [pool.submit(try_original, work, *each, header) for each in catchers]:
+        done.result()
     passed = 0
-    with tempfile.TemporaryDirectory(prefix='hub_session-mutants-') as work, \
-         concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-        precompile(work, header)
-        catchers = sorted({catcher for each in wanted for catcher in each.catchers})
-        for done in [pool.submit(try_original, work, *each, header) for each in catchers]:
-            done.result()
-        for done in [pool.submit(try_mutant, work, each, header) for each in wanted]:
-            killed, line = done.result()
-            print(line, flush=True)
-            passed += killed
+    for done in [pool.submit(try_mutant, work, each, header) for each in wanted]:
+        killed, line = done.result()
+        print(line, flush=True)
+        passed += killed
     return passed
+
+
+# The same in a folder that goes, whatever ends it; what has not begun by then does not begin.
+def try_in_a_folder(wanted, header):
+    with tempfile.TemporaryDirectory(prefix='hub_session-mutants-') as work:
+        pool = concurrent.futures.ThreadPoolExecutor(jobs)
+        try:
+            return try_all(wanted, header, work, pool)
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def main(arguments):
@@ -185,11 +195,12 @@ def main(arguments):
         header = file.read()
     for each in wanted:
         each.apply(header)
-    passed = len(wanted) if '--check' in arguments else try_all(wanted, header)
+    passed = len(wanted) if '--check' in arguments else try_in_a_folder(wanted, header)
     print(f'{passed} passed, {len(wanted) - passed} failed')
     return passed != len(wanted)
 
 
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 try:
     sys.exit(main(sys.argv[1:]))
 except (RuntimeError, ValueError) as problem:
