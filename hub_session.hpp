@@ -1746,15 +1746,18 @@ class engine {
     handle_flush(lane::checkpoint, now);
   }
 
-  // What the lane has queued is tried now; its rate limit rests until that is delivered.
+  // What the lane has queued is tried now; its rate limit rests until that is done with, and not for
+  // what has come since.
   void handle_flush(lane which, time_point now) {
     lane_state& at = state(which);
     if (which == lane::metrics ? queue_.empty() : !upload_) return;
-    at.flushing = true;
-    if (which == lane::metrics) flush_revision_ = revision_;
+    if (which == lane::metrics)
+      flush_revision_ = revision_;
+    else
+      flushes_upload_ = true;
     at.retry_at = now;
     at.backoff.reset();
-    if (std::exchange(at.retry_reserved, false)) budget_.give_back();
+    drop_retry(at);
   }
 
   void handle_stop_heartbeat() { heartbeat_runs_ = false; }
@@ -1771,12 +1774,12 @@ class engine {
       case lane::heartbeat: return heartbeat_runs_ ? at.gate : never;
       case lane::metrics:
         if (queue_.empty() || gave_up(which)) return never;
-        return at.flushing || ended_ ? at.retry_at : std::max(at.gate, at.retry_at);
+        return flushes_metrics() || ended_ ? at.retry_at : std::max(at.gate, at.retry_at);
       case lane::checkpoint:
         if (!upload_ || gave_up(which)) return never;
         if (upload_->fields.is_final && !metrics_done()) return never;  // the final model goes last
-        return at.flushing || ended_ || upload_attempts_ > 0 ? at.retry_at
-                                                             : std::max(at.gate, at.retry_at);
+        return flushes_upload_ || ended_ || upload_attempts_ > 0 ? at.retry_at
+                                                                 : std::max(at.gate, at.retry_at);
     }
     return never;
   }
@@ -1859,7 +1862,6 @@ class engine {
     explicit lane_state(const retry_options& options) : backoff(options) {}
     bool in_flight = false;
     bool retry_reserved = false;              // retry_at took a retry from the budget
-    bool flushing = false;                    // the gate rests
     time_point started = time_point::min();   // of the request in flight
     time_point gate = time_point::min();      // the rate limit: nothing before
     time_point retry_at = time_point::min();  // the backoff: nothing before
@@ -1886,6 +1888,11 @@ class engine {
   time_point retry_time(lane_state& at, const protocol::outcome& result, time_point now) {
     at.retry_reserved = true;
     return budget_.take(now, later(now, at.backoff.next(result, random_)));
+  }
+
+  // The retry that was reserved is not made: other lanes may make it.
+  void drop_retry(lane_state& at) {
+    if (std::exchange(at.retry_reserved, false)) budget_.give_back();
   }
 
   // Keeps what status() reports, and says each reason of a row of failures once, and its end.
@@ -1918,11 +1925,17 @@ class engine {
       at.backoff.reset();
       at.gate = regular;
     } else {
-      at.gate = std::min(retry_time(at, result, now), regular);
+      const time_point retry = retry_time(at, result, now);
+      if (retry >= regular) drop_retry(at);
+      at.gate = std::min(retry, regular);
     }
   }
 
   // ---- metrics ---------------------------------------------------------------------------------
+
+  bool flushes_metrics() const {
+    return !queue_.empty() && queue_.begin()->second.revision <= flush_revision_;
+  }
 
   // The first epochs of the queue, up to both bounds; always at least one.
   std::vector<protocol::queued_epoch> next_batch() {
@@ -1949,9 +1962,6 @@ class engine {
         if (batch_revisions_.back().first >= suspect_until_) batch_epochs_max_ = full_batch();
         at.backoff.reset();
         at.retry_at = now;
-        // A flush is for what was queued when it was asked for, not for what has come since.
-        at.flushing =
-            at.flushing && !queue_.empty() && queue_.begin()->second.revision <= flush_revision_;
         return;
       case rejected: return batch_refused(at, result.why, now);
       default: metrics_error_ = result.why; at.retry_at = retry_time(at, result, now);
@@ -2025,6 +2035,7 @@ class engine {
     upload_restarts_ = 0;
     state(lane::checkpoint).backoff.reset();
     state(lane::checkpoint).retry_at = now;
+    drop_retry(state(lane::checkpoint));
   }
 
   order next_upload(time_point now) {
@@ -2065,7 +2076,7 @@ class engine {
   void finish_upload(lane_state& at) {
     upload_.reset();
     at.backoff.reset();
-    at.flushing = false;
+    flushes_upload_ = false;
   }
 
   rate_limit_options rates_;
@@ -2108,6 +2119,7 @@ class engine {
   bool flying_is_final_ = false;
   unsigned upload_attempts_ = 0;
   unsigned upload_restarts_ = 0;
+  bool flushes_upload_ = false;
   std::size_t checkpoints_delivered_ = 0;
   std::size_t checkpoints_failed_ = 0;
   bool checkpoint_missing_ = false;  // the latest one failed

@@ -593,6 +593,17 @@ TEST_CASE("a flush of an empty queue opens no gate for later epochs") {
   CHECK(run.due(lane::metrics) == 3s);
 }
 
+TEST_CASE("a flush ends where HUB refuses the last of what it was for") {
+  training run;
+  run.epoch(0);
+  run.wait(1s);
+  run.flush(lane::metrics);
+  REQUIRE(run.batch() == epochs{0});
+  run.epoch(1);
+  run.answer(lane::metrics, refused());
+  CHECK(run.due(lane::metrics) == 4s);
+}
+
 TEST_CASE("values that are not finite are said once") {
   training run;
   const auto odd = std::make_shared<const hub::epoch_record>(hub::metrics_view(
@@ -1206,6 +1217,41 @@ TEST_CASE("a retry far ahead takes one from the budget, not all that would come 
   run.wait(5s);
   run.answer(lane::metrics, failed());
   CHECK(run.due(lane::metrics) == 8s + 1s);
+}
+
+TEST_CASE("heartbeats in their time take nothing from the budget") {
+  session_options options = steady();
+  options.rate_limits.heartbeat = 10s;
+  training run(options);
+  run.sign_in();
+  run.start();
+  for (int i = 0; i < 100; ++i) {
+    run.wait_for(lane::heartbeat);
+    REQUIRE(run.beat());
+    run.answer(lane::heartbeat, failed());
+  }
+  run.epoch(0);
+  REQUIRE(run.batch() == epochs{0});
+  const duration failed_at = run.elapsed();
+  run.answer(lane::metrics, failed());
+  CHECK(run.due(lane::metrics) == failed_at + 3s);  // its rate limit
+}
+
+TEST_CASE("a checkpoint that is replaced gives its retry back to the budget") {
+  session_options options = steady();
+  options.rate_limits.checkpoint = 0s;
+  training run(options);
+  run.start();
+  run.wait(3s);
+  for (int i = 0; i < 100; ++i) {
+    run.save(i);
+    REQUIRE(run.uploaded_epoch() == i);
+    run.answer(lane::checkpoint, failed());
+  }
+  run.epoch(0);
+  REQUIRE(run.batch() == epochs{0});
+  run.answer(lane::metrics, failed());
+  CHECK(run.due(lane::metrics) == 3s + 3s);  // its rate limit
 }
 
 TEST_CASE("a budget may be without bound, or of nothing but its refill") {
