@@ -2454,6 +2454,7 @@ inline result<std::shared_ptr<snapshot_file>> take_snapshot(const fs::path& from
 inline std::string read_text_file(const fs::path& file) {
   constexpr std::size_t bytes_max = mebibyte;  // a settings file has a few hundred
   std::ifstream in(file, std::ios::binary);
+  if (!in) return {};
   std::string text(bytes_max, '\0');
   in.read(text.data(), static_cast<std::streamsize>(text.size()));
   text.resize(static_cast<std::size_t>(in.gcount()));
@@ -4516,18 +4517,12 @@ class hub_logic {
   // Why a request is refused whatever its body says, where it is: no such call, key or model. For
   // servers that want to know before they receive the body.
   std::optional<server_reply> refusal(const server_request& what) const {
-    const auto to = route(what.method, what.path);
-    if (!to) return refuse(404, "no such call: " + what.method + " " + what.path);
-    if (to->first == endpoint::auth) return std::nullopt;
-    if (!knows(what)) return refuse(401, "unknown API key");
-    if (to->first != endpoint::create_model && !models_.contains(to->second))
-      return refuse(404, "no model " + to->second);
-    return std::nullopt;
+    return refusal(what, route(what.method, what.path));
   }
 
   server_reply handle(const server_request& what, time_point now) {
-    if (auto refused = refusal(what)) return *std::move(refused);
     const auto to = route(what.method, what.path);
+    if (auto refused = refusal(what, to)) return *std::move(refused);
     if (to->first == endpoint::auth)
       return {200, knows(what) ? "{\"success\": true}" : "{\"success\": false}"};
     if (to->first == endpoint::create_model) return create(what.body);
@@ -4573,6 +4568,17 @@ class hub_logic {
   }
 
  private:
+  using destination = std::optional<std::pair<endpoint, std::string>>;
+
+  std::optional<server_reply> refusal(const server_request& what, const destination& to) const {
+    if (!to) return refuse(404, "no such call: " + what.method + " " + what.path);
+    if (to->first == endpoint::auth) return std::nullopt;
+    if (!knows(what)) return refuse(401, "unknown API key");
+    if (to->first != endpoint::create_model && !models_.contains(to->second))
+      return refuse(404, "no model " + to->second);
+    return std::nullopt;
+  }
+
   static server_reply refuse(int status, const std::string& why) {
     return {status, json{{"message", why}}.dump(-1, ' ', false, json::error_handler_t::replace)};
   }
@@ -4618,8 +4624,10 @@ class hub_logic {
       return refuse(400, "agent and agentId are needed");
     std::string id = protocol::get_string(*said, "agentId");
     if (id.empty()) id = "agent-" + std::to_string(++agents_);
-    model.heartbeats.push_back({now, protocol::get_string(*said, "agent"), id});
-    return {200, json{{"data", {{"agentId", id}}}}.dump()};
+    std::string answer = "{\"data\": {\"agentId\": ";
+    protocol::append_json_string(answer, id);
+    model.heartbeats.push_back({now, protocol::get_string(*said, "agent"), std::move(id)});
+    return {200, answer + "}}"};
   }
 
   static std::optional<int> whole_number(std::string_view text) {
