@@ -4365,7 +4365,8 @@ struct form_part {
   std::string file_name = {};  // "" for a field
   std::string content = {};
   std::uint64_t size_bytes = 0;
-  std::uint64_t hash = 0;  // content_hash of the bytes
+  std::uint64_t hash = 0;   // content_hash of the bytes
+  std::string sha256 = {};  // in hexadecimal, where the server takes it
 };
 
 struct server_request {
@@ -4420,7 +4421,8 @@ struct checkpoint_record {
   double map;
   std::uint64_t size_bytes;
   std::uint64_t hash;
-  std::string content;  // where hub_logic::keep_contents is on
+  std::string content;      // where hub_logic::keep_contents is on
+  std::string sha256 = {};  // as in form_part
 };
 
 struct hub_model {
@@ -4432,8 +4434,8 @@ struct hub_model {
 
   // HUB shows a training as disconnected after this much silence.
   static constexpr duration silence_max = 15min;
-  bool connected(time_point now) const {
-    return !heartbeats.empty() && now - heartbeats.back().at <= silence_max;
+  bool connected(time_point now, duration silence = silence_max) const {
+    return !heartbeats.empty() && now - heartbeats.back().at <= silence;
   }
   // How often it was shown as disconnected until now: once for each silence.
   std::size_t disconnections(time_point now) const {
@@ -4464,6 +4466,8 @@ class hub_logic {
  public:
   bool keep_contents = false;                 // of uploads, in checkpoint_record::content
   std::function<std::string()> make_id = {};  // for new models; else their ids count up from 1
+  // Keys beside those of add_key(), for servers that keep no key that they could add.
+  std::function<bool(const std::string& api_key)> is_key = {};
 
   void add_key(std::string api_key) { keys_.insert(std::move(api_key)); }
   void add_token(const std::string& id_token) { tokens_.insert("Bearer " + id_token); }
@@ -4474,6 +4478,16 @@ class hub_logic {
     std::string id = about.id;
     models_[id].about = std::move(about);
     return id;
+  }
+
+  // Later requests for it are refused with 404.
+  void remove_model(const std::string& id) { models_.erase(id); }
+
+  // Back to a new one, with nothing arrived.
+  void reset_model(const std::string& id) {
+    hub_model& at = models_.at(id);
+    at = {.about = std::move(at.about)};
+    at.about.state = model_state::fresh;
   }
 
   hub_model& model(const std::string& id) { return models_.at(id); }
@@ -4584,8 +4598,8 @@ class hub_logic {
   }
 
   bool knows(const server_request& what) const {
-    return !what.authorization.empty() ? tokens_.contains(what.authorization)
-                                       : keys_.contains(what.api_key);
+    if (!what.authorization.empty()) return tokens_.contains(what.authorization);
+    return keys_.contains(what.api_key) || (is_key && is_key(what.api_key));
   }
 
   std::string new_id() {
@@ -4683,7 +4697,7 @@ class hub_logic {
     model.checkpoints.push_back({now, *epoch_number, is_final, best && best->content == "True",
                                  map_value && map_value->is_number() ? map_value->get<double>() : 0,
                                  file->size_bytes, file->hash,
-                                 keep_contents ? file->content : std::string()});
+                                 keep_contents ? file->content : std::string(), file->sha256});
     return {};
   }
 
