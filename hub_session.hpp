@@ -793,28 +793,117 @@ inline void append_json_string(std::string& out, std::string_view text) {
 
 // ---- JSON --------------------------------------------------------------------------------------
 
-// Parses without exceptions. Refuses NUL bytes, which end nlohmann's text early, and nesting that
-// would overflow the stack when the value is copied.
-inline std::optional<json> parse_json(std::string_view text) {
+// Refuses NUL bytes, which end nlohmann's text early, and nesting that would overflow the stack when
+// the value is copied.
+inline bool is_harmless_json(std::string_view text) {
   std::size_t depth = 0;
   bool in_string = false;
   for (std::size_t i = 0; i < text.size(); ++i) {
     const char c = text[i];
-    if (c == '\0') return std::nullopt;
+    if (c == '\0') return false;
     if (in_string) {
       if (c == '\\') ++i;
       if (c == '"') in_string = false;
     } else if (c == '"') {
       in_string = true;
     } else if (c == '{' || c == '[') {
-      if (++depth > json_depth_max) return std::nullopt;
+      if (++depth > json_depth_max) return false;
     } else if ((c == '}' || c == ']') && depth > 0) {
       --depth;
     }
   }
+  return true;
+}
+
+// Parses without exceptions.
+inline std::optional<json> parse_json(std::string_view text) {
+  if (!is_harmless_json(text)) return std::nullopt;
   json value = json::parse(text.begin(), text.end(), nullptr, false);
   if (value.is_discarded()) return std::nullopt;
   return value;
+}
+
+// Empties a value from its leaves on: nlohmann's destructor allocates where there is something in a
+// value, and ends the program where it cannot.
+inline void take_apart(json& value) noexcept {
+  if (!value.is_structured()) return;
+  for (json& each : value) take_apart(each);
+  value.clear();
+}
+
+// A stretch of a text.
+struct extent {
+  std::size_t begin;
+  std::size_t length;
+};
+
+// Behind the JSON value that begins at `at` in a text that is known to parse.
+inline std::size_t json_value_end(std::string_view text, std::size_t at) {
+  std::size_t depth = 0;
+  for (; at < text.size(); ++at) {
+    const char c = text[at];
+    if (c == '"') {
+      for (++at; at < text.size() && text[at] != '"'; ++at)
+        if (text[at] == '\\') ++at;
+      if (depth == 0) return std::min(at + 1, text.size());
+    } else if (c == '{' || c == '[') {
+      ++depth;
+    } else if (c == '}' || c == ']') {
+      if (depth == 0) return at;  // of what holds a bare value
+      if (--depth == 0) return at + 1;
+    } else if (depth == 0 &&
+               (c == ',' || c == ':' || " \t\r\n"sv.find(c) != std::string_view::npos)) {
+      return at;
+    }
+  }
+  return at;
+}
+
+// Where the value of a member stands in the object that `text` is known to be; of the last one,
+// which is the one that counts, where there are several.
+inline std::optional<extent> find_json_member(std::string_view text, std::string_view wanted) {
+  constexpr std::string_view blank = " \t\r\n";
+  std::optional<extent> found;
+  std::size_t at = text.find('{') + 1;
+  for (;;) {
+    at = text.find_first_not_of(" \t\r\n,", at);
+    if (at == std::string_view::npos || text[at] != '"') return found;
+    const std::size_t name_end = json_value_end(text, at);
+    const std::optional<json> name = parse_json(text.substr(at, name_end - at));
+    const std::size_t colon = text.find_first_not_of(blank, name_end);
+    const std::size_t value = text.find_first_not_of(blank, std::min(colon + 1, text.size()));
+    if (value == std::string_view::npos) return found;
+    at = json_value_end(text, value);
+    if (name && *name == wanted) found = extent{value, at - value};
+  }
+}
+
+// What a text begins with behind blanks and a byte order mark; NUL where there is nothing.
+inline char first_of(std::string_view text) {
+  const std::size_t first = text.find_first_not_of(" \t\r\n\xEF\xBB\xBF");
+  return first == std::string_view::npos ? '\0' : text[first];
+}
+
+// Whether a reply is a JSON object. This and the two below take no room but the text's, however
+// many values it holds, and leave nothing behind that has to be freed with memory at hand.
+inline bool is_object(std::string_view text) {
+  return first_of(text) == '{' && is_harmless_json(text) && json::accept(text.begin(), text.end());
+}
+
+// A member as it is written; "" where it is missing or null, or where `text` is no object but still
+// JSON.
+inline std::string_view member_text(std::string_view text, std::string_view name) {
+  const auto found = first_of(text) == '{' ? find_json_member(text, name) : std::nullopt;
+  if (!found) return {};
+  const std::string_view value = text.substr(found->begin, found->length);
+  return value == "null" ? std::string_view() : value;
+}
+
+// The same where the member is a string, else "".
+inline std::string member_string(std::string_view text, std::string_view name) {
+  const std::string_view value = member_text(text, name);
+  const std::optional<json> read = value.starts_with('"') ? parse_json(value) : std::nullopt;
+  return read ? read->get<std::string>() : std::string();
 }
 
 // Typed getters. None throws; a member of another type counts as missing.
@@ -987,12 +1076,6 @@ inline std::optional<error> check_secret(std::string_view secret, std::string_vi
 
 enum class settings_format { json_text, yaml_text };
 
-// A stretch of a text.
-struct extent {
-  std::size_t begin;
-  std::size_t length;
-};
-
 // The value of a top-level `api_key:` line, without a comment behind it.
 inline std::optional<extent> find_yaml_key(std::string_view text) {
   constexpr std::string_view name = "api_key:";
@@ -1009,47 +1092,6 @@ inline std::optional<extent> find_yaml_key(std::string_view text) {
     line = end + 1;
   }
   return std::nullopt;
-}
-
-// Behind the JSON value that begins at `at` in a text that is known to parse.
-inline std::size_t json_value_end(std::string_view text, std::size_t at) {
-  std::size_t depth = 0;
-  for (; at < text.size(); ++at) {
-    const char c = text[at];
-    if (c == '"') {
-      for (++at; at < text.size() && text[at] != '"'; ++at)
-        if (text[at] == '\\') ++at;
-      if (depth == 0) return std::min(at + 1, text.size());
-    } else if (c == '{' || c == '[') {
-      ++depth;
-    } else if (c == '}' || c == ']') {
-      if (depth == 0) return at;  // of what holds a bare value
-      if (--depth == 0) return at + 1;
-    } else if (depth == 0 &&
-               (c == ',' || c == ':' || " \t\r\n"sv.find(c) != std::string_view::npos)) {
-      return at;
-    }
-  }
-  return at;
-}
-
-// The value of the member `api_key` of the object that `text` is known to be; of the last one,
-// which is the one that counts, where there are several.
-inline std::optional<extent> find_json_key(std::string_view text) {
-  constexpr std::string_view blank = " \t\r\n";
-  std::optional<extent> found;
-  std::size_t at = text.find('{') + 1;
-  for (;;) {
-    at = text.find_first_not_of(" \t\r\n,", at);
-    if (at == std::string_view::npos || text[at] != '"') return found;
-    const std::size_t name_end = json_value_end(text, at);
-    const std::optional<json> name = parse_json(text.substr(at, name_end - at));
-    const std::size_t colon = text.find_first_not_of(blank, name_end);
-    const std::size_t value = text.find_first_not_of(blank, std::min(colon + 1, text.size()));
-    if (value == std::string_view::npos) return found;
-    at = json_value_end(text, value);
-    if (name && *name == "api_key") found = extent{value, at - value};
-  }
 }
 
 // The key in the text of an Ultralytics settings file, "" where there is none.
@@ -1088,7 +1130,7 @@ inline std::optional<std::string> replace_api_key(std::string_view text, std::st
     return "{\n  \"api_key\": " + value + "\n}\n";
   const std::optional<json> settings = parse_json(text);
   if (!settings || !settings->is_object()) return std::nullopt;
-  if (const auto found = find_json_key(text))
+  if (const auto found = find_json_member(text, "api_key"))
     return out.replace(found->begin, found->length, value);
   return out.insert(out.find('{') + 1,
                     "\n  \"api_key\": " + value + (settings->empty() ? "\n" : ","));
@@ -1150,10 +1192,7 @@ inline train_args parse_train_args(const json& fields) {
 }
 
 // Whether what should be JSON is a page of HTML.
-inline bool is_page(std::string_view body) {
-  const std::size_t first = body.find_first_not_of(" \t\r\n\xEF\xBB\xBF");
-  return first != std::string_view::npos && body[first] == '<';
-}
+inline bool is_page(std::string_view body) { return first_of(body) == '<'; }
 
 inline error unreadable(std::string_view what, std::string_view body) {
   const bool page = is_page(body);
@@ -1166,23 +1205,24 @@ inline error unreadable(std::string_view what, std::string_view body) {
 // Reads the reply to GET /v1/models/{id}, in its first shape (fields beside each other) and its
 // second (a member train_args, and has_last_weights for a training that can go on).
 inline result<model_info> parse_model(std::string_view body, std::string_view model_id) {
-  const std::optional<json> whole = parse_json(body);
-  const json* data = whole ? get_member(*whole, "data") : nullptr;
-  if (!data || !data->is_object()) return unreadable("the model request", body);
+  std::optional<json> whole = parse_json(body);
+  const json* found = whole ? get_member(*whole, "data") : nullptr;
+  if (!found || !found->is_object()) return unreadable("the model request", body);
 
   model_info out;
   out.id = model_id;
-  out.raw = *data;
-  const std::string status = get_string(*data, "status");
+  out.raw = std::move((*whole)["data"]);
+  const json& data = out.raw;
+  const std::string status = get_string(data, "status");
   if (status == "trained")
     return error{
         errc::already_trained,
         "Model " + out.id +
             " is trained already. Make a new model on HUB, or reset this one, and use its id."};
-  const json* second_shape = get_member(*data, "train_args");
+  const json* second_shape = get_member(data, "train_args");
   const bool nested = second_shape && second_shape->is_object();
-  const json& fields = nested ? *second_shape : *data;
-  const bool resumes = nested ? get_flag(*data, "has_last_weights") : status == "training";
+  const json& fields = nested ? *second_shape : data;
+  const bool resumes = nested ? get_flag(data, "has_last_weights") : status == "training";
   out.state = resumes ? model_state::training : model_state::fresh;
 
   out.train_args = parse_train_args(fields);
@@ -1192,11 +1232,11 @@ inline result<model_info> parse_model(std::string_view body, std::string_view mo
                                               "HUB and start again when it is ready."};
   if (resumes) {
     out.train_args = {.data = std::move(out.train_args.data), .resume = true};
-    out.model_file = get_string(*data, "resume");
+    out.model_file = get_string(data, "resume");
   } else {
     const bool from_weights =
-        nested ? get_flag(*data, "is_pretrained") : get_string(*data, "cfg").empty();
-    out.model_file = get_string(*data, from_weights ? "weights" : "cfg");
+        nested ? get_flag(data, "is_pretrained") : get_string(data, "cfg").empty();
+    out.model_file = get_string(data, from_weights ? "weights" : "cfg");
   }
   out.train_args.raw = fields;
   out.model_file = rename_yolov5(out.model_file);
@@ -1205,17 +1245,15 @@ inline result<model_info> parse_model(std::string_view body, std::string_view mo
 
 // Reads the reply to POST /v1/auth: whether HUB accepts the key.
 inline result<bool> parse_auth(std::string_view body) {
-  const std::optional<json> whole = parse_json(body);
-  const json* success = whole ? get_member(*whole, "success") : nullptr;
-  if (!success || !success->is_boolean()) return unreadable("the sign-in", body);
-  return success->get<bool>();
+  const std::string_view success = is_object(body) ? member_text(body, "success") : ""sv;
+  if (success != "true" && success != "false") return unreadable("the sign-in", body);
+  return success == "true";
 }
 
 // Reads the reply to POST /v1/models: the new model's id.
 inline result<std::string> parse_created(std::string_view body) {
-  const std::optional<json> whole = parse_json(body);
-  const json* data = whole ? get_member(*whole, "data") : nullptr;
-  std::string id = data ? get_string(*data, "id") : std::string();
+  const std::string_view data = is_object(body) ? member_text(body, "data") : ""sv;
+  std::string id = member_string(data, "id");
   if (id.size() != model_id_length || !all_of(id, is_alphanumeric))
     return unreadable("the making of a model", body);
   return id;
@@ -1223,14 +1261,12 @@ inline result<std::string> parse_created(std::string_view body) {
 
 // Reads the reply to a heartbeat: the agent id to send from now on, "" where HUB names none.
 inline result<std::string> parse_heartbeat(std::string_view body) {
-  const std::optional<json> whole = parse_json(body);
-  if (!whole || !whole->is_object()) return unreadable("a heartbeat", body);
-  const json* data = get_member(*whole, "data");
-  if (data && !data->is_object()) return unreadable("a heartbeat", body);
-  const json* agent = data ? get_member(*data, "agentId") : nullptr;
-  if (!agent) return std::string();
-  if (!agent->is_string()) return unreadable("a heartbeat", body);
-  return agent->get<std::string>();
+  if (!is_object(body)) return unreadable("a heartbeat", body);
+  const std::string_view data = member_text(body, "data");
+  const std::string_view agent = member_text(data, "agentId");
+  const bool odd = !data.empty() && !data.starts_with('{');
+  if (odd || (!agent.empty() && !agent.starts_with('"'))) return unreadable("a heartbeat", body);
+  return member_string(data, "agentId");
 }
 
 // ---- requests ----------------------------------------------------------------------------------
@@ -1472,8 +1508,7 @@ inline std::optional<duration> parse_retry_after(std::string_view text,
 
 // HUB's own words in an error reply, where it has any that can be shown.
 inline std::string server_message(std::string_view body) {
-  const std::optional<json> whole = parse_json(body);
-  const std::string text = whole ? get_string(*whole, "message") : std::string();
+  const std::string text = is_object(body) ? member_string(body, "message") : std::string();
   return text.empty() ? std::string() : " (\"" + printable(text) + "\")";
 }
 
@@ -1717,6 +1752,13 @@ class engine {
     while (queue_bytes_ > limits_.metrics_queue_bytes_max) drop_oldest_epoch();
   }
 
+  // An epoch's metrics that could not be kept. Allocates nothing.
+  void handle_lost_epoch() noexcept {
+    ++epochs_accepted_;
+    ++epochs_set_aside_;
+    set_aside_error_ = error{};
+  }
+
   // Whether a checkpoint saved now would be taken; if not, it need not be read or copied.
   bool wants_checkpoint(time_point now) {
     handle_train_start(now);
@@ -1732,10 +1774,16 @@ class engine {
 
   // A checkpoint that could not be read or copied. The next one saved is tried again.
   void handle_checkpoint_failure(const error& why) {
+    say(log_level::error, why.message);
+    handle_lost_checkpoint();
+    upload_error_ = why;
+  }
+
+  // The same where memory ran out. Allocates nothing.
+  void handle_lost_checkpoint() noexcept {
     ++checkpoints_failed_;
     checkpoint_missing_ = true;
-    upload_error_ = why;
-    say(log_level::error, why.message);
+    upload_error_ = error{};
   }
 
   // Training is over: metrics go out without waiting, then `final_model`, if any, and nothing more.
@@ -1787,16 +1835,14 @@ class engine {
   // The lane's next order where one is due. Its outcome must be handed in before the next poll.
   std::optional<order> poll(lane which, time_point now) {
     if (next_deadline(which) > now) return std::nullopt;
+    order next = next_order(which);  // first: a lane whose order ran out of memory is not in flight
     lane_state& at = state(which);
     at.in_flight = true;
     at.retry_reserved = false;
     at.started = now;
-    switch (which) {
-      case lane::heartbeat: return heartbeat_order{agent_id_};
-      case lane::metrics: at.gate = later(now, rates_.metrics); return metrics_order{next_batch()};
-      case lane::checkpoint: return next_upload(now);
-    }
-    return std::nullopt;
+    if (which == lane::metrics) at.gate = later(now, rates_.metrics);
+    if (which == lane::checkpoint) upload_leaves(now);
+    return next;
   }
 
   // ---- what came of it -------------------------------------------------------------------------
@@ -1854,6 +1900,8 @@ class engine {
     if (!queue_.empty()) out.why = metrics_error_.value_or(out.why.value_or(waiting));
     if (upload_ || (final_wanted_ ? !final_delivered_ : checkpoint_missing_))
       out.why = upload_error_.value_or(waiting);
+    if (out.why && out.why->message.empty())
+      out.why->message = "Memory ran out while it was reported; free some and report it again.";
     return out;
   }
 
@@ -1877,6 +1925,15 @@ class engine {
   lane_state& state(lane which) { return lanes_[static_cast<std::size_t>(which)]; }
   const lane_state& state(lane which) const { return lanes_[static_cast<std::size_t>(which)]; }
   bool uploading() const { return state(lane::checkpoint).in_flight; }
+
+  order next_order(lane which) {
+    switch (which) {
+      case lane::heartbeat: return heartbeat_order{agent_id_};
+      case lane::metrics: return metrics_order{next_batch()};
+      case lane::checkpoint: break;
+    }
+    return upload_order{*upload_};
+  }
 
   // After training has ended, a lane that failed too often in a row is given up.
   bool gave_up(lane which) const {
@@ -1909,9 +1966,10 @@ class engine {
       if (result.why.code == errc::cancelled) return;
       if (!unanswered_since_) unanswered_since_ = now;
       unanswered_why_ = result.why;
-      if (at.complained_of.insert(result.why.code).second)
-        say(log_level::warning, result.why.message + " Nothing is lost; the " +
-                                    std::string(to_string(which)) + " lane tries again.");
+      if (at.complained_of.count(result.why.code) > 0) return;
+      say(log_level::warning, result.why.message + " Nothing is lost; the " +
+                                  std::string(to_string(which)) + " lane tries again.");
+      at.complained_of.insert(result.why.code);
     }
   }
 
@@ -1920,8 +1978,8 @@ class engine {
   void heartbeat_outcome(lane_state& at, const protocol::outcome& result, time_point now) {
     const time_point regular = std::max(now, later(at.started, rates_.heartbeat));
     if (result.verdict == protocol::verdict::delivered) {
-      ++heartbeats_answered_;
       if (!result.agent_id.empty()) agent_id_ = result.agent_id;
+      ++heartbeats_answered_;
       at.backoff.reset();
       at.gate = regular;
     } else {
@@ -2038,11 +2096,10 @@ class engine {
     drop_retry(state(lane::checkpoint));
   }
 
-  order next_upload(time_point now) {
+  void upload_leaves(time_point now) {
     if (upload_attempts_++ == 0) state(lane::checkpoint).gate = later(now, rates_.checkpoint);
     flying_serial_ = upload_serial_;
     flying_is_final_ = upload_->fields.is_final;
-    return upload_order{*upload_};
   }
 
   void checkpoint_outcome(lane_state& at, const protocol::outcome& result, time_point now) {
@@ -2665,9 +2722,9 @@ class reporter {
     return answer;
   }
 
-  void log(log_level level, std::string_view text) noexcept {
+  void log(log_level level, std::string_view text, std::string_view why = {}) noexcept {
     try {
-      const std::string harmless = protocol::redact(std::string(text), secrets_);
+      const std::string harmless = protocol::redact(std::string(text).append(why), secrets_);
       const std::lock_guard lock(mutex_);
       log_(level, harmless);
     } catch (...) {  // a log that fails must not end the training
@@ -3070,6 +3127,7 @@ class basic_training_session final : public training_callbacks {
     });
     for (lane which : all_lanes) cancel(which);
     sleeper_.stop();
+    for (nlohmann::json* each : {&model_.raw, &model_.train_args.raw}) protocol::take_apart(*each);
   }
 
   // Makes a model for a run that HUB does not know yet, and returns its id for the constructor.
@@ -3103,12 +3161,13 @@ class basic_training_session final : public training_callbacks {
   // confirmed them. NaN and infinities are sent as null.
   // Protocol: POST /v1/models/{id}, at most once per rate_limits.metrics.
   void on_fit_epoch_end(int epoch, metrics_view values) noexcept override {
-    guarded([&] {
+    const auto report = [&] {
       auto record = std::make_shared<const epoch_record>(values);
       tell([&](engine& decide, time_point now) {
         decide.handle_epoch(epoch, std::move(record), now);
       });
-    });
+    };
+    guarded(report, &engine::handle_lost_epoch);
   }
 
   // Takes a checkpoint for upload where one is due by rate_limits.checkpoint, else does nothing.
@@ -3116,10 +3175,11 @@ class basic_training_session final : public training_callbacks {
   // Errors: a file that is missing, unreadable, empty or not regular is logged and not sent.
   // Protocol: POST /v1/models/{id}/upload with type=epoch, in the background.
   void on_model_save(int epoch, const std::filesystem::path& file, bool is_best) noexcept override {
-    guarded([&] {
+    const auto report = [&] {
       if (tell([](engine& decide, time_point now) { return decide.wants_checkpoint(now); }))
         take_checkpoint({.epoch = epoch, .is_best = is_best}, file);
-    });
+    };
+    guarded(report, &engine::handle_lost_checkpoint);
   }
 
   // Ends the training: sends what metrics are queued and then the final model, with
@@ -3157,10 +3217,11 @@ class basic_training_session final : public training_callbacks {
 
   // Uploads a checkpoint now, in the background, whatever the rate limit. Else as on_model_save.
   void upload_model(int epoch, const std::filesystem::path& file, bool is_best) noexcept {
-    guarded([&] {
+    const auto report = [&] {
       if (take_checkpoint({.epoch = epoch, .is_best = is_best}, file))
         tell([](engine& decide, time_point now) { decide.handle_flush(lane::checkpoint, now); });
-    });
+    };
+    guarded(report, &engine::handle_lost_checkpoint);
   }
 
   // Sends everything that is queued now and waits for it, up to `timeout`. Returns what HUB has
@@ -3192,7 +3253,7 @@ class basic_training_session final : public training_callbacks {
       const std::lock_guard lock(mutex_);
       return engine_.status();
     } catch (...) {
-      return {};
+      return {.unanswered_why = error{}};  // memory ran out: nothing here is known
     }
   }
 
@@ -3218,19 +3279,23 @@ class basic_training_session final : public training_callbacks {
   // Whether this process and rank report at all.
   bool live() const noexcept { return started_ && process_ == detail::process_id(); }
 
+  static constexpr std::string_view given_up =
+      "A call was given up, and what it was to report may be missing: ";
+
   // Runs `work` for a callback that must not throw, and not at all where this session is silent.
+  // Where it throws, the engine hears by `lost` what is missing now.
   template <class Work>
-  std::invoke_result_t<Work> guarded(Work&& work) noexcept {
+  std::invoke_result_t<Work> guarded(Work&& work, void (engine::*lost)() = nullptr) noexcept {
     using answer = std::invoke_result_t<Work>;
     if (!live()) return answer();
     try {
       return work();
     } catch (const std::exception& problem) {
-      report_.log(log_level::error, problem.what());
+      report_.log(log_level::error, given_up, problem.what());
     } catch (...) {
-      report_.log(log_level::error,
-                  "A report is lost: a policy or one of the program's functions threw.");
+      report_.log(log_level::error, given_up, "a policy or one of the program's functions threw");
     }
+    if (lost) tell([&](engine& decide, time_point) { (decide.*lost)(); });
     if constexpr (std::is_same_v<answer, hub::delivery>)
       return {.why = error{}};  // not complete, and said without allocating
     else
@@ -3286,10 +3351,8 @@ class basic_training_session final : public training_callbacks {
 
   void start_lanes() {
     std::vector<background_task> tasks;
-    for (lane which : all_lanes) {
-      if (!driver_of(which).transport) driver_of(which).transport.emplace(prototype_);
+    for (lane which : all_lanes)
       tasks.push_back({to_string(which), [this, which] { return step(which); }});
-    }
     engine_.handle_signed_in(clock_.now());
     process_ = detail::process_id();
     started_ = true;
@@ -3312,6 +3375,7 @@ class basic_training_session final : public training_callbacks {
     std::optional<order> next;
     {
       const std::lock_guard lock(mutex_);
+      if (!at.transport) at.transport.emplace(prototype_);
       next = engine_.poll(which, clock_.now());
       at.scheduled = next ? time_point::min() : engine_.next_deadline(which);
       if (!next) return at.scheduled;
@@ -3331,16 +3395,14 @@ class basic_training_session final : public training_callbacks {
     return true;
   }
 
-  void hand_over(lane which, const reply& received) {
-    const reply answer = report_.redacted(received);
+  void hand_over(lane which, const reply& answer) {
     protocol::outcome result =
         which == lane::heartbeat ? protocol::judge_heartbeat(answer, clock_.wall_now())
         : which == lane::metrics ? protocol::judge(answer, "metrics", clock_.wall_now())
                                  : protocol::judge(answer, "an upload", clock_.wall_now());
     result.why = report_.redacted(std::move(result.why));
     tell([&](engine& decide, time_point now) {
-      if (std::exchange(driver_of(which).cancelled, false))
-        driver_of(which).transport.emplace(prototype_);
+      if (std::exchange(driver_of(which).cancelled, false)) driver_of(which).transport.reset();
       decide.handle_outcome(which, result, now);
     });
   }
@@ -3362,7 +3424,7 @@ class basic_training_session final : public training_callbacks {
     const limit_options& limits = options_.limits;
     what.deadline = what.content ? limits.upload_deadline : limits.request_deadline;
     detail::apply_limits(limits, what);
-    return driver_of(which).transport->send(what);
+    return report_.redacted(driver_of(which).transport->send(what));
   }
 
   reply send_file(const checkpoint& what) {
@@ -3526,6 +3588,7 @@ class thread_sleeper {
   void start(std::vector<background_task> tasks) {
     shared& all = *shared_;
     all.workers = std::vector<worker>(tasks.size());
+    all.threads.reserve(tasks.size());  // a thread that finds no room would end the program
     for (std::size_t i = 0; i < tasks.size(); ++i)
       all.threads.push_back(
           detail::quiet_thread([&all, i, task = std::move(tasks[i])] { run(all, i, task); }));
@@ -4254,7 +4317,7 @@ class timeline {
 
   // Runs the earliest step that is due by `until`; false where there is none.
   bool run_next(time_point until) {
-    if (due_.empty() || due_.begin()->first > until) return false;
+    if (due_.empty() || due_.begin()->first > until || due_.begin()->first == never) return false;
     const auto [when, id] = *due_.begin();
     move_to(when);
     run(id);
@@ -4277,8 +4340,17 @@ class timeline {
       task& at;
       ~ending() { at.running = false; }
     } const ended{at};
-    const time_point next = at.what.run();
+    const time_point next = run_once(at.what);
     reschedule(id, at, at.woken ? now_ : next);
+  }
+
+  // As thread_sleeper has it: a task that has run out of memory is tried again after a pause.
+  time_point run_once(const background_task& what) const {
+    try {
+      return what.run();
+    } catch (const std::bad_alloc&) {
+      return now_ + 1s;
+    }
   }
 
   void count_step(task& at) {
@@ -4298,10 +4370,12 @@ class timeline {
                            "' spins: it took " + how);
   }
 
-  void reschedule(std::size_t id, task& at, time_point when) {
-    due_.erase({at.due, id});
+  // Moves the entry instead of making one, as wake() must not throw.
+  void reschedule(std::size_t id, task& at, time_point when) noexcept {
+    auto entry = due_.extract({at.due, id});
     at.due = when;
-    if (when != never) due_.emplace(when, id);
+    entry.value().first = when;
+    due_.insert(std::move(entry));
   }
 
   time_point now_{24h};
@@ -4311,7 +4385,7 @@ class timeline {
   std::uint64_t runs_ = 0;
   std::size_t last_id_ = 0;
   std::map<std::size_t, task> tasks_;
-  std::set<std::pair<time_point, std::size_t>> due_;
+  std::set<std::pair<time_point, std::size_t>> due_;  // of every task; at `never` if it only waits
 };
 
 class virtual_clock {
@@ -4331,8 +4405,12 @@ class virtual_sleeper {
   static constexpr bool concurrent = false;
 
   explicit virtual_sleeper(timeline& time) : time_(&time) {}
+  virtual_sleeper(virtual_sleeper&&) noexcept = default;
+  virtual_sleeper& operator=(virtual_sleeper&&) = delete;
+  ~virtual_sleeper() { stop(); }
 
   void start(std::vector<background_task> tasks) {
+    ids_.reserve(tasks.size());
     for (background_task& each : tasks) ids_.push_back(time_->add(std::move(each)));
   }
   void wake(std::size_t task) noexcept { time_->wake(ids_[task]); }

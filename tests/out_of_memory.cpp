@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: MIT
+//
+// §6, the session, where memory runs out: each of its functions runs again with its first
+// allocation failing, then its second, then its third, until a run has no allocation of that
+// number; once with that allocation alone and once with all from there on. Nothing may escape, what
+// was reported before must arrive, and what is missing must be missing in the session's account.
+// This program replaces operator new, so it has no other tests.
+
+#include <chrono>
+#include <cmath>
+#include <cstddef>
+#include <cstdlib>
+#include <filesystem>
+#include <functional>
+#include <new>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "../hub_session.hpp"
+#include "support/catch.hpp"
+#include "support/world.hpp"
+
+namespace {
+
+// Which allocations fail: the one of that number, counted from zero, and perhaps all that follow.
+struct shortage {
+  bool on = false;
+  bool lasting = false;
+  std::size_t number = 0;
+  std::size_t allocations = 0;
+
+  bool fails_now() noexcept {
+    if (!on) return false;
+    const std::size_t now = allocations++;
+    return now == number || (lasting && now > number);
+  }
+};
+thread_local shortage memory;
+
+// Runs `work` short of memory. False where it had no allocation of that number.
+template <class Work>
+bool run_short_of_memory(std::size_t number, bool lasting, Work work) {
+  memory = {.on = true, .lasting = lasting, .number = number};
+  work();
+  memory.on = false;
+  return memory.allocations > number;
+}
+
+}  // namespace
+
+void* operator new(std::size_t size) {
+  if (!memory.fails_now())
+    if (void* room = std::malloc(size == 0 ? 1 : size)) return room;
+  throw std::bad_alloc();
+}
+void operator delete(void* room) noexcept { std::free(room); }
+void operator delete(void* room, std::size_t) noexcept { std::free(room); }
+
+namespace {
+
+using namespace std::chrono_literals;
+using hub::testing::fault;
+using hub::testing::fault_kind;
+
+constexpr int epochs_before = 5;  // are reported before memory runs out
+constexpr int epoch_then = 50;    // while it is short
+constexpr int epoch_after = 100;  // when there is enough again
+
+// The HUB's own memory is not ours.
+class roomy_transport {
+ public:
+  explicit roomy_transport(hub::testing::fake_hub& hub) : hub_(hub) {}
+
+  hub::reply send(const hub::request& what) {
+    struct relief {
+      bool before = std::exchange(memory.on, false);
+      ~relief() { memory.on = before; }
+    } const relief;
+    return hub_.send(what);
+  }
+  void cancel() noexcept { hub_.cancel(); }
+
+ private:
+  hub::testing::fake_transport hub_;
+};
+
+using short_session = hub::basic_training_session<roomy_transport, hub::testing::virtual_clock,
+                                                  hub::testing::virtual_sleeper>;
+
+// A training in which everything that a session does is about to happen.
+struct training : world {
+  std::filesystem::path last = folder.write("last.pt", std::string(50'000, 'L'));
+  std::filesystem::path best = folder.write("best.pt", std::string(60'000, 'B'));
+  std::filesystem::path missing = folder / "missing.pt";
+  std::optional<short_session> session;
+  hub::delivery delivered = {};
+
+  explicit training(const fault& meets) {
+    session.emplace(id, with, roomy_transport(hub), hub::testing::virtual_clock(time),
+                    hub::testing::virtual_sleeper(time));
+    session->on_pretrain_routine_end();
+    for (int epoch = 0; epoch < epochs_before; ++epoch)
+      session->on_fit_epoch_end(epoch, {{"train/loss", epoch}});
+    advance(15min);
+    session->on_fit_epoch_end(epochs_before, {{"train/loss", epochs_before}});
+    if (meets.kind != fault_kind::none) hub.fail_next(meets, 2);
+  }
+
+  bool has(int epoch) { return model().metrics.contains(epoch); }
+};
+
+struct verb {
+  std::string name;
+  std::function<void(training&)> call;
+  bool hands_in_an_epoch = false;
+  bool ends_training = false;  // so that nothing is sent any more
+};
+
+const std::vector<verb> verbs = {
+    {"on_pretrain_routine_end", [](training& at) { at.session->on_pretrain_routine_end(); }},
+    {"on_fit_epoch_end",
+     [](training& at) {
+       at.session->on_fit_epoch_end(epoch_then, {{"train/loss", 1.5}, {"train/nan", std::nan("")}});
+     },
+     true},
+    {"on_model_save", [](training& at) { at.session->on_model_save(epoch_then, at.last, true); }},
+    {"upload_model", [](training& at) { at.session->upload_model(epoch_then, at.last, true); }},
+    {"upload_model of no file",
+     [](training& at) { at.session->upload_model(epoch_then, at.missing, true); }},
+    {"upload_metrics", [](training& at) { at.session->upload_metrics(); }},
+    {"flush", [](training& at) { at.session->flush(1min); }},
+    {"status", [](training& at) { static_cast<void>(at.session->status()); }},
+    {"stop_heartbeat", [](training& at) { at.session->stop_heartbeat(); }},
+    {"on_train_end",
+     [](training& at) { at.delivered = at.session->on_train_end(epoch_then, at.best, 0.5); }, false,
+     true},
+    // What goes on in the background: heartbeats, metrics, a checkpoint.
+    {"a quarter of an hour",
+     [](training& at) {
+       at.session->on_model_save(epoch_then, at.last, true);
+       at.advance(15min);
+     }},
+};
+
+// With enough memory again everything goes on, and the account agrees with the HUB's.
+void check_what_follows(training& at, const verb& what) {
+  at.advance(15min);
+  at.session->on_fit_epoch_end(epoch_after, {{"train/loss", 2.5}});
+  at.session->upload_model(epoch_after, at.last, false);
+  at.advance(15min);
+  const hub::delivery delivered = at.session->on_train_end(epoch_after, at.best, 0.5);
+  const hub::session_status now = at.session->status();
+  CHECK(now.epochs_accepted == now.epochs_delivered + now.epochs_set_aside);
+  for (int epoch = 0; epoch <= epochs_before; ++epoch) CHECK(at.has(epoch));
+  CHECK(at.has(epoch_after));
+  CHECK(at.model().final_model());
+  CHECK(delivered.complete() == (!what.hands_in_an_epoch || at.has(epoch_then)));
+  CHECK((delivered.complete() || (delivered.why && !delivered.why->message.empty())));
+}
+
+// An end that did not come about is asked for again.
+void check_the_end(training& at, bool lasting) {
+  CHECK((at.delivered.complete() || at.delivered.why));
+  const bool said_complete =
+      at.delivered.complete() || at.session->on_train_end(epoch_then, at.best, 0.5).complete();
+  bool all = at.model().final_model() != nullptr;
+  for (int epoch = 0; epoch <= epochs_before; ++epoch) all = all && at.has(epoch);
+  CHECK((all || lasting));
+  CHECK((all || !said_complete));
+}
+
+void fail_each_allocation(const verb& what, bool lasting, const fault& meets) {
+  std::size_t number = 0;
+  for (bool failed = true; failed; ++number) {
+    INFO(what.name << ", allocation " << number << (lasting ? " and all after it" : " alone"));
+    training at(meets);
+    failed = run_short_of_memory(number, lasting, [&] { what.call(at); });
+    if (what.ends_training)
+      check_the_end(at, lasting);
+    else
+      check_what_follows(at, what);
+    REQUIRE(number < 20'000);
+  }
+}
+
+}  // namespace
+
+TEST_CASE("whichever allocation fails in a call, nothing escapes and nothing is lost in silence") {
+  for (const verb& what : verbs)
+    for (bool lasting : {false, true}) fail_each_allocation(what, lasting, {});
+}
+
+TEST_CASE("whichever allocation fails while HUB fails too, nothing is lost in silence") {
+  for (const fault& meets : {fault{fault_kind::refused}, fault{fault_kind::status, 503}})
+    for (const verb& what : {verbs[verbs.size() - 2], verbs.back()})
+      fail_each_allocation(what, false, meets);
+}
+
+TEST_CASE("whichever allocation fails in the destructor, it ends all that goes on") {
+  for (bool lasting : {false, true}) {
+    std::size_t number = 0;
+    for (bool failed = true; failed; ++number) {
+      INFO("allocation " << number << (lasting ? " and all after it" : " alone"));
+      training at({});
+      failed = run_short_of_memory(number, lasting, [&] { at.session.reset(); });
+      const std::size_t requests = at.hub.requests().size();
+      at.advance(15min);
+      CHECK(at.hub.requests().size() == requests);
+      REQUIRE(number < 20'000);
+    }
+  }
+}
+
+TEST_CASE("whichever allocation fails at the start of a sleeper, it throws and nothing runs") {
+  const hub::background_task task{"idle", [] { return hub::never; }};
+  const auto start = [&](auto& sleeper, std::size_t number) {
+    const std::vector<hub::background_task> tasks(3, task);
+    bool thrown = false;
+    const bool failed = run_short_of_memory(number, true, [&] {
+      try {
+        sleeper.start(tasks);
+      } catch (const std::bad_alloc&) {
+        thrown = true;
+      }
+    });
+    CHECK(thrown == failed);
+    return failed;
+  };
+  std::size_t number = 0;
+  for (bool failed = true; failed; ++number) {
+    hub::thread_sleeper sleeper;
+    failed = start(sleeper, number);
+  }
+  CHECK(number > 5);
+  number = 0;
+  for (bool failed = true; failed; ++number) {
+    hub::testing::timeline time;
+    {
+      hub::testing::virtual_sleeper sleeper(time);
+      failed = start(sleeper, number);
+    }
+    time.advance(1h);
+    CHECK(time.steps() == 0);
+  }
+  CHECK(number > 5);
+}
