@@ -713,6 +713,8 @@ inline constexpr std::string_view default_web_root = "https://hub.ultralytics.co
 inline constexpr std::size_t api_key_length = 42;
 inline constexpr std::size_t model_id_length = 20;
 inline constexpr std::size_t json_depth_max = 64;
+inline constexpr std::size_t reply_values_max = 4096;  // each takes many times the room of its text
+inline constexpr std::size_t reply_token_bytes_max = 64 * kibibyte;
 inline constexpr std::size_t quoted_bytes_max = 200;  // of foreign text in one of our messages
 
 constexpr bool is_alphanumeric(char c) noexcept {
@@ -793,31 +795,45 @@ inline void append_json_string(std::string& out, std::string_view text) {
 
 // ---- JSON --------------------------------------------------------------------------------------
 
-// Refuses NUL bytes, which end nlohmann's text early, and nesting that would overflow the stack when
-// the value is copied.
-inline bool is_harmless_json(std::string_view text) {
+struct json_bounds {
+  std::size_t values_max = std::numeric_limits<std::size_t>::max();
+  std::size_t token_bytes_max = std::numeric_limits<std::size_t>::max();
+};
+inline constexpr json_bounds reply_bounds = {reply_values_max, reply_token_bytes_max};
+
+// Refuses NUL bytes, which end nlohmann's text early, nesting that would overflow the stack when
+// the value is copied, and what would take many times the room of its text.
+inline bool is_bounded_json(std::string_view text, const json_bounds& bounds) {
   std::size_t depth = 0;
+  std::size_t values = 1;
   bool in_string = false;
+  std::size_t begin = 0;  // of the string, number or gap
   for (std::size_t i = 0; i < text.size(); ++i) {
     const char c = text[i];
-    if (c == '\0') return false;
+    if (c == '\0' || i - begin > bounds.token_bytes_max) return false;
     if (in_string) {
       if (c == '\\') ++i;
-      if (c == '"') in_string = false;
+      if (c != '"') continue;
+      in_string = false;
     } else if (c == '"') {
       in_string = true;
     } else if (c == '{' || c == '[') {
       if (++depth > json_depth_max) return false;
-    } else if ((c == '}' || c == ']') && depth > 0) {
-      --depth;
+    } else if (c == '}' || c == ']') {
+      if (depth > 0) --depth;
+    } else if (c == ',') {
+      if (++values > bounds.values_max) return false;
+    } else if (c != ':') {
+      continue;
     }
+    begin = i;
   }
   return true;
 }
 
 // Parses without exceptions.
-inline std::optional<json> parse_json(std::string_view text) {
-  if (!is_harmless_json(text)) return std::nullopt;
+inline std::optional<json> parse_json(std::string_view text, const json_bounds& bounds = {}) {
+  if (!is_bounded_json(text, bounds)) return std::nullopt;
   json value = json::parse(text.begin(), text.end(), nullptr, false);
   if (value.is_discarded()) return std::nullopt;
   return value;
@@ -887,7 +903,8 @@ inline char first_of(std::string_view text) {
 // Whether a reply is a JSON object. This and the two below take no room but the text's, however
 // many values it holds, and leave nothing behind that has to be freed with memory at hand.
 inline bool is_object(std::string_view text) {
-  return first_of(text) == '{' && is_harmless_json(text) && json::accept(text.begin(), text.end());
+  return first_of(text) == '{' && is_bounded_json(text, reply_bounds) &&
+         json::accept(text.begin(), text.end());
 }
 
 // A member as it is written; "" where it is missing or null, or where `text` is no object but still
@@ -1205,7 +1222,7 @@ inline error unreadable(std::string_view what, std::string_view body) {
 // Reads the reply to GET /v1/models/{id}, in its first shape (fields beside each other) and its
 // second (a member train_args, and has_last_weights for a training that can go on).
 inline result<model_info> parse_model(std::string_view body, std::string_view model_id) {
-  std::optional<json> whole = parse_json(body);
+  std::optional<json> whole = parse_json(body, reply_bounds);
   const json* found = whole ? get_member(*whole, "data") : nullptr;
   if (!found || !found->is_object()) return unreadable("the model request", body);
 
@@ -4178,7 +4195,12 @@ class httplib_transport {
   static void receive_into(reply& answer, httplib::Request& sent, std::size_t bytes_max) {
     sent.content_receiver = [&answer, bytes_max](const char* data, std::size_t length,
                                                  std::uint64_t, std::uint64_t) {
-      answer.body.append(data, std::min(length, bytes_max + 1 - answer.body.size()));
+      const std::size_t taken = std::min(length, bytes_max + 1 - answer.body.size());
+      const std::size_t size = answer.body.size() + taken;
+      // Room is doubled, but last it is the cap: doubling beyond that would take thrice the cap.
+      if (size > answer.body.capacity())
+        answer.body.reserve(size > bytes_max / 4 ? bytes_max + 1 : 2 * size);
+      answer.body.append(data, taken);
       return answer.body.size() <= bytes_max;
     };
   }
