@@ -3482,7 +3482,7 @@ class basic_training_session final : public training_callbacks {
     }
     tell([&](engine& decide, time_point now) {
       if (why)
-        decide.handle_checkpoint_failure(*why);
+        decide.handle_checkpoint_failure(report_.redacted(*why));
       else
         decide.handle_checkpoint(std::move(what), now);
     });

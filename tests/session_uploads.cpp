@@ -31,6 +31,7 @@ namespace fs = std::filesystem;
 using hub::errc;
 using hub::testing::content_hash;
 using hub::testing::endpoint;
+using hub::testing::fake_hub;
 using hub::testing::fault;
 using hub::testing::fault_kind;
 
@@ -511,6 +512,19 @@ TEST_CASE("what is no readable file is an error in the log, and nothing is sent"
     session.on_model_save(2, sim.folder.write("last.pt", weights('L')), false);
     sim.advance(15min);
     CHECK(sim.model().checkpoints.size() == 1);
+  }
+}
+
+TEST_CASE("a key in the name of a file is shown neither in the log nor in an error") {
+  world sim;
+  auto session = sim.start();
+  const fs::path missing = sim.folder / (fake_hub::api_key + ".pt");
+  session.upload_model(1, missing, false);
+  CHECK(sim.said("***.pt does not exist"));
+  for (const hub::delivery& missed : {session.flush(1s), session.on_train_end(1, missing, 0.5)}) {
+    REQUIRE(missed.why);
+    CHECK(world::contains(missed.why->message, "does not exist"));
+    CHECK(world::says_no_secret(missed.why->message));
   }
 }
 
