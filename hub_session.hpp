@@ -4851,7 +4851,6 @@ enum class fault_kind {
   reply_lost,         // HUB acted, but its reply does not arrive
   timed_out,          // nothing comes back until the request's deadline
   drips,              // HUB acted; its reply trickles in, and is not whole by the deadline
-  late,               // HUB acted; nothing but `latency` is wrong
   status,             // `status` with `retry_after` and HUB's error body; HUB did not act
   html,               // 200 with a captive portal's page; HUB did not act
   truncated,          // HUB acted; its JSON is cut
@@ -4862,13 +4861,13 @@ enum class fault_kind {
   file_growing,       // ... something is appended to it
   file_overwritten,   // ... something is written over its beginning
 };
-inline constexpr std::array<fault_kind, 12> all_faults = {
+inline constexpr std::array<fault_kind, 11> all_faults = {
     fault_kind::refused,       fault_kind::reset_before_body,
     fault_kind::reset_in_body, fault_kind::reset_after_body,
     fault_kind::reply_lost,    fault_kind::timed_out,
-    fault_kind::drips,         fault_kind::late,
-    fault_kind::status,        fault_kind::html,
-    fault_kind::truncated,     fault_kind::wrong_types};
+    fault_kind::drips,         fault_kind::status,
+    fault_kind::html,          fault_kind::truncated,
+    fault_kind::wrong_types};
 inline constexpr std::array<fault_kind, 5> all_file_faults = {
     fault_kind::file_missing, fault_kind::file_replaced, fault_kind::file_truncated,
     fault_kind::file_growing, fault_kind::file_overwritten};
@@ -4877,7 +4876,7 @@ struct fault {
   fault_kind kind = fault_kind::none;
   int status = 503;
   std::string retry_after = {};
-  duration latency = {};            // of this reply, on top of fake_hub::latency
+  duration latency = {};            // of this reply, on top of the HUB's; may be all that is wrong
   std::filesystem::path file = {};  // of the kinds that change one
 };
 
@@ -4970,8 +4969,8 @@ class fake_hub : public hub_logic {
   void outage(duration from, duration to) {
     outages_.emplace_back(time_->now() + from, time_->now() + to);
   }
-  // Each request meets one of the faults with this probability; where a file is named, uploads also
-  // meet what may happen to that.
+  // Each request meets one of the faults, or a reply that is late, with this probability; where a
+  // file is named, uploads also meet what may happen to that.
   void fail_randomly(double probability, std::uint64_t seed, std::filesystem::path file = {}) {
     probability_ = probability;
     random_.seed(seed);
@@ -5092,13 +5091,13 @@ class fake_hub : public hub_logic {
     constexpr std::array<int, 8> statuses = {401, 403, 408, 429, 500, 502, 503, 504};
     constexpr std::array<duration, 4> latencies = {10ms, 1s, 10s, 1min};
     const bool spoils = seen.to == endpoint::upload && !random_file_.empty();
-    const std::size_t kind =
-        random_() % (all_faults.size() + (spoils ? all_file_faults.size() : 0));
-    fault out{kind < all_faults.size() ? all_faults[kind]
-                                       : all_file_faults[kind - all_faults.size()]};
+    std::vector<fault_kind> kinds(all_faults.begin(), all_faults.end());
+    if (spoils) kinds.insert(kinds.end(), all_file_faults.begin(), all_file_faults.end());
+    kinds.push_back(fault_kind::none);
+    fault out{kinds[random_() % kinds.size()]};
     out.status = statuses[random_() % statuses.size()];
     out.retry_after = random_retry_after();
-    if (out.kind == fault_kind::late) out.latency = latencies[random_() % latencies.size()];
+    if (out.kind == fault_kind::none) out.latency = latencies[random_() % latencies.size()];
     out.file = random_file_;
     return out;
   }

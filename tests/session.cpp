@@ -473,7 +473,7 @@ TEST_CASE("each fault of the sign-in or the model that passes by is survived") {
       using enum fault_kind;
       const bool garbled =
           each.what.kind == html || each.what.kind == truncated || each.what.kind == wrong_types;
-      if (garbled || each.what.kind == late ||
+      if (garbled ||
           (each.what.kind == fault_kind::status &&
            hub::protocol::status_verdict(each.what.status) != hub::protocol::verdict::retry))
         continue;
@@ -730,7 +730,6 @@ TEST_CASE("status tells of every kind of answer to a heartbeat that is none") {
                                         {502, errc::server_error},      {503, errc::server_error},
                                         {504, errc::server_error}};
   for (const named_fault& each : every_fault()) {
-    if (each.what.kind == late) continue;  // an answer like any other
     INFO(each.name);
     world sim;
     auto session = sim.start();
