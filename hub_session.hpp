@@ -4538,11 +4538,11 @@ struct hub_model {
     return !heartbeats.empty() && now - heartbeats.back().at <= silence;
   }
   // How often it was shown as disconnected until now: once for each silence.
-  std::size_t disconnections(time_point now) const {
+  std::size_t disconnections(time_point now, duration silence = silence_max) const {
     std::size_t count = 0;
     for (std::size_t i = 0; i < heartbeats.size(); ++i) {
       const time_point next = i + 1 < heartbeats.size() ? heartbeats[i + 1].at : now;
-      if (next - heartbeats[i].at > silence_max) ++count;
+      if (next - heartbeats[i].at > silence) ++count;
     }
     return count;
   }
@@ -4594,13 +4594,13 @@ class hub_logic {
   const std::map<std::string, hub_model>& models() const { return models_; }
 
   // How many of the agents that have sent a heartbeat are shown as disconnected.
-  std::size_t agents_disconnected(time_point now) const {
+  std::size_t agents_disconnected(time_point now, duration silence = hub_model::silence_max) const {
     std::map<std::string_view, time_point> last_heard;
     for (const auto& [id, model] : models_)
       for (const heartbeat_record& each : model.heartbeats) last_heard[each.agent_id] = each.at;
-    return static_cast<std::size_t>(std::count_if(
-        last_heard.begin(), last_heard.end(),
-        [&](const auto& agent) { return now - agent.second > hub_model::silence_max; }));
+    return static_cast<std::size_t>(
+        std::count_if(last_heard.begin(), last_heard.end(),
+                      [&](const auto& agent) { return now - agent.second > silence; }));
   }
 
   // Which call this is and which model it names, if it is one of HUB's.

@@ -662,6 +662,11 @@ TEST_CASE("an agent is disconnected after more than 15 minutes of silence, and i
   CHECK(model.disconnections(noon + 30min) == 1);
   CHECK(hub.agents_disconnected(noon + 30min) == 1);
   CHECK(model.disconnections(noon + 1h) == 2);
+
+  // With another HUB's patience.
+  CHECK_FALSE(model.connected(noon + 32min, 1min));
+  CHECK(model.disconnections(noon + 1h, 45min) == 0);
+  CHECK(hub.agents_disconnected(noon + 1h, 30min) == 1);
 }
 
 // ---- faults -------------------------------------------------------------------------------------
