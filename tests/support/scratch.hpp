@@ -17,9 +17,9 @@
 // A folder of the test's own, gone with it.
 class scratch_folder {
  public:
-  scratch_folder()
-      : path_(std::filesystem::temp_directory_path() /
-              ("hub_session-test-" + std::to_string(std::random_device{}()))) {
+  explicit scratch_folder(
+      const std::filesystem::path& where = std::filesystem::temp_directory_path())
+      : path_(where / ("hub_session-test-" + std::to_string(std::random_device{}()))) {
     std::filesystem::create_directories(path_);
   }
   scratch_folder(const scratch_folder&) = delete;
