@@ -2108,6 +2108,7 @@ class engine {
     ++upload_serial_;
     upload_attempts_ = 0;
     upload_restarts_ = 0;
+    flushes_upload_ = false;  // that was for what it replaces
     state(lane::checkpoint).backoff.reset();
     state(lane::checkpoint).retry_at = now;
     drop_retry(state(lane::checkpoint));

@@ -728,6 +728,18 @@ TEST_CASE("a newer checkpoint waits for one in flight, whatever becomes of that"
   CHECK_FALSE(run.due(lane::checkpoint));
 }
 
+TEST_CASE("a checkpoint that replaces a flushed one waits for its own rate limit") {
+  training run;
+  run.start();
+  run.wait(15min);
+  run.save(1);
+  run.flush(lane::checkpoint);
+  REQUIRE(run.uploaded_epoch() == 1);
+  run.save(2);
+  run.answer(lane::checkpoint, failed());
+  CHECK(run.due(lane::checkpoint) == 30min);
+}
+
 TEST_CASE("a flush sends a checkpoint whatever its rate limit, once") {
   training run(steady());
   run.start();
