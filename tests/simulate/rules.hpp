@@ -128,10 +128,6 @@ inline void batch_is_the_beginning_of_the_queue(std::span<const sent_epoch> batc
   }
 }
 
-inline void no_value_goes_back(std::uint64_t there, std::uint64_t sent) {
-  require(there <= sent, "no value on HUB goes back to an older one");
-}
-
 inline void final_model_is_the_last_upload(bool final_was_sent, bool is_final) {
   require(is_final || !final_was_sent, "the final model is the last upload");
 }

@@ -413,12 +413,20 @@ class training {
                           (!plan_.final_file && after.checkpoints_failed > 0);
     rules::without_faults_all_completes(said, may_miss, plan_.final_file && !plan_.final_missing);
     referee_.check_hub_is_complete(values_of_version());
-    const std::uint64_t requests = referee_.requests();
-    advance(3h);
-    rules::nothing_follows_the_end(requests, referee_.requests());
+    stay_silent();
     if (said.final_model_delivered)
       rules::final_model_is_the_last_upload(
           true, world_.hub.model(model_id_).checkpoints.back().is_final);
+  }
+
+  // Whatever a program still calls after the end.
+  void stay_silent() {
+    const std::uint64_t requests = referee_.requests();
+    session_->on_fit_epoch_end(plan_.epochs, values_of(++version_));
+    session_->on_model_save(plan_.epochs, files_.path("last.pt"), false);
+    world_.advance(3h);
+    rules::nothing_follows_the_end(requests, referee_.requests());
+    referee_.rethrow();
   }
 
   hub::delivery finish() {
@@ -430,11 +438,12 @@ class training {
     ending_ = true;
     referee_.flushes_metrics();
     referee_.flushes_uploads();
+    constexpr double map = 0.1 + 0.2;  // which takes all its digits
+    referee_.ends_with(map);
     const fs::path best = plan_.final_file ? files_.path("best.pt") : fs::path();
-    const hub::delivery said =
-        blocking_call(options_.limits.train_end_deadline, [&](session_type& session) {
-          return session.on_train_end(plan_.epochs - 1, best, 0.1 + 0.2);
-        });
+    const hub::delivery said = blocking_call(
+        options_.limits.train_end_deadline,
+        [&](session_type& session) { return session.on_train_end(plan_.epochs - 1, best, map); });
     referee_.stops_heartbeat();
     return said;
   }
