@@ -517,7 +517,13 @@ TEST_CASE("what is no readable file is an error in the log, and nothing is sent"
 
 TEST_CASE("a key in the name of a file is shown neither in the log nor in an error") {
   world sim;
+  const fs::path no_folder = sim.folder.write(fake_hub::api_key, "a file");
+  sim.with.credentials.save = true;
+  sim.with.credentials.settings_file = no_folder / "settings.json";
   auto session = sim.start();
+  CHECK(sim.said("cannot be saved to"));
+  CHECK(sim.said("***"));
+
   const fs::path missing = sim.folder / (fake_hub::api_key + ".pt");
   session.upload_model(1, missing, false);
   CHECK(sim.said("***.pt does not exist"));
