@@ -559,25 +559,31 @@ TEST_CASE("long header lines and many of them do no harm") {
 }
 
 TEST_CASE("no redirect is followed, and no key goes to where it points") {
+  const certificate_authority authority;
   raw_server thief(answer_all(ok("{}")));
-  for (int status = 300; status <= 308; ++status) {
-    for (const std::string& target :
-         {thief.url("/v1/models/x"), "//127.0.0.1:" + std::to_string(thief.port()),
-          std::string("http://127.0.0.1:99999999999/"), std::string("/elsewhere")}) {
-      INFO(status << " to " << target);
-      raw_server server(answer_once("HTTP/1.1 " + std::to_string(status) + " Moved\r\nLocation: " +
-                                    target + "\r\nContent-Length: 0\r\n\r\n"));
-      for (const hub::request& what : {get(server.url()), post(server.url(), "{}")}) {
-        const hub::reply reply = hub::httplib_transport().send(what);
-        INFO(message_of(reply));
-        CHECK(failure_of(reply) == "none");
-        CHECK(reply.status == status);
+  raw_server tls_thief(answer_all(ok("{}")), tls_settings{authority.issue()});
+  const std::string port = std::to_string(thief.port());
+  const std::vector<std::string> targets = {thief.url("/v1/models/x"),        tls_thief.url("/v1"),
+                                            "http://localhost:" + port + "/", "//127.0.0.1:" + port,
+                                            "http://127.0.0.1:99999999999/",  "/elsewhere"};
+  for (const bool tls : {false, true})
+    for (int status = 300; status <= 308; ++status)
+      for (const std::string& target : targets) {
+        INFO((tls ? "https, " : "http, ") << status << " to " << target);
+        raw_server server(
+            answer_once("HTTP/1.1 " + std::to_string(status) + " Moved\r\nLocation: " + target +
+                        "\r\nContent-Length: 0\r\n\r\n"),
+            tls ? std::optional(tls_settings{authority.issue()}) : std::nullopt);
+        for (const hub::request& what : {get(server.url()), post(server.url(), "{}")}) {
+          const hub::reply reply = trusting(authority).send(what);
+          INFO(message_of(reply));
+          CHECK(failure_of(reply) == "none");
+          CHECK(reply.status == status);
+        }
+        CHECK(server.connections() == 2);
       }
-      CHECK(server.connections() == 2);
-    }
-  }
   CHECK(thief.connections() == 0);
-  CHECK(thief.received().empty());
+  CHECK(tls_thief.connections() == 0);
 }
 
 // ---- servers that go away -----------------------------------------------------------------------
@@ -1154,8 +1160,26 @@ TEST_CASE(
     const set_variable exemption("no_proxy", exempt);
     CHECK(hub::httplib_transport().send(get(server.url())).body == "direct");
   }
-  const set_variable exemption("no_proxy", "27.0.0.1,example.org");
-  CHECK(hub::httplib_transport().send(get(server.url())).body == "from the proxy");
+  {
+    const set_variable exemption("no_proxy", "27.0.0.1,example.org");
+    CHECK(hub::httplib_transport().send(get(server.url())).body == "from the proxy");
+  }
+  // An https address has a proxy of its own, under either name, and the same exemptions.
+  const certificate_authority authority;
+  raw_server secure(answer_all(ok("in secret")), tls_settings{authority.issue()});
+  raw_server closed(answer_once("HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n"));
+  CHECK(trusting(authority).send(get(secure.url())).body == "in secret");
+  for (const char* name : {"https_proxy", "HTTPS_PROXY", "all_proxy"}) {
+    INFO(name);
+    const set_variable secure_variable(name, closed.url());
+    const std::size_t before = closed.connections();
+    CHECK(trusting(authority).send(get(secure.url())).failure);
+    CHECK(closed.connections() > before);
+    const set_variable exemption("NO_PROXY", "127.0.0.1");
+    CHECK(trusting(authority).send(get(secure.url())).body == "in secret");
+  }
+  CHECK(closed.received().starts_with("CONNECT "));
+  CHECK_FALSE(contains(closed.received(), secret_key));
 }
 
 TEST_CASE("a proxy that cannot be understood is an error that hides its password") {
