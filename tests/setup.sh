@@ -57,28 +57,33 @@ apt_install() {
     -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 install "$@" >&2
 }
 
+# Installs these packages, as root or through sudo.
+install_packages() {
+  if ! have apt-get; then
+    say "Missing, and there is no apt-get to install it with. Debian's names for it: $*"
+    return 1
+  fi
+  if [ "$(id -u)" -eq 0 ]; then
+    as_root=
+  elif have sudo; then
+    as_root=sudo
+  else
+    say 'Missing, and only root can install it. As root, run:'
+    say "apt-get update && apt-get install $*"
+    return 1
+  fi
+  say "Installing: $*"
+  # A fresh machine has no package lists. Where they cannot be fetched, older ones may still do.
+  $as_root apt-get -qq update >&2 || say 'apt-get update failed; trying with the lists at hand.'
+  apt_install "$@" || say 'apt-get install failed; see above.'
+}
+
 # Installs what is missing, and touches neither apt nor sudo where nothing is.
 install_missing() {
   missing=$(missing_packages "$@")
   if [ -n "$missing" ]; then
-    if ! have apt-get; then
-      say "Missing, and there is no apt-get to install it with. Debian's names for it: $missing"
-      return 1
-    fi
-    if [ "$(id -u)" -eq 0 ]; then
-      as_root=
-    elif have sudo; then
-      as_root=sudo
-    else
-      say 'Missing, and only root can install it. As root, run:'
-      say "apt-get update && apt-get install $missing"
-      return 1
-    fi
-    say "Installing: $missing"
-    # A fresh machine has no package lists. Where they cannot be fetched, older ones may still do.
-    $as_root apt-get -qq update >&2 || say 'apt-get update failed; trying with the lists at hand.'
     # shellcheck disable=SC2086 # one word per package
-    apt_install $missing
+    install_packages $missing || return
     # How old the default compiler is, is only known once it is there.
     missing=$(missing_packages "$@")
     [ "$missing" != g++-12 ] || apt_install g++-12

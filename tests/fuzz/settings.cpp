@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: MIT
+//
+// Any text as a settings file, JSON and YAML, and a key to put in it: whatever the file, the key is
+// read back and nothing else is changed, or the file is left alone.
+
+#include <string>
+
+#include "check.hpp"
+
+using namespace hub::protocol;
+
+namespace {
+
+const std::string key = "Zq7Xk2Vw9Jr4Hy6Tn8Qb3Gx5Wd1Kz0Mv7Pf2Yj4Lc8";
+
+// A YAML file without its first line with a key, each line ended.
+std::string other_lines(std::string_view text) {
+  std::string out;
+  bool found = false;
+  while (!text.empty()) {
+    const std::size_t end = std::min(text.find('\n'), text.size());
+    const std::string_view line = text.substr(0, end);
+    if (found || !line.starts_with("api_key:"))
+      out.append(line) += '\n';
+    else
+      found = true;
+    text.remove_prefix(std::min(end + 1, text.size()));
+  }
+  return out;
+}
+
+void replace_in(std::string_view text, settings_format format) {
+  static_cast<void>(find_api_key(text, format));
+  const auto replaced = replace_api_key(text, key, format);
+  if (!replaced) {
+    check(format == settings_format::json_text, "YAML can always be added to");
+    return;
+  }
+  check(find_api_key(*replaced, format) == key, "the key is read back");
+  const auto again = replace_api_key(*replaced, key, format);
+  check(again && *again == *replaced, "the same key again changes nothing");
+  if (format == settings_format::yaml_text) {
+    check(other_lines(text) == other_lines(*replaced), "every other line is as it was");
+    return;
+  }
+  json before = parse_json(text).value_or(json::object());
+  json after = parse_json(*replaced).value_or(json());
+  check(after.is_object(), "JSON stays JSON");
+  before.erase("api_key");
+  after.erase("api_key");
+  check(before == after, "every other setting is as it was");
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  const std::string_view text = text_of(data, size);
+  replace_in(text, settings_format::json_text);
+  replace_in(text, settings_format::yaml_text);
+  return 0;
+}
