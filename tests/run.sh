@@ -24,6 +24,7 @@ trap 'exit 129' HUP
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
+also_needed=curl
 install_missing "$@" || give_up 'The tests cannot be built without these packages.'
 choose_build_folder || give_up 'There is no folder to build in.'
 configure "$@" || give_up 'meson setup failed; see above.'

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 #
-# What tests/run.sh and examples/run.sh share: the packages and the build folder. To be sourced, at
-# the top of the checkout. Both scripts build in one folder, so neither compiles anything twice.
+# What tests/run.sh, tests/bench.sh and examples/run.sh share: the packages and the build folder. To
+# be sourced, at the top of the checkout. All but the benchmarks, which are optimized, are built in
+# one folder, so that nothing is compiled twice.
 
 # stderr, so that what a script prints on stdout is its result.
 say() {
@@ -22,8 +23,9 @@ default_compiler_is_old() {
     [ "$(c++ -dumpversion | cut -d. -f1)" -lt 12 ]
 }
 
-# Prints the packages that a build with these arguments lacks. It asks for the programs and
-# libraries and not for the packages, because one that came from elsewhere is as good.
+# Prints the packages that a build with these arguments lacks, and the programs that the script
+# names in $also_needed. It asks for the programs and libraries and not for the packages, because
+# one that came from elsewhere is as good.
 missing_packages() {
   with_packaged_httplib=yes
   for argument in "$@"; do
@@ -48,6 +50,9 @@ missing_packages() {
   if [ $with_packaged_httplib = yes ]; then
     have_library cpp-httplib || missing="$missing libcpp-httplib-dev"
   fi
+  for program in ${also_needed:-}; do
+    have "$program" || missing="$missing $program"
+  done
   printf '%s\n' "${missing# }"
 }
 
