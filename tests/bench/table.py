@@ -222,6 +222,12 @@ class Bench:
                      f'longest {one["max_us"]:.0f} µs, {one["delivered"]:,.0f} delivered')
             self.add('- its 99.9th percentile', f'{one["p999_us"]:.2f} µs', 'at most 20 µs',
                      one['p999_us'] <= 20, f'peak memory {one["peak_mib"]:.0f} MiB')
+        touch = [self.measure('touch', self.size(16384, 1024)) for _ in range(self.pairs)]
+        self.add('- for comparison: to touch a page of memory for the first time',
+                 f'{median(one["median_us"] for one in touch):.2f} µs', '', None,
+                 f'99th percentile {median(one["p99_us"] for one in touch):.1f} µs; a full queue '
+                 f'is {touch[0]["queue_pages"]:,} pages, {touch[0]["queue_pages"] / count:.1%} of '
+                 'the calls')
         for mood in moods[1:]:
             same = median(b['median_us'] / a['median_us']
                           for a, b in zip(taken['fast'], taken[mood]))
