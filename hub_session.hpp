@@ -5267,10 +5267,15 @@ class simulation {
     return out;
   }
 
-  training_session start(std::string_view identifier) { return start(identifier, options()); }
-  training_session start(std::string_view identifier, session_options with) {
-    return training_session(identifier, std::move(with), fake_transport(hub), virtual_clock(time),
-                            virtual_sleeper(time));
+  // Templates, so that only who starts a session here waits for the compiler to make its code.
+  template <class Session = training_session>
+  Session start(std::string_view identifier) {
+    return start<Session>(identifier, options());
+  }
+  template <class Session = training_session>
+  Session start(std::string_view identifier, session_options with) {
+    return Session(identifier, std::move(with), fake_transport(hub), virtual_clock(time),
+                   virtual_sleeper(time));
   }
 };
 
