@@ -4047,7 +4047,8 @@ class httplib_transport {
 
     httplib::Response received;
     httplib::Error failed = httplib::Error::Success;
-    const bool whole = send_to_first_that_answers(sent, received, failed, what, deadline);
+    const bool whole = send_to_first_that_answers(sent, received, failed, what, deadline) &&
+                       !is_refusal_of_proxy(failed);
     last_used_ = now();
     std::optional<errc> ended = shared_->dog.reason(watched_);
     if (!whole && !ended && last_used_ >= deadline) ended = errc::timed_out;
@@ -4206,6 +4207,23 @@ class httplib_transport {
     };
   }
 
+  // Newer versions of httplib hand on a proxy's refusal as if the host had answered.
+  template <class Error>
+  static bool is_refusal_of_proxy([[maybe_unused]] Error failed) {
+    if constexpr (requires { Error::ProxyConnection; })
+      return failed == Error::ProxyConnection;
+    else
+      return false;
+  }
+
+  // They also tell a certificate of another name from one that nobody vouches for.
+  template <class Error>
+  static Error without_name_mismatch(Error failed) {
+    if constexpr (requires { Error::SSLServerHostnameVerification; })
+      if (failed == Error::SSLServerHostnameVerification) return Error::SSLServerVerification;
+    return failed;
+  }
+
   static error cancelled_error(const std::string& host) {
     return {errc::cancelled, "The request to " + host + " was given up."};
   }
@@ -4220,7 +4238,7 @@ class httplib_transport {
     if (ended == errc::cancelled) return cancelled_error(host);
     if (ended == errc::timed_out)
       return {errc::timed_out, host + " did not answer in time. Check the network and the HUB."};
-    switch (failed) {
+    switch (without_name_mismatch(failed)) {
       case httplib::Error::ConnectionTimeout:
         return {errc::timed_out,
                 host + " cannot be reached in time. Check the network and the HUB address."};
