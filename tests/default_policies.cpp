@@ -19,6 +19,7 @@
 #include "support/catch.hpp"
 #include "support/certificates.hpp"
 #include "support/raw_server.hpp"
+#include "support/stalls.hpp"
 
 using namespace hub_test;
 using namespace std::chrono_literals;
@@ -57,12 +58,6 @@ hub::request upload(std::string url, std::shared_ptr<hub::body_source> content) 
        .url = std::move(url),
        .headers = {{"x-api-key", secret_key}, {"content-type", "application/octet-stream"}},
        .content = std::move(content)});
-}
-
-// A well-formed reply that keeps the connection.
-std::string ok(std::string_view body) {
-  return "HTTP/1.1 200 OK\r\nContent-Length: " + std::to_string(body.size()) + "\r\n\r\n" +
-         std::string(body);
 }
 
 // A script that answers every request on a connection with `answer`.
@@ -606,7 +601,7 @@ TEST_CASE("a server that closes in the middle of an upload costs the upload and 
   const sigset_t mask = signal_mask();
   hub::httplib_transport transport{
       hub::httplib_options{.ca_file = authority.file(), .piece_bytes = 64 * 1024}};
-  for (int i = 0; i < 20; ++i) {
+  for (int i = 0; i < rounds(); ++i) {
     const hub::reply reply =
         transport.send(upload(server.url(), std::make_shared<pattern_body>(16 * 1024 * 1024)));
     INFO(message_of(reply));
@@ -663,75 +658,9 @@ TEST_CASE("where nobody listens, the host and port are named") {
 
 namespace {
 
-// A place in an exchange where a server can leave its client waiting for ever. The script marks
-// when it is there.
-struct stall {
-  const char* name;
-  const char* scheme;
-  bool tls;      // the server answers the TLS handshake
-  bool uploads;  // the request has a long body
-  raw_server::script script;
-};
-
-std::vector<stall> all_stalls() {
-  const auto after_request = [](std::string first, std::string dripped) {
-    return [first, dripped](raw_server::connection& client) {
-      client.read_request();
-      client.send(first);
-      client.mark();
-      if (dripped.empty()) client.hang();
-      client.drip(dripped);
-    };
-  };
-  const auto unread = [](raw_server::connection& client) {
-    client.read_head();
-    client.mark();
-    client.ignore();
-  };
-  const std::string head = "HTTP/1.1 200 OK\r\n";
-  std::vector<stall> out = {
-      {"in the TLS handshake", "https", false, false, [](raw_server::connection& client) {
-         client.mark();
-         client.hang();
-       }}};
-  for (const bool tls : {false, true}) {
-    const char* scheme = tls ? "https" : "http";
-    out.push_back({"before the status line", scheme, tls, false, after_request("", "")});
-    out.push_back(
-        {"in a dripping status line", scheme, tls, false, after_request("HTTP/1.1 200 O", "O")});
-    out.push_back({"in a dripping head", scheme, tls, false, after_request(head, "x-drip: y\r\n")});
-    out.push_back({"in interim replies", scheme, tls, false,
-                   after_request("", "HTTP/1.1 100 Continue\r\n\r\n")});
-    out.push_back({"in a body", scheme, tls, false,
-                   after_request(head + "Content-Length: 100000\r\n\r\nx", "")});
-    out.push_back({"in a dripping body", scheme, tls, false,
-                   after_request(head + "Content-Length: 100000\r\n\r\n", "x")});
-    out.push_back({"in a dripping body without length", scheme, tls, false,
-                   after_request(head + "\r\n", "x")});
-    out.push_back({"in dripping chunks", scheme, tls, false,
-                   after_request(head + "Transfer-Encoding: chunked\r\n\r\n", "1\r\nx\r\n")});
-    out.push_back({"in an upload that nobody reads", scheme, tls, true, unread});
-  }
-  return out;
-}
-
 hub::request request_for(const stall& where, std::string url) {
   if (!where.uploads) return get(std::move(url));
   return upload(std::move(url), std::make_shared<pattern_body>(std::uint64_t{1} << 30));
-}
-
-// Blocks until `count` connections to the port wait for an answer to their first packet.
-void wait_for_connecting(int port, std::size_t count) {
-  char remote[32];
-  std::snprintf(remote, sizeof remote, "0100007F:%04X 02 ", static_cast<unsigned>(port));
-  const auto end = std::chrono::steady_clock::now() + patience;
-  while (std::chrono::steady_clock::now() < end) {
-    std::ifstream table("/proc/self/net/tcp");
-    const std::string text{std::istreambuf_iterator<char>(table), {}};
-    if (count_of(text, remote) >= count) return;
-    std::this_thread::yield();
-  }
-  throw std::runtime_error("the client does not connect");
 }
 
 }  // namespace
@@ -849,7 +778,7 @@ TEST_CASE("cancel ends an exchange that waits for its connection") {
   hub::httplib_transport transport;
   hub::request what = get(scheme + "://127.0.0.1:" + std::to_string(deaf.port()) + "/");
   auto sent = std::async(std::launch::async, [&] { return transport.send(what); });
-  wait_for_connecting(deaf.port(), 2);  // the one that filled the queue, and ours
+  deaf.wait_for_connecting(2);  // the one that filled the queue, and ours
   transport.cancel();
   const hub::reply reply = sent.get();
   INFO(message_of(reply));

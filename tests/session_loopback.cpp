@@ -24,17 +24,14 @@
 #include <utility>
 #include <vector>
 
-#include <fcntl.h>
-#include <poll.h>
-#include <spawn.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
-#include <termios.h>
 #include <unistd.h>
 
 #include "../hub_session.hpp"
 #include "support/catch.hpp"
 #include "support/certificates.hpp"
+#include "support/child_process.hpp"
 #include "support/raw_server.hpp"
 
 using namespace hub_test;
@@ -1131,126 +1128,6 @@ TEST_CASE("rank 0 reports, and the options have the last word") {
 
 namespace {
 
-// A file descriptor that closes itself.
-class descriptor {
- public:
-  explicit descriptor(int number = -1) : number_(number) {}
-  descriptor(descriptor&& other) noexcept : number_(std::exchange(other.number_, -1)) {}
-  descriptor& operator=(descriptor&& other) noexcept {
-    std::swap(number_, other.number_);
-    return *this;
-  }
-  ~descriptor() {
-    if (number_ >= 0) ::close(number_);
-  }
-  int get() const { return number_; }
-
- private:
-  int number_;
-};
-
-struct pipe_ends {
-  descriptor out;
-  descriptor in;
-};
-
-pipe_ends make_pipe() {
-  int ends[2];
-  if (::pipe2(ends, O_CLOEXEC) != 0) throw std::runtime_error("no pipe");
-  return {descriptor(ends[0]), descriptor(ends[1])};
-}
-
-// A pseudo terminal. Our end shows what a user would see and takes what one would type.
-struct terminal {
-  descriptor ours;
-  descriptor theirs;
-
-  terminal() : ours(::posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC)) {
-    if (ours.get() < 0 || ::grantpt(ours.get()) != 0 || ::unlockpt(ours.get()) != 0)
-      throw std::runtime_error("no pseudo terminal");
-    theirs = descriptor(::open(::ptsname(ours.get()), O_RDWR | O_NOCTTY | O_CLOEXEC));
-  }
-  bool echoes() const {
-    termios now{};
-    ::tcgetattr(theirs.get(), &now);
-    return (now.c_lflag & ECHO) != 0;
-  }
-};
-
-// This program once more, playing one of the scenarios below; killed where the test gives it up.
-class child_process {
- public:
-  child_process(const std::string& scenario, const std::vector<std::string>& variables,
-                const terminal* on = nullptr) {
-    pipe_ends to_child = make_pipe();
-    pipe_ends from_child = make_pipe();
-    posix_spawn_file_actions_t actions;
-    ::posix_spawn_file_actions_init(&actions);
-    ::posix_spawn_file_actions_adddup2(&actions, on ? on->theirs.get() : to_child.out.get(), 0);
-    ::posix_spawn_file_actions_adddup2(&actions, from_child.in.get(), 1);
-    if (on) ::posix_spawn_file_actions_adddup2(&actions, on->theirs.get(), 2);
-
-    std::vector<std::string> texts = variables;
-    texts.push_back("HUB_TEST_SCENARIO=" + scenario);
-    std::vector<char*> environment;
-    for (char** each = environ; *each; ++each) environment.push_back(*each);
-    for (std::string& each : texts) environment.push_back(each.data());
-    environment.push_back(nullptr);
-    std::string name = "loopback";
-    std::string filter = "[child_process]";
-    char* arguments[] = {name.data(), filter.data(), nullptr};
-    const int failed = ::posix_spawn(&process_, "/proc/self/exe", &actions, nullptr, arguments,
-                                     environment.data());
-    ::posix_spawn_file_actions_destroy(&actions);
-    if (failed != 0) throw std::runtime_error("no child process");
-    to_child_ = std::move(to_child.in);
-    from_child_ = std::move(from_child.out);
-  }
-  child_process(const child_process&) = delete;
-  child_process& operator=(const child_process&) = delete;
-  ~child_process() {
-    if (process_ <= 0) return;
-    ::kill(process_, SIGKILL);
-    wait();
-  }
-
-  void send(int signal_number) const { ::kill(process_, signal_number); }
-  void write(std::string_view text) const {
-    REQUIRE(::write(to_child_.get(), text.data(), text.size()) > 0);
-  }
-
-  // Everything that it says up to and with `text`; fails the test where it ends before.
-  std::string read_until(std::string_view text) {
-    while (!contains(said_, text)) REQUIRE(read_more(from_child_.get(), said_));
-    const std::size_t end = said_.find(text) + text.size();
-    const std::string out = said_.substr(0, end);
-    said_.erase(0, end);
-    return out;
-  }
-
-  // How it ended, in words.
-  std::string wait() {
-    int status = 0;
-    while (::waitpid(std::exchange(process_, 0), &status, 0) < 0 && errno == EINTR) {
-    }
-    if (WIFSIGNALED(status)) return "signal " + std::to_string(WTERMSIG(status));
-    return "exit " + std::to_string(WEXITSTATUS(status));
-  }
-
-  static bool read_more(int from, std::string& to) {
-    char piece[4096];
-    const ssize_t got = ::read(from, piece, sizeof piece);
-    if (got > 0) to.append(piece, static_cast<std::size_t>(got));
-    return got > 0 || (got < 0 && errno == EINTR);
-  }
-
- private:
-  pid_t process_ = 0;
-  descriptor to_child_;
-  descriptor from_child_;
-  std::string said_;
-};
-
 // What a child needs to know to report to the stage's HUB.
 std::vector<std::string> child_variables(const stage& at, std::vector<std::string> more = {}) {
   more.push_back("HUB_TEST_ROOT=" + at.hub.root());
@@ -1438,23 +1315,6 @@ TEST_CASE("on a terminal a key is asked for, without echo, and three times at mo
 
 namespace {
 
-std::string variable(const char* name) {
-  const char* value = std::getenv(name);
-  return value ? value : "";
-}
-
-void say(std::string_view text) {
-  if (::write(1, text.data(), text.size()) < 0) std::_Exit(90);
-}
-
-void wait_for_line() {
-  char c = 0;
-  while (c != '\n')
-    if (::read(0, &c, 1) == 0) std::_Exit(91);
-}
-
-[[noreturn]] void end_child(bool well, int otherwise = 1) { std::_Exit(well ? 0 : otherwise); }
-
 // As stage::options, but nothing is sent before its time.
 hub::session_options child_options() {
   hub::session_options out;
@@ -1465,36 +1325,6 @@ hub::session_options child_options() {
   out.temp_folder = variable("HUB_TEST_FOLDER");
   out.log = [](hub::log_level, std::string_view) {};
   return out;
-}
-
-std::atomic<int> handled = 0;
-int handled_pipe[2];
-
-void on_own_signal(int) {
-  ++handled;
-  if (::write(handled_pipe[1], "x", 1) < 0) std::_Exit(92);
-}
-void on_own_signal_with_info(int number, siginfo_t* info, void*) {
-  if (info && info->si_signo == number) on_own_signal(number);
-}
-
-// Asks again and again, as ThreadSanitizer hands a signal only to a thread that makes calls.
-void wait_until_handled() {
-  char c = 0;
-  while (::read(handled_pipe[0], &c, 1) < 0) std::this_thread::yield();
-}
-
-void act_as_told(int number, const std::string& action) {
-  struct sigaction wanted {};
-  sigemptyset(&wanted.sa_mask);
-  wanted.sa_handler = action == "ignore" ? SIG_IGN : action == "own" ? &on_own_signal : SIG_DFL;
-  if (action == "own_with_info") {
-    wanted.sa_flags = SA_SIGINFO;
-    wanted.sa_sigaction = &on_own_signal_with_info;
-  }
-  // Catch2 has its own handlers for both; the program that is played here has none for the other.
-  for (int each : {SIGINT, SIGTERM}) ::signal(each, SIG_DFL);
-  ::sigaction(number, &wanted, nullptr);
 }
 
 void play_signal() {
@@ -1629,13 +1459,10 @@ void play_ask() {
 
 // Hidden: only a child_process runs it.
 TEST_CASE("a scenario is played in a child", "[.][child_process]") {
-  ::alarm(static_cast<unsigned>(patience.count()));  // a child that hangs is a test that fails
-  if (::pipe2(handled_pipe, O_NONBLOCK | O_CLOEXEC) != 0) std::_Exit(93);
-  const std::map<std::string, void (*)()> scenarios = {
-      {"signal", &play_signal}, {"signal_at_the_end", &play_signal_at_the_end},
-      {"hang", &play_hang},     {"rank", &play_rank},
-      {"fork", &play_fork},     {"ask", &play_ask}};
-  const auto scenario = scenarios.find(variable("HUB_TEST_SCENARIO"));
-  REQUIRE(scenario != scenarios.end());
-  scenario->second();
+  play_scenario({{"signal", &play_signal},
+                 {"signal_at_the_end", &play_signal_at_the_end},
+                 {"hang", &play_hang},
+                 {"rank", &play_rank},
+                 {"fork", &play_fork},
+                 {"ask", &play_ask}});
 }

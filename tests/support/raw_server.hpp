@@ -15,7 +15,9 @@
 #include <csignal>
 #include <cstddef>
 #include <cstdint>
+#include <cstdio>
 #include <cstdlib>
+#include <fstream>
 #include <functional>
 #include <list>
 #include <memory>
@@ -46,6 +48,12 @@ namespace hub_test {
 // How long a test waits for something that must happen, before it fails instead of hanging for
 // ever.
 inline constexpr std::chrono::seconds patience{120};
+
+// HUB_TEST_LONG in the environment asks for the long variant: what depends on chance is tried 1,000
+// times instead of 50, and times are measured against their bounds, which only an idle machine
+// keeps.
+inline bool long_variant() { return std::getenv("HUB_TEST_LONG") != nullptr; }
+inline int rounds() { return long_variant() ? 1000 : 50; }
 
 // A proxy in the environment would take what is meant for these servers, so it goes, before main().
 inline const bool environment_has_no_proxy = [] {
@@ -80,12 +88,14 @@ inline sockaddr_in loopback_address(int port) {
   return out;
 }
 
-// A socket that listens on 127.0.0.1 at a port that the system picks.
+// A socket that listens on 127.0.0.1, at a port that the system picks unless one is given.
 class listening_socket {
  public:
-  explicit listening_socket(int backlog)
+  explicit listening_socket(int backlog, int port = 0)
       : socket_(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
-    sockaddr_in address = loopback_address(0);
+    const int again = 1;  // the port of a server that has just ended
+    ::setsockopt(socket_, SOL_SOCKET, SO_REUSEADDR, &again, sizeof again);
+    sockaddr_in address = loopback_address(port);
     socklen_t size = sizeof address;
     auto* const generic = reinterpret_cast<sockaddr*>(&address);
     if (socket_ < 0 || ::bind(socket_, generic, size) != 0 || ::listen(socket_, backlog) != 0 ||
@@ -129,11 +139,35 @@ class deaf_port {
 
   int port() const { return listener_.port(); }
 
+  // Blocks until so many connections wait for an answer to their first packet, with the one that
+  // found the queue full.
+  void wait_for_connecting(std::size_t count) const {
+    char remote[32];
+    std::snprintf(remote, sizeof remote, "0100007F:%04X 02 ", static_cast<unsigned>(port()));
+    const auto end = std::chrono::steady_clock::now() + patience;
+    while (std::chrono::steady_clock::now() < end) {
+      std::ifstream table("/proc/self/net/tcp");
+      std::size_t found = 0;
+      for (std::string line; std::getline(table, line);)
+        if (line.find(remote) != std::string::npos) ++found;
+      if (found >= count) return;
+      std::this_thread::yield();
+    }
+    throw std::runtime_error("the client does not connect");
+  }
+
  private:
   static constexpr int attempts_max = 64;
   listening_socket listener_;
   std::vector<int> fillers_;
 };
+
+// A well-formed reply that keeps the connection.
+inline std::string http_reply(int status, std::string_view body) {
+  return "HTTP/1.1 " + std::to_string(status) +
+         " \r\nContent-Length: " + std::to_string(body.size()) + "\r\n\r\n" + std::string(body);
+}
+inline std::string ok(std::string_view body) { return http_reply(200, body); }
 
 struct tls_settings {
   server_identity identity;
@@ -163,10 +197,13 @@ class raw_server {
       return take(end + 4);
     }
 
+    // What follows this head.
+    std::string read_body(const std::string& head) { return read_bytes(content_length(head)); }
+
     received_request read_request() {
       received_request out;
       out.head = read_head();
-      out.body = read_bytes(content_length(out.head));
+      out.body = read_body(out.head);
       return out;
     }
 
@@ -329,8 +366,8 @@ class raw_server {
 
   using script = std::function<void(connection&)>;
 
-  explicit raw_server(script play, const std::optional<tls_settings>& tls = {})
-      : play_(std::move(play)), listener_(128) {
+  explicit raw_server(script play, const std::optional<tls_settings>& tls = {}, int port = 0)
+      : play_(std::move(play)), listener_(128, port) {
     if (tls) prepare_tls(*tls);
     const signals_blocked quiet;
     acceptor_ = std::thread([this] { accept_clients(); });
