@@ -3771,15 +3771,54 @@ struct watched {
   socket_handle socket;
 };
 
+class watchdog;
+
+// Ends every exchange when the program calls std::exit while sessions are alive, and lets none begin
+// afterwards: OpenSSL takes itself apart then, and a thread that still spoke TLS would crash.
+class exit_watch {
+ public:
+  // Lives as long as the process.
+  static exit_watch& instance() {
+    static auto* const watch = new exit_watch;
+    return *watch;
+  }
+  static bool over() noexcept { return over_.load(); }
+
+  void add(watchdog& dog) {
+    const std::lock_guard lock(mutex_);
+    if (!std::exchange(registered_, true)) std::atexit([] { instance().end_all(); });
+    if (std::exchange(process_, process_id()) != process_id()) dogs_.clear();  // the parent's
+    dogs_.push_back(&dog);
+  }
+  void remove(watchdog& dog) {
+    const std::lock_guard lock(mutex_);
+    std::erase(dogs_, &dog);
+  }
+
+ private:
+  // The time that exchanges have to notice that they are cut, which takes milliseconds. It passes in
+  // full only where a signal handler called std::exit in the middle of something of ours.
+  static constexpr duration end_max = 1s;
+
+  void end_all();
+
+  static inline std::atomic<bool> over_ = false;
+  std::mutex mutex_;
+  bool registered_ = false;
+  int process_ = process_id();
+  std::vector<watchdog*> dogs_;
+};
+
 // Cuts the socket of an exchange that is past its deadline or cancelled, and goes on cutting until
 // the exchange has ended: httplib may be between two sockets when it begins. httplib's own
 // time-outs are per read, and its stop() waits for the connection.
 class watchdog {
  public:
-  watchdog() = default;
+  watchdog() { exit_watch::instance().add(*this); }
   watchdog(const watchdog&) = delete;
   watchdog& operator=(const watchdog&) = delete;
   ~watchdog() {
+    exit_watch::instance().remove(*this);
     {
       const std::lock_guard lock(mutex_);
       stopping_ = true;
@@ -3788,10 +3827,10 @@ class watchdog {
     if (thread_.joinable()) thread_.join();
   }
 
-  // False where the watched transport was cancelled before.
+  // False where the watched transport was cancelled before, or the program is ending.
   bool begin(watched& what, time_point deadline) {
     const std::lock_guard lock(mutex_);
-    if (what.cancelled) return false;
+    if (what.cancelled || exit_watch::over()) return false;
     if (!thread_.joinable()) thread_ = quiet_thread([this] { watch(); });
     watched_.push_back(&what);
     what.deadline = deadline;
@@ -3819,6 +3858,15 @@ class watchdog {
     const std::lock_guard lock(mutex_);
     what.cancelled = true;
     changed_.notify_one();
+  }
+
+  // Cancels whatever is in flight; true where nothing is. Waits for no lock.
+  bool try_cancel_all() {
+    const std::unique_lock lock(mutex_, std::try_to_lock);
+    if (!lock) return false;
+    for (watched* each : watched_) each->cancelled = true;
+    changed_.notify_one();
+    return watched_.empty();
   }
 
   // Which of the two ended the exchange, if any.
@@ -3859,6 +3907,18 @@ class watchdog {
   std::vector<watched*> watched_;
   std::thread thread_;
 };
+
+inline void exit_watch::end_all() {
+  if (process_ != process_id()) return;  // the exchanges are the parent's
+  over_ = true;
+  const time_point until = std::chrono::steady_clock::now() + end_max;
+  const auto ended = [this] {
+    const std::unique_lock lock(mutex_, std::try_to_lock);
+    return lock && std::count_if(dogs_.begin(), dogs_.end(),
+                                 [](watchdog* dog) { return !dog->try_cancel_all(); }) == 0;
+  };
+  while (!ended() && std::chrono::steady_clock::now() < until) std::this_thread::sleep_for(1ms);
+}
 
 // Looks a name up without getting stuck in it: `given_up` is asked every few milliseconds. An empty
 // list means that httplib is to look it up itself, which cannot be cut short.
@@ -3983,7 +4043,8 @@ struct httplib_options {
 // Sends over cpp-httplib and OpenSSL: 0.11.4 as Debian splits it, or upstream's single header.
 // Certificates and host names are always checked, TLS is 1.2 at least, redirects are never
 // followed, a reply is never decompressed and never longer than asked for, and no exchange outlives
-// its deadline. Plain HTTP is spoken only to an http:// address.
+// its deadline. Plain HTTP is spoken only to an http:// address. Once the program has called
+// std::exit, exchanges are cut and none begins.
 class httplib_transport {
  public:
   explicit httplib_transport(httplib_options options = {})
