@@ -8,6 +8,7 @@
 
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <csignal>
@@ -95,7 +96,13 @@ class child_process {
     std::vector<std::string> texts = variables;
     texts.push_back("HUB_TEST_SCENARIO=" + scenario);
     std::vector<char*> environment;
-    for (char** each = environ; *each; ++each) environment.push_back(*each);
+    const auto is_set_anew = [&](std::string_view old) {
+      const std::string_view name = old.substr(0, old.find('=') + 1);
+      return std::any_of(texts.begin(), texts.end(),
+                         [&](const std::string& text) { return text.starts_with(name); });
+    };
+    for (char** each = environ; *each; ++each)
+      if (!is_set_anew(*each)) environment.push_back(*each);
     for (std::string& each : texts) environment.push_back(each.data());
     environment.push_back(nullptr);
     std::string name = "child";
