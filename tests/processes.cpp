@@ -299,6 +299,7 @@ void play_fork_often() {
   std::optional<hub::training_session> session(std::in_place, raw_hub::model_id, options,
                                                child_transport());
   for (int epoch = 0; epoch < rounds(); ++epoch) {
+    limit_time();
     train_one_epoch(*session, epoch);
     std::this_thread::sleep_for(std::chrono::microseconds(luck.below(1000)));
     if (!fork_one(session, luck.below(2) == 0)) end_child(false, 2);

@@ -216,9 +216,12 @@ inline void act_as_told(int number, const std::string& action) {
   ::sigaction(number, &wanted, nullptr);
 }
 
+// A child that hangs is a test that fails. A long scenario says this again with each step.
+inline void limit_time() { ::alarm(static_cast<unsigned>(patience.count())); }
+
 // Plays what the parent asked for.
 inline void play_scenario(const std::map<std::string, void (*)()>& scenarios) {
-  ::alarm(static_cast<unsigned>(patience.count()));  // a child that hangs is a test that fails
+  limit_time();
   if (::pipe2(handled_pipe, O_NONBLOCK | O_CLOEXEC) != 0) std::_Exit(93);
   const auto scenario = scenarios.find(variable("HUB_TEST_SCENARIO"));
   REQUIRE(scenario != scenarios.end());
