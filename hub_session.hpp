@@ -3786,7 +3786,7 @@ class exit_watch {
 
   void add(watchdog& dog) {
     const std::lock_guard lock(mutex_);
-    if (!std::exchange(registered_, true)) std::atexit([] { instance().end_all(); });
+    [[maybe_unused]] static const int registered = std::atexit(&end_all_exchanges);
     if (std::exchange(process_, process_id()) != process_id()) dogs_.clear();  // the parent's
     dogs_.push_back(&dog);
   }
@@ -3795,16 +3795,22 @@ class exit_watch {
     std::erase(dogs_, &dog);
   }
 
+  // Whatever is made later goes before what was registered earlier, and httplib makes things of its
+  // own, such as regular expressions, during the first exchange. So after that, once more.
+  static void after_exchange() {
+    [[maybe_unused]] static const int registered = std::atexit(&end_all_exchanges);
+  }
+
  private:
   // The time that exchanges have to notice that they are cut, which takes milliseconds. It passes in
   // full only where a signal handler called std::exit in the middle of something of ours.
   static constexpr duration end_max = 1s;
 
+  static void end_all_exchanges() { instance().end_all(); }
   void end_all();
 
   static inline std::atomic<bool> over_ = false;
   std::mutex mutex_;
-  bool registered_ = false;
   int process_ = process_id();
   std::vector<watchdog*> dogs_;
 };
@@ -4115,6 +4121,7 @@ class httplib_transport {
     if (!whole && !ended && last_used_ >= deadline) ended = errc::timed_out;
     // httplib 0.11.4 keeps a connection on which no TLS was begun, and would use it the next time.
     if (received.status == 407) disconnect();
+    if (whole) detail::exit_watch::after_exchange();
     if (whole && !ended) {
       answer.status = received.status;
       answer.retry_after = received.get_header_value("Retry-After");

@@ -21,7 +21,7 @@
 #include "scratch.hpp"
 
 struct world : hub::testing::simulation {
-  scratch_folder folder = {};
+  scratch_folder folder;
   std::string id = hub.add_model();
   hub::session_options with = options();
   hub::time_point beginning = time.now();
