@@ -452,11 +452,15 @@ struct reply {
 
 enum class log_level { info, warning, error };
 
-struct upload_progress {
-  std::string_view file;      // "last.pt" or "best.pt"
-  std::uint64_t bytes_sent;   //
+enum class transfer { upload, download };
+
+struct transfer_progress {
+  std::string_view file;      // "last.pt" or "best.pt" in an upload, the file's own name otherwise
+  std::uint64_t bytes_done;   //
   std::uint64_t bytes_total;  //
   duration elapsed;           // since this attempt began
+  transfer kind = transfer::upload;
+  std::uint64_t bytes_before = 0;  // of bytes_done, from earlier attempts: where a download goes on
 };
 
 // How a checkpoint is kept from changing while it is uploaded.
@@ -526,8 +530,8 @@ struct session_options {
   hub::snapshot snapshot = hub::snapshot::copy;
   std::filesystem::path temp_folder = {};  // for snapshots; else the system's
   // Both are called one at a time, also from background threads, and must not call the session.
-  std::function<void(log_level, std::string_view)> log = {};  // else stderr
-  std::function<void(const upload_progress&)> progress = {};  // else a bar or lines on stderr
+  std::function<void(log_level, std::string_view)> log = {};    // else stderr
+  std::function<void(const transfer_progress&)> progress = {};  // else a bar or lines on stderr
   bool handle_signals = true;    // flush on SIGINT and SIGTERM, then hand them on
   std::optional<int> rank = {};  // else RANK, OMPI_COMM_WORLD_RANK, PMI_RANK, SLURM_PROCID
 };
@@ -2672,15 +2676,15 @@ class console {
   }
 
   // A one-line bar on a terminal, a line every ten percent elsewhere.
-  void progress(const upload_progress& now) {
+  void progress(const transfer_progress& now) {
     const int percent =
-        now.bytes_total == 0 ? 100 : static_cast<int>(now.bytes_sent * 100 / now.bytes_total);
+        now.bytes_total == 0 ? 100 : static_cast<int>(now.bytes_done * 100 / now.bytes_total);
     if (percent < percent_) percent_ = 0;  // a new attempt or another file
     if (percent / percent_step() == percent_ / percent_step()) return;
     percent_ = percent;
     const double seconds = std::max(std::chrono::duration<double>(now.elapsed).count(), 1e-3);
-    const double rate = static_cast<double>(now.bytes_sent) / seconds;
-    const double left = rate > 0 ? static_cast<double>(now.bytes_total - now.bytes_sent) / rate : 0;
+    const double rate = static_cast<double>(now.bytes_done - now.bytes_before) / seconds;
+    const double left = rate > 0 ? static_cast<double>(now.bytes_total - now.bytes_done) / rate : 0;
     std::fprintf(out_, "%sUltralytics HUB: %.*s %3d%% of %s, %s/s, %.0f s left%s",
                  terminal_ ? "\r\033[K" : "", static_cast<int>(now.file.size()), now.file.data(),
                  percent, amount(static_cast<double>(now.bytes_total)).c_str(),
@@ -2719,7 +2723,7 @@ class reporter {
   explicit reporter(const session_options& options)
       : log_(options.log), progress_(options.progress) {
     if (!log_) log_ = [this](log_level level, std::string_view text) { console_.log(level, text); };
-    if (!progress_) progress_ = [this](const upload_progress& now) { console_.progress(now); };
+    if (!progress_) progress_ = [this](const transfer_progress& now) { console_.progress(now); };
   }
   reporter(const reporter&) = delete;
   reporter& operator=(const reporter&) = delete;
@@ -2749,7 +2753,7 @@ class reporter {
     }
   }
 
-  void progress(const upload_progress& now) noexcept {
+  void progress(const transfer_progress& now) noexcept {
     try {
       const std::lock_guard lock(mutex_);
       progress_(now);
@@ -2760,7 +2764,7 @@ class reporter {
  private:
   console console_{stderr, is_terminal(stream::standard_error)};
   std::function<void(log_level, std::string_view)> log_;
-  std::function<void(const upload_progress&)> progress_;
+  std::function<void(const transfer_progress&)> progress_;
   std::vector<std::string> secrets_;
   std::mutex mutex_;
 };
@@ -5347,7 +5351,7 @@ class simulation {
     out.credentials.settings_file = "no-settings.json";
     out.retry.seed = 1;
     out.log = [this](log_level, std::string_view text) { log.emplace_back(text); };
-    out.progress = [](const upload_progress&) {};
+    out.progress = [](const transfer_progress&) {};
     out.handle_signals = false;
     out.rank = 0;
     return out;

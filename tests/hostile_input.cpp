@@ -225,7 +225,7 @@ TEST_CASE("a checkpoint beyond 4 GiB is read to its last byte") {
   std::uint64_t body_bytes = 0;
   std::string read(ending.size(), '\0');
   std::uint64_t told = 0;
-  sim.with.progress = [&](const hub::upload_progress& now) { told = now.bytes_sent; };
+  sim.with.progress = [&](const hub::transfer_progress& now) { told = now.bytes_done; };
   auto session = start_scripted(sim, [&](const hub::request& what) -> std::optional<hub::reply> {
     if (!what.content) return std::nullopt;
     body_bytes = what.content->size_bytes();

@@ -151,7 +151,7 @@ hub::session_options quiet_options() {
   out.credentials.settings_file = "no-settings.json";
   out.retry.seed = 1;
   out.log = [](hub::log_level, std::string_view) {};
-  out.progress = [](const hub::upload_progress&) {};
+  out.progress = [](const hub::transfer_progress&) {};
   out.handle_signals = false;
   out.rank = 0;
   return out;

@@ -1472,11 +1472,13 @@ TEST_CASE("the default progress begins anew with an attempt, and small files hav
   console.progress({"last.pt", 1536, 1536, 1s});
   console.progress({"last.pt", 160, 1536, 1s});
   console.progress({"last.pt", 0, 0, 0s});
+  console.progress({"last.pt", 1024, 1536, 1s, hub::transfer::download, 512});
   CHECK(out.text() ==
         "Ultralytics HUB: last.pt  19% of 1.5 KiB, 300.0 B/s, 4 s left\n"
         "Ultralytics HUB: last.pt 100% of 1.5 KiB, 1.5 KiB/s, 0 s left\n"
         "Ultralytics HUB: last.pt  10% of 1.5 KiB, 160.0 B/s, 9 s left\n"
-        "Ultralytics HUB: last.pt 100% of 0.0 B, 0.0 B/s, 0 s left\n");
+        "Ultralytics HUB: last.pt 100% of 0.0 B, 0.0 B/s, 0 s left\n"
+        "Ultralytics HUB: last.pt  66% of 1.5 KiB, 512.0 B/s, 1 s left\n");
 }
 
 TEST_CASE("on a terminal the default progress is one line, and a log line does not break it") {
@@ -1494,7 +1496,7 @@ TEST_CASE("on a terminal the default progress is one line, and a log line does n
 TEST_CASE("log and progress functions that throw harm nothing") {
   world sim;
   sim.with.log = [](hub::log_level, std::string_view) { throw std::runtime_error("log"); };
-  sim.with.progress = [](const hub::upload_progress&) { throw 42; };
+  sim.with.progress = [](const hub::transfer_progress&) { throw 42; };
   auto session = sim.start();
   sim.hub.outage(5min, 10min);
   const hub::delivery delivered = train(sim, session);

@@ -375,7 +375,7 @@ struct stage {
     out.limits.shutdown_deadline = 1h;  // a HUB that works needs none of it
     out.temp_folder = folder.path();
     out.log = said.writer();
-    out.progress = [](const hub::upload_progress&) {};
+    out.progress = [](const hub::transfer_progress&) {};
     return out;
   }
 };
@@ -529,9 +529,9 @@ TEST_CASE("the progress of the final upload grows up to the whole") {
   std::vector<std::pair<std::uint64_t, std::uint64_t>> told;
   bool named = true;
   hub::session_options options = at.options();
-  options.progress = [&](const hub::upload_progress& now) {
+  options.progress = [&](const hub::transfer_progress& now) {
     named = named && now.file == "best.pt" && now.elapsed >= hub::duration::zero();
-    told.emplace_back(now.bytes_sent, now.bytes_total);
+    told.emplace_back(now.bytes_done, now.bytes_total);
   };
   write_file(at.folder / "best.pt", pattern(5'000'000, 1));
   {

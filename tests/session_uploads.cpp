@@ -1010,8 +1010,8 @@ TEST_CASE("uploads tell of their progress by bytes sent") {
     std::uint64_t total;
   };
   std::vector<step> steps;
-  sim.with.progress = [&](const hub::upload_progress& now) {
-    steps.push_back({std::string(now.file), now.bytes_sent, now.bytes_total});
+  sim.with.progress = [&](const hub::transfer_progress& now) {
+    steps.push_back({std::string(now.file), now.bytes_done, now.bytes_total});
   };
   auto session = sim.start();
   session.on_pretrain_routine_end();

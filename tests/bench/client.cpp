@@ -193,7 +193,7 @@ void save_due(const std::string& url, int pairs, const fs::path& file, bool with
   options.rate_limits.checkpoint = 0s;
   options.snapshot = with_copy ? hub::snapshot::copy : hub::snapshot::none;
   options.temp_folder = file.parent_path();
-  options.progress = [](const hub::upload_progress&) {};
+  options.progress = [](const hub::transfer_progress&) {};
   hub::training_session session{model_id, options};
   std::string out;
   for (int i = 0; i < pairs; ++i) {
