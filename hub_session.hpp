@@ -130,6 +130,7 @@
 #include <csignal>
 #include <fcntl.h>
 #include <pthread.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <termios.h>
@@ -202,8 +203,9 @@ enum class errc {
   rejected,             // HUB refuses this content for good (400, 413, 422)
   unexpected_status,    // any other status, redirects included: they are never followed
   bad_reply,            // an answer that cannot be read as what was asked for
-  file_error,           // a file is missing, not a regular file, empty or unreadable
+  file_error,           // a file is missing, not a regular file, empty, unreadable or unwritable
   file_changed,         // a file was overwritten while it was uploaded
+  not_downloadable,     // HUB names a file, but no http(s) URL that leads to it
   queue_full,           // more metrics are waiting than limits allow
   cancelled,            // given up on our side
   internal_error,       // out of memory or an exception from a policy
@@ -230,6 +232,7 @@ constexpr std::string_view to_string(errc code) noexcept {
     case bad_reply: return "bad_reply";
     case file_error: return "file_error";
     case file_changed: return "file_changed";
+    case not_downloadable: return "not_downloadable";
     case queue_full: return "queue_full";
     case cancelled: return "cancelled";
     case internal_error: return "internal_error";
@@ -428,22 +431,39 @@ class body_source {
   virtual result<std::size_t> read(std::uint64_t offset, std::span<char> out) = 0;
 };
 
+struct reply;
+
+// Where a reply's body goes piece by piece. One thread at a time writes to it.
+class body_sink {
+ public:
+  virtual ~body_sink() = default;
+  // Called with the reply, but for its body, before the first piece. An error refuses the body.
+  virtual std::optional<error> begin(const reply& head) = 0;
+  // Takes the next piece. An error ends the transfer.
+  virtual std::optional<error> write(std::string_view piece) = 0;
+};
+
 struct request {
   std::string method = {};  // "GET" or "POST"
-  std::string url = {};     // absolute, checked by protocol::parse_url
+  std::string url = {};     // absolute, checked by protocol::parse_target
   std::vector<std::pair<std::string, std::string>> headers = {};
   std::string body = {};  // used where `content` is null
   std::shared_ptr<body_source> content = nullptr;
-  duration deadline = 30s;                 // for the whole exchange, from send() on
-  duration connect_timeout = 10s;          // for the name, each connection and the TLS handshake
-  duration stall_timeout = 2min;           // without a byte going out or coming in
-  std::size_t reply_bytes_max = mebibyte;  // a longer reply is cut and fails
+  std::shared_ptr<body_sink> sink = nullptr;  // takes the body of a 2xx in place of reply::body
+  duration deadline = 30s;                    // for the whole exchange, from send() on
+  duration connect_timeout = 10s;             // for the name, each connection and the TLS handshake
+  duration stall_timeout = 2min;              // without a byte going out or coming in
+  std::size_t reply_bytes_max = mebibyte;     // a longer reply::body is cut and fails
 };
 
 struct reply {
   int status = 0;  // 0: no HTTP reply, and `failure` says why
   std::string body = {};
   std::string retry_after = {};       // the header as received, "" where there was none
+  std::string content_length = {};    // this and the next three too; needed where there is a sink
+  std::string content_range = {};     //
+  std::string content_type = {};      //
+  std::string etag = {};              //
   std::optional<error> failure = {};  // set where there is no whole reply
   duration latency = {};  // virtual time until the reply is there; zero from a real transport
 };
@@ -502,6 +522,8 @@ struct retry_options {
   duration budget_refill = 30s;      // ... and the time after which one more may be made
   bool jitter = true;      // false: wait the whole delay. Only to measure what jitter does
   std::uint64_t seed = 0;  // of the jitter; 0 takes one from the system
+  // Of fetch_model_file and fetch_dataset.
+  unsigned download_retries_max = 10;  // in a row that brought no byte
 };
 
 struct limit_options {
@@ -518,6 +540,10 @@ struct limit_options {
   std::size_t metrics_batch_bytes_max = 256 * kibibyte;
   std::size_t metrics_queue_bytes_max = 64 * mebibyte;
   unsigned upload_restarts_max = 5;  // a file that changes during this many uploads is given up
+  // Of fetch_model_file and fetch_dataset.
+  duration download_deadline = 6h;          // for the whole of it
+  duration download_attempt_deadline = 1h;  // for one exchange; the next one goes on
+  std::uint64_t download_bytes_max = std::uint64_t{64} * 1024 * mebibyte;
 };
 
 // Everything that can be set, for designated initialisers. The defaults are the original's cadence.
@@ -537,6 +563,12 @@ struct session_options {
 };
 
 // ---- what a session says of itself -------------------------------------------------------------
+
+// What a download achieved.
+struct fetched_file {
+  std::filesystem::path path = {};  // "" on a rank above 0, which fetches nothing: rank 0 does
+  std::uint64_t size_bytes = 0;
+};
 
 // What on_train_end and flush achieved. Epochs are counted since the session began.
 struct delivery {
@@ -592,7 +624,10 @@ class training_callbacks {
 // Sends one HTTP request. A copy is a fresh connection with the same settings; each lane of a
 // session sends on a copy of its own, one request at a time.
 //   reply send(const request&)   blocks until the reply is whole, failed, or past its deadline;
-//                                reports failures in the reply and follows no redirect
+//                                reports failures in the reply and follows no redirect. Where the
+//                                request has a sink, the body of a 2xx goes there: begin() with the
+//                                head, then write() in order, both before send() returns. What the
+//                                sink refuses ends the exchange, and its error is the failure
 //   void cancel() noexcept       from any thread: the request in flight and every later one on this
 //                                copy fail soon with errc::cancelled
 template <class T>
@@ -765,6 +800,13 @@ inline std::string redact(std::string text, std::span<const std::string> secrets
     if (query < end) text.replace(query, end - query, "?***");
   }
   return text;
+}
+
+// FNV-1a, so that a content is the same number everywhere.
+inline std::uint64_t content_hash(std::string_view content,
+                                  std::uint64_t seed = 14695981039346656037u) {
+  for (char c : content) seed = (seed ^ static_cast<unsigned char>(c)) * 1099511628211u;
+  return seed;
 }
 
 // The shortest decimal that reads back as exactly `value`, or "null" where JSON has no number.
@@ -954,6 +996,11 @@ inline std::optional<int> get_int(const json& object, const char* key) {
   return static_cast<int>(*number);
 }
 
+inline std::uint64_t get_unsigned(const json& object, const char* key) {
+  const json* member = get_member(object, key);
+  return member && member->is_number_unsigned() ? member->get<std::uint64_t>() : 0;
+}
+
 inline bool get_flag(const json& object, const char* key) {
   const json* member = get_member(object, key);
   return member && member->is_boolean() && member->get<bool>();
@@ -1000,9 +1047,9 @@ inline bool is_host(std::string_view host, bool bracketed) {
   return host.find(':') != std::string_view::npos && all_of(host, of_address);
 }
 
-// Reads http(s)://host[:port][/path]. Stricter than httplib, which takes what it cannot read for a
-// plain-HTTP host name.
-inline result<url> parse_url(std::string_view text) {
+// Reads http(s)://host[:port] and takes what stands behind it as it is. Stricter than httplib, which
+// takes what it cannot read for a plain-HTTP host name.
+inline result<url> parse_origin(std::string_view text) {
   url out;
   const std::size_t scheme_end = text.find("://");
   const std::string scheme = lowered(text.substr(0, scheme_end));
@@ -1031,13 +1078,28 @@ inline result<url> parse_url(std::string_view text) {
     if (!port) return bad_url("its port is not a number from 1 to 65535");
     out.port = *port;
   }
-  if (!all_of(path, [](char c) {
+  out.host = host;
+  out.path = path;
+  return out;
+}
+
+// Reads a HUB address: http(s)://host[:port][/path].
+inline result<url> parse_url(std::string_view text) {
+  auto out = parse_origin(text);
+  if (!out) return out;
+  if (!all_of(out->path, [](char c) {
         return is_visible(c) && c != '?' && c != '#' && c != '\\' && c != '%';
       }))
     return bad_url("its path holds a query, a fragment, a space or an escape");
-  while (path.ends_with('/')) path.remove_suffix(1);
-  out.host = host;
-  out.path = path;
+  while (out->path.ends_with('/')) out->path.pop_back();
+  return out;
+}
+
+// Reads the address of a request, which may end in a query; it is sent as it is, escapes and all.
+inline result<url> parse_target(std::string_view text) {
+  auto out = parse_origin(text);
+  if (out && !all_of(out->path, [](char c) { return is_visible(c) && c != '#' && c != '\\'; }))
+    return bad_url("its path holds a fragment or a space");
   return out;
 }
 
@@ -1623,6 +1685,135 @@ inline outcome judge_heartbeat(const reply& answer,
     out.verdict = verdict::retry;
     out.why = agent_id.error();
   }
+  return out;
+}
+
+// ---- downloads ---------------------------------------------------------------------------------
+//
+// Files that HUB names lie on a storage host, which is none of HUB's: it is never sent the key, as
+// the URL's own signature is what lets the download in.
+
+// How much there is of a file, and of which version of it.
+struct partial_download {
+  std::string address = {};       // the URL it comes from, without the query
+  std::string etag = {};          // of the version; "" where none can be told from another
+  std::uint64_t bytes_total = 0;  //
+  std::uint64_t bytes = 0;        // from the beginning on
+};
+
+// What of a URL may be shown and kept: all but the query, which may hold a signature.
+inline std::string without_query(std::string_view url) {
+  return std::string(url.substr(0, url.find('?')));
+}
+
+// Why `url` cannot be downloaded for a session with the HUB at `api_root`, if so.
+inline std::optional<error> check_download(std::string_view url, std::string_view what,
+                                           std::string_view api_root) {
+  if (url.find("://") == std::string_view::npos)
+    return error{errc::not_downloadable,
+                 "HUB names " +
+                     (url.empty() ? "no " + std::string(what)
+                                  : "the " + std::string(what) + " '" +
+                                        printable(without_query(url)) + "', which is no URL") +
+                     ", so there is nothing to download. Take it from where you have it."};
+  const auto refuse = [&](std::string_view why) {
+    return error{errc::invalid_endpoint, "HUB's URL of the " + std::string(what) + " " +
+                                             std::string(why) + ". Tell whoever runs the HUB."};
+  };
+  const auto to = parse_target(url);
+  if (!to) return refuse("cannot be used");
+  if (!to->tls && api_root.starts_with("https:"))
+    return refuse("is not https as HUB's own is, so the file could be changed on its way");
+  return std::nullopt;
+}
+
+// Asks for the whole file, or for the rest of the version that `have` is the beginning of.
+inline request download_request(std::string_view url, const partial_download& have) {
+  request out = base_request({}, "GET", url);
+  if (have.bytes > 0) {
+    out.headers.emplace_back("range", "bytes=" + std::to_string(have.bytes) + "-");
+    out.headers.emplace_back("if-range", have.etag);
+  }
+  return out;
+}
+
+inline std::optional<std::uint64_t> parse_size(std::string_view text) {
+  std::uint64_t size = 0;
+  const auto read = std::from_chars(text.data(), text.data() + text.size(), size);
+  if (text.empty() || !all_of(text, is_digit) || read.ec != std::errc()) return std::nullopt;
+  return size;
+}
+
+// Whether an ETag tells one version from every other, byte for byte, and may go into a header.
+inline bool is_strong_etag(std::string_view text) {
+  constexpr std::size_t bytes_max = 256;
+  return text.size() > 2 && text.size() <= bytes_max && text.starts_with('"') &&
+         text.find('"', 1) == text.size() - 1 && all_of(text, is_visible);
+}
+
+// Reads the head of a 2xx to download_request(have): what is there once its body begins. That is
+// `have` where the rest follows, or nothing of the version that the host has now.
+inline result<partial_download> parse_download_head(const reply& head,
+                                                    const partial_download& have) {
+  const auto refuse = [](std::string_view why) {
+    return error{errc::bad_reply, "The storage host's reply to the download " + std::string(why) +
+                                      ". It is asked again."};
+  };
+  const auto length = parse_size(head.content_length);
+  if (lowered(head.content_type).starts_with("text/html"))
+    return refuse("is an HTML page, so something stands in front of it");
+  if (head.status == 206) {
+    // Without If-Range and its ETag, two versions could be put together.
+    const std::string rest = "bytes " + std::to_string(have.bytes) + "-" +
+                             std::to_string(have.bytes_total - 1) + "/" +
+                             std::to_string(have.bytes_total);
+    if (have.bytes == 0 || head.content_range != rest || head.etag != have.etag ||
+        length.value_or(have.bytes_total - have.bytes) != have.bytes_total - have.bytes)
+      return refuse("is another part of the file, or of another version, than was asked for");
+    return have;
+  }
+  if (head.status != 200) return refuse("is of a status that no download has");
+  if (!length || *length == 0)
+    return refuse("does not say how long the file is, or that it is empty");
+  return partial_download{have.address, is_strong_etag(head.etag) ? head.etag : "", *length, 0};
+}
+
+// What a reply to download_request comes to, where the file is not whole with it: `denied` wants a
+// fresh URL from HUB, `restart` wants the file from its beginning.
+inline outcome judge_download(const reply& answer, std::string_view host,
+                              std::chrono::system_clock::time_point wall_now) {
+  if (answer.failure) return judge(answer, "a download", wall_now);
+  const int status = answer.status;
+  const std::string said =
+      "The storage host " + std::string(host) + " answered " + std::to_string(status);
+  const auto came_to = [&](verdict what, errc code, std::string_view why) {
+    return outcome{what, {code, said + " to the download. " + std::string(why), status}};
+  };
+  using enum verdict;
+  if (status >= 200 && status < 300)
+    return came_to(retry, errc::bad_reply, "It sent less than the file; the rest is asked for.");
+  if (status >= 300 && status < 400)
+    return came_to(rejected, errc::unexpected_status,
+                   "Redirects are not followed. Tell whoever runs the HUB.");
+  if (status == 416)
+    return came_to(restart, errc::unexpected_status,
+                   "It has no such rest of the file, which begins anew.");
+  switch (status) {
+    case 400:
+    case 401:
+    case 403:
+    case 404:
+    case 410:
+      return came_to(denied, errc::access_denied,
+                     "HUB's URL is not valid, or not any more, or the file is gone. Look at the "
+                     "model on HUB.");
+    default: break;
+  }
+  if (status_verdict(status) != retry)
+    return came_to(rejected, errc::unexpected_status, "Tell whoever runs the HUB.");
+  outcome out = came_to(retry, status == 429 ? errc::rate_limited : errc::server_error,
+                        "The fault is on its side or in between; it is tried again.");
+  out.retry_after = parse_retry_after(answer.retry_after, wall_now);
   return out;
 }
 
@@ -2559,6 +2750,248 @@ inline bool write_text_file(const fs::path& file, std::string_view text) {
   return false;
 }
 
+// ---- downloads ---------------------------------------------------------------------------------
+
+// Keeps a file for this holder alone, among all threads and processes, for as long as it lives. A
+// file system without locks lets everybody in.
+class file_lock {
+ public:
+#if HUB_SESSION_POSIX
+  explicit file_lock(const fs::path& file)
+      : descriptor_(::open(file.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK)) {
+    // Whoever had it may have renamed or removed the file before this one got the lock.
+    struct stat held {};
+    struct stat named {};
+    const bool taken = ::flock(descriptor_, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+    held_ = descriptor_ >= 0 && !taken && ::fstat(descriptor_, &held) == 0 &&
+            ::lstat(file.c_str(), &named) == 0 && held.st_ino == named.st_ino &&
+            held.st_dev == named.st_dev;
+  }
+  ~file_lock() {
+    if (descriptor_ >= 0) ::close(descriptor_);
+  }
+#else
+  explicit file_lock(const fs::path&) : held_(true) {}
+#endif
+  file_lock(const file_lock&) = delete;
+  file_lock& operator=(const file_lock&) = delete;
+
+  bool held() const noexcept { return held_; }
+
+ private:
+  [[maybe_unused]] int descriptor_ = -1;
+  bool held_ = false;
+};
+
+// Waits until the file, or the names in the folder, are on the disk.
+inline bool sync_to_disk(const fs::path& what) {
+#if HUB_SESSION_POSIX
+  const int descriptor = ::open(what.c_str(), O_RDONLY | O_CLOEXEC);
+  const bool synced = descriptor >= 0 && ::fsync(descriptor) == 0;
+  if (descriptor >= 0) ::close(descriptor);
+  return synced;
+#else
+  return static_cast<void>(what), true;
+#endif
+}
+
+// The hash of a file's first bytes; nothing where it has fewer.
+inline std::optional<std::uint64_t> hash_of_beginning(const fs::path& file, std::uint64_t bytes) {
+  std::ifstream in(file, std::ios::binary);
+  std::string piece(mebibyte, '\0');
+  std::uint64_t hash = protocol::content_hash("");
+  while (bytes > 0) {
+    const auto wanted = static_cast<std::size_t>(std::min<std::uint64_t>(bytes, piece.size()));
+    if (!in.read(piece.data(), static_cast<std::streamsize>(wanted))) return std::nullopt;
+    hash = protocol::content_hash(std::string_view(piece).substr(0, wanted), hash);
+    bytes -= wanted;
+  }
+  return hash;
+}
+
+// A download on its way to the disk: FILE.part, and beside it FILE.part.json, which says of what it
+// is the beginning, so that a later run can go on. Both are for this user alone. A download goes on
+// only where the bytes that are there have the hash that was written down for them: whatever a
+// crash left, no file is put together from two versions.
+class part_file final : public body_sink {
+ public:
+  using meter = std::function<void(std::uint64_t done, std::uint64_t total, std::uint64_t before)>;
+
+  part_file(fs::path target, std::uint64_t bytes_max, meter tell)
+      : target_(std::move(target)),
+        part_(with_ending(target_, ".part")),
+        record_(with_ending(target_, ".part.json")),
+        bytes_max_(bytes_max),
+        tell_(std::move(tell)) {}
+  part_file(const part_file&) = delete;
+  part_file& operator=(const part_file&) = delete;
+  // What no later run can go on with is not left behind.
+  ~part_file() override {
+    if (!lock_ || !lock_->held() || recorded_ > 0) return;
+    out_.close();
+    remove(part_);
+    remove(record_);
+  }
+
+  // Before anything else. An error where this is no place for the file, or another download's.
+  std::optional<error> open() {
+    std::error_code failed;
+    if (fs::is_directory(target_, failed)) return problem("is a folder");
+    if (!create_private_file(part_) && !fs::is_regular_file(fs::symlink_status(part_, failed)))
+      return problem("cannot be made: " + part_.filename().string() + " cannot be written there");
+    fs::permissions(part_, fs::perms::owner_read | fs::perms::owner_write, failed);
+    lock_.emplace(part_);
+    if (!lock_->held()) return problem("is being downloaded by another session or program");
+    return std::nullopt;
+  }
+
+  // Where the bytes will come from. What is there of another address is of no use.
+  void use_address(const std::string& address) {
+    if (address == have_.address) return;
+    begin_anew({.address = address});
+    recall();
+  }
+
+  const protocol::partial_download& have() const { return have_; }
+  bool whole() const { return have_.bytes > 0 && have_.bytes == have_.bytes_total; }
+
+  void discard() {
+    begin_anew({.address = have_.address});
+    remove(record_);
+  }
+
+  std::optional<error> begin(const reply& head) override {
+    auto next = protocol::parse_download_head(head, have_);
+    if (!next) {
+      if (head.status == 206) discard();
+      return next.error();
+    }
+    if (next->bytes_total > bytes_max_)
+      return problem("has " + std::to_string(next->bytes_total) +
+                     " bytes, more than limits.download_bytes_max");
+    if (next->bytes == 0) {
+      remove(record_);
+      begin_anew(*std::move(next));
+    }
+    began_with_ = have_.bytes;
+    std::error_code failed;
+    out_.close();
+    out_.clear();
+    fs::resize_file(part_, have_.bytes, failed);  // an attempt that failed may have left more
+    out_.open(part_, std::ios::binary | std::ios::app);
+    if (failed || !out_) return problem(cannot_be_written);
+    return std::nullopt;
+  }
+
+  std::optional<error> write(std::string_view piece) override {
+    if (piece.size() > have_.bytes_total - have_.bytes - waiting_.size()) {
+      discard();
+      return error{errc::bad_reply,
+                   "The storage host sent more than it said. The download begins anew."};
+    }
+    waiting_ += piece;
+    return waiting_.size() < piece_bytes ? std::nullopt : flush();
+  }
+
+  // Between two attempts: what came is kept where it can be gone on with.
+  std::optional<error> pause() {
+    auto why = flush();
+    if (whole()) return why;
+    if (have_.etag.empty()) discard();
+    keep_record();
+    return why;
+  }
+
+  // The whole file gets its name.
+  std::optional<error> publish() {
+    out_.close();
+    if (!out_ || !sync_to_disk(part_)) return problem(cannot_be_written);
+    std::error_code failed;
+    fs::rename(part_, target_, failed);
+    if (failed) return problem("cannot be replaced (" + failed.message() + ")");
+    remove(record_);
+    lock_.reset();
+    sync_to_disk(target_.parent_path());
+    return std::nullopt;
+  }
+
+ private:
+  static constexpr std::size_t piece_bytes = mebibyte;         // written, hashed and told at once
+  static constexpr std::uint64_t record_bytes = 8 * mebibyte;  // what a kill may cost
+  static constexpr std::string_view cannot_be_written = "cannot be written; its disk may be full";
+
+  static fs::path with_ending(fs::path file, const char* ending) { return file += ending; }
+  static void remove(const fs::path& file) {
+    std::error_code ignored;
+    fs::remove(file, ignored);
+  }
+
+  error problem(std::string_view what) const {
+    return {errc::file_error,
+            "The file " + protocol::printable(target_.string()) + " " + std::string(what) +
+                ", so it is not downloaded. Check the path given to the session."};
+  }
+
+  void begin_anew(protocol::partial_download from) {
+    have_ = std::move(from);
+    hash_ = protocol::content_hash("");
+    waiting_.clear();
+    recorded_ = 0;
+  }
+
+  std::optional<error> flush() {
+    if (waiting_.empty()) return std::nullopt;
+    out_ << waiting_ << std::flush;
+    if (!out_) return problem(cannot_be_written);
+    hash_ = protocol::content_hash(waiting_, hash_);
+    have_.bytes += waiting_.size();
+    waiting_.clear();
+    const bool due = have_.bytes - recorded_ >= record_bytes;
+    if (due && !have_.etag.empty() && !whole()) keep_record();
+    tell_(have_.bytes, have_.bytes_total, began_with_);
+    return std::nullopt;
+  }
+
+  void keep_record() {
+    if (have_.bytes == recorded_) return;
+    recorded_ = have_.bytes;
+    const nlohmann::json record = {{"address", have_.address},
+                                   {"etag", have_.etag},
+                                   {"bytes_total", have_.bytes_total},
+                                   {"bytes", have_.bytes},
+                                   {"fnv1a64", hash_}};
+    write_text_file(record_, record.dump());  // where that fails, a later run begins anew
+  }
+
+  // What an earlier run left, where it is sound and of this address.
+  void recall() {
+    const auto record = protocol::parse_json(read_text_file(record_));
+    if (!record || protocol::get_string(*record, "address") != have_.address) return;
+    const std::string etag = protocol::get_string(*record, "etag");
+    const std::uint64_t total = protocol::get_unsigned(*record, "bytes_total");
+    const std::uint64_t bytes = protocol::get_unsigned(*record, "bytes");
+    if (!protocol::is_strong_etag(etag) || bytes == 0 || bytes >= total) return;
+    const auto hash = hash_of_beginning(part_, bytes);
+    if (!hash || *hash != protocol::get_unsigned(*record, "fnv1a64")) return;
+    have_ = {have_.address, etag, total, bytes};
+    hash_ = *hash;
+    recorded_ = bytes;
+  }
+
+  fs::path target_;
+  fs::path part_;
+  fs::path record_;
+  std::uint64_t bytes_max_;
+  meter tell_;
+  std::optional<file_lock> lock_;
+  std::ofstream out_;
+  protocol::partial_download have_;  // what is in the file
+  std::string waiting_;              // what is not there yet
+  std::uint64_t hash_ = 0;           // of have_
+  std::uint64_t recorded_ = 0;       // bytes of which there is a record
+  std::uint64_t began_with_ = 0;     // bytes when this attempt began
+};
+
 // ---- keys --------------------------------------------------------------------------------------
 
 // Where Ultralytics keeps its settings on this system.
@@ -2911,6 +3344,28 @@ inline void apply_limits(const limit_options& limits, request& what) {
   what.reply_bytes_max = limits.reply_bytes_max;
 }
 
+// ---- on the caller's thread --------------------------------------------------------------------
+
+template <class Clock, class Sleeper>
+void sleep_for(duration time, const Clock& clock, Sleeper& sleeper) {
+  if (time > duration::zero()) sleeper.wait_until(later(clock.now(), time), [] { return false; });
+}
+
+// Sends, and returns when the reply is there. A transport that throws is one that failed.
+template <class Transport, class Clock, class Sleeper>
+reply send_and_wait(const request& what, Transport& transport, const Clock& clock,
+                    Sleeper& sleeper) {
+  reply answer = [&]() noexcept -> reply {
+    try {
+      return transport.send(what);
+    } catch (...) {
+      return {.failure = error{}};
+    }
+  }();
+  sleep_for(answer.latency, clock, sleeper);
+  return answer;
+}
+
 // ---- signing in --------------------------------------------------------------------------------
 
 // What a session does before training starts: blocks, retries, and throws session_error.
@@ -3019,8 +3474,7 @@ class startup {
     for (;;) {
       what.deadline = std::min(options_.limits.request_deadline, deadline_ - clock_.now());
       apply_limits(options_.limits, what);
-      const reply answer = report_.redacted(attempt(what));
-      sleep(answer.latency);
+      const reply answer = report_.redacted(send_and_wait(what, transport_, clock_, sleeper_));
       const protocol::outcome result = protocol::judge(answer, name, clock_.wall_now());
       const bool wanted =
           std::find(expected.begin(), expected.end(), answer.status) != expected.end();
@@ -3031,21 +3485,8 @@ class startup {
       if (!passes || waits.failures() >= options_.retry.start_retries_max) fail(result.why);
       const duration wait = waits.next(result, random_);
       if (clock_.now() + wait >= deadline_) fail(result.why);
-      sleep(wait);
+      sleep_for(wait, clock_, sleeper_);
     }
-  }
-
-  // A transport that throws is one that failed.
-  reply attempt(const request& what) noexcept {
-    try {
-      return transport_.send(what);
-    } catch (...) {
-      return {.failure = error{}};
-    }
-  }
-
-  void sleep(duration time) {
-    if (time > duration::zero()) sleeper_.wait_until(clock_.now() + time, [] { return false; });
   }
 
   const session_options& options_;
@@ -3059,13 +3500,145 @@ class startup {
   time_point deadline_;
 };
 
+// ---- fetching files ----------------------------------------------------------------------------
+
+// Downloads one file that HUB names, on the caller's thread, and goes on after every break until it
+// is whole or a bound is met.
+template <class Transport, class Clock, class Sleeper>
+class downloader {
+ public:
+  // What to download, where a description of the model has its URL, and whether that names another
+  // file once the training has begun.
+  struct subject {
+    std::string_view name;
+    std::string (*url_of)(const model_info&);
+    bool depends_on_state;
+  };
+
+  downloader(const session_options& options, reporter& report, const protocol::caller& caller,
+             const model_info& model, const Transport& transport, const Clock& clock,
+             Sleeper& sleeper, std::uint64_t seed)
+      : options_(options),
+        report_(report),
+        caller_(caller),
+        model_(model),
+        transport_(transport),
+        clock_(clock),
+        sleeper_(sleeper),
+        random_(seed),
+        deadline_(later(clock.now(), options.limits.download_deadline)) {}
+
+  result<fetched_file> fetch(const subject& what, const fs::path& target) {
+    std::string url = what.url_of(model_);
+    if (auto why = check(url, what)) return *why;
+    const auto part = std::make_shared<part_file>(
+        full_path(target), options_.limits.download_bytes_max,
+        [this, name = protocol::printable(target.filename().string())](
+            std::uint64_t done, std::uint64_t total, std::uint64_t before) {
+          report_.progress({name, done, total, clock_.now() - began_, transfer::download, before});
+        });
+    if (auto why = part->open()) return *why;
+    if (auto why = complete(url, what, part)) return report_.redacted(*std::move(why));
+    return fetched_file{target, part->have().bytes};
+  }
+
+ private:
+  using body = std::shared_ptr<part_file>;
+
+  std::optional<error> check(const std::string& url, const subject& what) const {
+    return protocol::check_download(url, what.name, caller_.api_root);
+  }
+
+  // Why the file is not there in the end, if so. A try that brings a byte more than any before it
+  // is none that failed.
+  std::optional<error> complete(std::string& url, const subject& what, const body& part) {
+    backoff waits(options_.retry);
+    std::uint64_t most = 0;
+    bool refused = false;
+    for (;;) {
+      part->use_address(protocol::without_query(url));
+      most = std::max(most, part->have().bytes);
+      protocol::outcome came = refused ? renew(url, what) : receive(url, part);
+      if (part->whole()) return part->publish();
+      if (came.verdict == protocol::verdict::rejected) return came.why;
+      if (came.verdict == protocol::verdict::restart) part->discard();
+      if (came.verdict == protocol::verdict::denied) refused = true;
+      if (came.verdict == protocol::verdict::delivered) {  // a fresh URL
+        refused = false;
+        continue;
+      }
+      if (part->have().bytes > most) waits.reset();
+      if (waits.failures() >= options_.retry.download_retries_max) return came.why;
+      came.verdict = protocol::verdict::retry;
+      const time_point again = later(clock_.now(), waits.next(came, random_));
+      if (again >= deadline_) return came.why;
+      sleep_for(again - clock_.now(), clock_, sleeper_);
+    }
+  }
+
+  // As much of the file as comes in one exchange.
+  protocol::outcome receive(const std::string& url, const body& part) {
+    request what = protocol::download_request(url, part->have());
+    what.sink = part;
+    began_ = clock_.now();
+    const reply answer = send(std::move(what), options_.limits.download_attempt_deadline);
+    const auto disk = part->pause();
+    protocol::outcome came =
+        protocol::judge_download(answer, protocol::parse_target(url)->host, clock_.wall_now());
+    if (disk) came = {protocol::verdict::rejected, *disk};
+    return came;
+  }
+
+  // The storage host does not accept the URL, any more or ever: HUB is asked for a fresh one.
+  protocol::outcome renew(std::string& url, const subject& what) {
+    using enum protocol::verdict;
+    const reply answer =
+        report_.redacted(send(protocol::model_request(caller_), options_.limits.request_deadline));
+    protocol::outcome came = protocol::judge(answer, "the model request", clock_.wall_now());
+    if (came.verdict == denied) came.verdict = rejected;
+    if (came.verdict != delivered) return came;
+    const auto model = protocol::parse_model(answer.body, caller_.model_id);
+    if (!model) return {model.error().code == errc::bad_reply ? retry : rejected, model.error()};
+    const std::string fresh = what.url_of(*model);
+    if (auto why = check(fresh, what)) return {rejected, *std::move(why)};
+    const bool another = what.depends_on_state && model->state != model_.state;
+    if (another || fresh == url)
+      return {rejected,
+              {errc::access_denied,
+               "The storage host does not accept HUB's URL of the " + std::string(what.name) +
+                   (another ? ", and HUB names another since the training began"
+                            : ", and HUB has no other") +
+                   ". Look at the model on HUB, or begin a new session."}};
+    url = fresh;
+    return came;
+  }
+
+  reply send(request what, duration deadline) {
+    what.deadline = std::min(deadline, deadline_ - clock_.now());
+    apply_limits(options_.limits, what);
+    return send_and_wait(what, transport_, clock_, sleeper_);
+  }
+
+  const session_options& options_;
+  reporter& report_;
+  const protocol::caller& caller_;
+  const model_info& model_;
+  Transport transport_;
+  const Clock& clock_;
+  Sleeper& sleeper_;
+  std::mt19937_64 random_;
+  time_point deadline_;
+  time_point began_ = {};
+};
+
 }  // namespace detail
 
 // Reports one training to a HUB. See the top of this file for an example.
 //
-// The constructor blocks and throws; on_train_end and flush block up to their deadline; nothing
-// else blocks on the network, and nothing but the constructor and create_model throws. Any thread
-// may call any member function. On a rank above 0 and in a forked child every call does nothing.
+// The constructor blocks and throws; on_train_end, flush and the fetches block up to their deadline;
+// nothing else blocks on the network, and nothing but the constructor and create_model throws. Any
+// thread may call any member function. On a rank above 0 and in a forked child every call does
+// nothing.
 template <class Transport, class Clock, class Sleeper>
 class basic_training_session final : public training_callbacks {
   static_assert(std::copy_constructible<Transport>,
@@ -3261,6 +3834,25 @@ class basic_training_session final : public training_callbacks {
       const std::lock_guard lock(mutex_);
       return engine_.delivery();
     });
+  }
+
+  // Downloads model_file() to `file`, in its place when whole; FILE.part and FILE.part.json hold
+  // what has come so far. Goes on after a break, also of an earlier run, where the storage host's
+  // ETag shows that it still has the same version, and asks HUB for a fresh URL where this one has
+  // expired. The file is readable for this user alone.
+  // Blocks: up to limits.download_deadline, while the lanes go on; gives up after
+  //   retry.download_retries_max failures in a row. Returns a path of "" on a rank above 0.
+  // Errors: not_downloadable where HUB names no URL, file_error, or what kept the file from coming.
+  // Protocol: GET of the URL, without the key; GET /v1/models/{id} for a fresh one.
+  result<fetched_file> fetch_model_file(const std::filesystem::path& file) noexcept {
+    return fetch({"model file", [](const model_info& model) { return model.model_file; }, true},
+                 file);
+  }
+
+  // The same for the dataset, train_args().data.
+  result<fetched_file> fetch_dataset(const std::filesystem::path& file) noexcept {
+    return fetch({"dataset", [](const model_info& model) { return model.train_args.data; }, false},
+                 file);
   }
 
   // No further heartbeats: HUB will show the training as disconnected.
@@ -3468,6 +4060,25 @@ class basic_training_session final : public training_callbacks {
                   static_cast<unsigned long long>(boundary_random_()),
                   static_cast<unsigned long long>(boundary_random_()));
     return text.data();
+  }
+
+  // ---- downloads -------------------------------------------------------------------------------
+
+  using downloader = detail::downloader<Transport, Clock, Sleeper>;
+
+  result<fetched_file> fetch(const typename downloader::subject& what,
+                             const std::filesystem::path& file) noexcept {
+    if (!live()) return fetched_file{};
+    try {
+      return downloader(options_, report_, caller_, model_, prototype_, clock_, sleeper_, seed())
+          .fetch(what, file);
+    } catch (const std::exception& problem) {
+      report_.log(log_level::error, problem.what());
+    } catch (...) {
+      report_.log(log_level::error,
+                  "A download is given up: one of the program's functions threw.");
+    }
+    return error{};
   }
 
   // ---- checkpoints and endings -----------------------------------------------------------------
@@ -4076,7 +4687,7 @@ class httplib_transport {
   // Blocks until the reply is whole, has failed, or is past the request's deadline. One at a time.
   reply send(const request& what) {
     const time_point deadline = later(now(), what.deadline);
-    const auto to = protocol::parse_url(what.url);
+    const auto to = protocol::parse_target(what.url);
     if (!to) return {.failure = to.error()};
     if (what.deadline <= duration::zero())
       return {.failure = failure_of(httplib::Error::Success, *to, errc::timed_out, false)};
@@ -4105,6 +4716,12 @@ class httplib_transport {
     std::optional<error> failure;
   };
 
+  // A body on its way to a sink.
+  struct sink_progress {
+    bool wanted = false;  // it is a 2xx's, and there is a sink
+    std::optional<error> failure;
+  };
+
   static time_point now() { return std::chrono::steady_clock::now(); }
 
   reply exchange(const request& what, const protocol::url& to, time_point deadline) {
@@ -4114,7 +4731,8 @@ class httplib_transport {
     body_progress sending;
     if (what.content) sending.piece.resize(options_.piece_bytes);
     httplib::Request sent = to_httplib(what, to, sending);
-    receive_into(answer, sent, what.reply_bytes_max);
+    sink_progress sinking;
+    receive_into(answer, sent, what, sinking);
 
     httplib::Response received;
     httplib::Error failed = httplib::Error::Success;
@@ -4127,13 +4745,14 @@ class httplib_transport {
     if (received.status == 407) disconnect();
     if (whole) detail::exit_watch::after_exchange();
     if (whole && !ended) {
-      answer.status = received.status;
-      answer.retry_after = received.get_header_value("Retry-After");
+      take_head(answer, received);
       return answer;
     }
     disconnect();  // whatever is left on this connection belongs to nobody
     const bool too_long = answer.body.size() > what.reply_bytes_max;
-    answer.failure = sending.failure ? *sending.failure : failure_of(failed, to, ended, too_long);
+    answer.failure = sending.failure   ? *sending.failure
+                     : sinking.failure ? *sinking.failure
+                                       : failure_of(failed, to, ended, too_long);
     return answer;
   }
 
@@ -4177,6 +4796,7 @@ class httplib_transport {
     client_->set_keep_alive(true);
     client_->set_follow_location(false);
     client_->set_decompress(false);
+    leave_paths_alone(*client_);
     client_->set_tcp_nodelay(true);
     client_->set_socket_options([this](socket_t socket) { shared_->dog.adopt(watched_, socket); });
     use_address();
@@ -4219,6 +4839,15 @@ class httplib_transport {
   static void require_tls_1_2(Client& client) {
     if constexpr (requires { client.ssl_context(); })
       if (client.ssl_context()) SSL_CTX_set_min_proto_version(client.ssl_context(), TLS1_2_VERSION);
+  }
+
+  // A signed URL is valid only byte for byte. Newer versions of httplib have another name for it.
+  template <class Client>
+  static void leave_paths_alone(Client& client) {
+    if constexpr (requires { client.set_path_encode(false); })
+      client.set_path_encode(false);
+    else
+      client.set_url_encode(false);
   }
 
   void set_timeouts(const request& what, time_point deadline) {
@@ -4265,10 +4894,31 @@ class httplib_transport {
     return false;
   }
 
-  // Collects the reply's body up to one byte more than is allowed, which shows that it is too long.
-  static void receive_into(reply& answer, httplib::Request& sent, std::size_t bytes_max) {
-    sent.content_receiver = [&answer, bytes_max](const char* data, std::size_t length,
-                                                 std::uint64_t, std::uint64_t) {
+  static void take_head(reply& answer, const httplib::Response& received) {
+    answer.status = received.status;
+    answer.retry_after = received.get_header_value("Retry-After");
+    answer.content_length = received.get_header_value("Content-Length");
+    answer.content_range = received.get_header_value("Content-Range");
+    answer.content_type = received.get_header_value("Content-Type");
+    answer.etag = received.get_header_value("ETag");
+  }
+
+  // Collects the reply's body up to one byte more than is allowed, which shows that it is too long;
+  // that of a 2xx goes to the sink where there is one.
+  static void receive_into(reply& answer, httplib::Request& sent, const request& what,
+                           sink_progress& sinking) {
+    if (what.sink)
+      sent.response_handler = [&what, &sinking](const httplib::Response& received) {
+        reply head;
+        take_head(head, received);
+        sinking.wanted = head.status >= 200 && head.status < 300;
+        return !sinking.wanted || sink_takes(sinking, [&] { return what.sink->begin(head); });
+      };
+    sent.content_receiver = [&answer, &what, &sinking, bytes_max = what.reply_bytes_max](
+                                const char* data, std::size_t length, std::uint64_t,
+                                std::uint64_t) {
+      if (sinking.wanted)
+        return sink_takes(sinking, [&] { return what.sink->write({data, length}); });
       const std::size_t taken = std::min(length, bytes_max + 1 - answer.body.size());
       const std::size_t size = answer.body.size() + taken;
       // Room is doubled, but last it is the cap: doubling beyond that would take thrice the cap.
@@ -4294,6 +4944,18 @@ class httplib_transport {
     if constexpr (requires { Error::SSLServerHostnameVerification; })
       if (failed == Error::SSLServerHostnameVerification) return Error::SSLServerVerification;
     return failed;
+  }
+
+  // A sink that throws has run out of memory.
+  template <class Take>
+  static bool sink_takes(sink_progress& sinking, Take take) {
+    try {
+      sinking.failure = take();
+    } catch (const std::exception&) {
+      sinking.failure =
+          error{errc::internal_error, "A reply's body could not be kept: out of memory."};
+    }
+    return !sinking.failure;
   }
 
   static error cancelled_error(const std::string& host) {
@@ -4355,6 +5017,7 @@ using training_session = basic_training_session<httplib_transport, steady_clock,
 namespace testing {
 
 using nlohmann::json;
+using protocol::content_hash;
 
 // ---- virtual time ------------------------------------------------------------------------------
 
@@ -4542,11 +5205,12 @@ class virtual_sleeper {
 
 // ---- a HUB -------------------------------------------------------------------------------------
 
-enum class endpoint { auth, model, create_model, heartbeat, metrics, upload };
+// HUB's calls, and the downloads from its storage host.
+enum class endpoint { auth, model, create_model, heartbeat, metrics, upload, storage };
 
 constexpr std::string_view to_string(endpoint which) noexcept {
-  constexpr std::array<std::string_view, 6> names = {"auth",      "model",   "create_model",
-                                                     "heartbeat", "metrics", "upload"};
+  constexpr std::array<std::string_view, 7> names = {
+      "auth", "model", "create_model", "heartbeat", "metrics", "upload", "storage"};
   return names[static_cast<std::size_t>(which)];
 }
 
@@ -4642,14 +5306,12 @@ struct hub_model {
       if (each.is_final) return &each;
     return nullptr;
   }
+  const checkpoint_record* last_checkpoint() const {
+    for (std::size_t i = checkpoints.size(); i-- > 0;)
+      if (!checkpoints[i].is_final) return &checkpoints[i];
+    return nullptr;
+  }
 };
-
-// FNV-1a, so that a content is the same number everywhere.
-inline std::uint64_t content_hash(std::string_view content,
-                                  std::uint64_t seed = 14695981039346656037u) {
-  for (char c : content) seed = (seed ^ static_cast<unsigned char>(c)) * 1099511628211u;
-  return seed;
-}
 
 // What a HUB does, without sockets, files or a clock: models and keys in, requests in, replies out.
 // Strict where a real one is: what it refuses is refused here, with the reason in the reply.
@@ -4659,6 +5321,9 @@ class hub_logic {
   std::function<std::string()> make_id = {};  // for new models; else their ids count up from 1
   // Keys beside those of add_key(), for servers that keep no key that they could add.
   std::function<bool(const std::string& api_key)> is_key = {};
+  // What clients are told of a model's data, its weights and its "last.pt", such as a signed URL;
+  // else they are told the name itself.
+  std::function<std::string(const hub_model&, const std::string& name, time_point now)> url_of = {};
 
   void add_key(std::string api_key) { keys_.insert(std::move(api_key)); }
   void add_token(const std::string& id_token) { tokens_.insert("Bearer " + id_token); }
@@ -4736,23 +5401,26 @@ class hub_logic {
       case endpoint::heartbeat: return beat(model, what.body, now);
       case endpoint::metrics: return take_metrics(model, what.body);
       case endpoint::upload: return take_upload(model, what.form, now);
-      default: return {200, json{{"data", describe(model)}}.dump()};
+      default: return {200, json{{"data", describe(model, now)}}.dump()};
     }
   }
 
   // The body of GET /v1/models/{id}, its member "data".
-  static json describe(const hub_model& model) {
+  json describe(const hub_model& model, time_point now) const {
+    const auto told = [&](const std::string& name) {
+      return url_of && !name.empty() ? url_of(model, name, now) : name;
+    };
     const model_options& about = model.about;
     const bool training = about.state == model_state::training;
-    const std::string resume = training ? "last.pt" : "";
-    const json data = about.data.empty() ? json() : json(about.data);
+    const std::string resume = told(training ? "last.pt" : "");
+    const json data = about.data.empty() ? json() : json(told(about.data));
     json fields = {{"data", data},         {"batch", about.batch},       {"epochs", about.epochs},
                    {"imgsz", about.imgsz}, {"patience", about.patience}, {"device", about.device},
                    {"cache", about.cache}};
     json out = {{"id", about.id},
                 {"status", state_name(about.state)},
                 {"cfg", about.cfg},
-                {"weights", about.weights},
+                {"weights", told(about.weights)},
                 {"resume", resume}};
     if (about.shape == reply_shape::flat) {
       out.update(fields);
@@ -4937,15 +5605,15 @@ enum class fault_kind {
   none,
   refused,            // no connection
   reset_before_body,  // the connection breaks when the head was sent
-  reset_in_body,      // ... when half of the body was sent
+  reset_in_body,      // ... when half of the body was sent, or of a download received
   reset_after_body,   // ... when all was sent, before HUB acted
   reply_lost,         // HUB acted, but its reply does not arrive
-  timed_out,          // nothing comes back until the request's deadline
+  timed_out,          // nothing comes back until the deadline, or a download's stall time-out
   drips,              // HUB acted; its reply trickles in, and is not whole by the deadline
   status,             // `status` with `retry_after` and HUB's error body; HUB did not act
   html,               // 200 with a captive portal's page; HUB did not act
-  truncated,          // HUB acted; its JSON is cut
-  wrong_types,        // HUB acted; every value of its JSON is of another type
+  truncated,          // HUB acted; its JSON is cut, or a download ends in its middle
+  wrong_types,        // HUB acted; each value of its JSON or a download's head has another type
   file_missing,       // when half of an upload was sent, `file` is removed
   file_replaced,      // ... another file is renamed over it
   file_truncated,     // ... it is cut to half its length
@@ -5033,9 +5701,16 @@ class fake_hub : public hub_logic {
  public:
   static constexpr std::string_view api_root = "https://api.hub.test";
   static constexpr std::string_view web_root = "https://hub.test";
+  static constexpr std::string_view storage_root = "https://storage.test";
+  static constexpr duration url_life = 900s;  // of a signed URL
   static inline const std::string api_key = std::string(protocol::api_key_length, 'k');
 
-  explicit fake_hub(const timeline& time) : time_(&time) { add_key(api_key); }
+  explicit fake_hub(const timeline& time) : time_(&time) {
+    add_key(api_key);
+    url_of = [this](const hub_model& model, const std::string& name, time_point) {
+      return address_of(model, name);
+    };
+  }
   fake_hub(const fake_hub&) = delete;
   fake_hub& operator=(const fake_hub&) = delete;
   ~fake_hub() {
@@ -5074,9 +5749,18 @@ class fake_hub : public hub_logic {
     probability_ = 0;
   }
 
-  // How long a reply takes, and how long an upload takes on top for each byte.
+  // Puts a file on the storage host, or another version of it, and returns its address, which
+  // model_options::data and ::weights may name; who asks for the model gets it signed.
+  std::string put_file(std::string_view path, std::string content) {
+    std::string address = std::string(storage_root) + "/" + std::string(path);
+    files_[address] = std::move(content);
+    return address;
+  }
+
+  // How long a reply takes, and how long an upload or a download takes on top for each byte.
   duration latency = {};
   duration latency_per_upload_byte = {};
+  duration latency_per_download_byte = {};
 
   // From the first expectation on, requests must come as expected and in this order.
   void expect(endpoint which, fault answer = {}) {
@@ -5114,8 +5798,8 @@ class fake_hub : public hub_logic {
     if (on_request) on_request(seen);
     reply out = play(what, seen, meets);
     if (meets.kind != fault_kind::timed_out && meets.kind != fault_kind::drips)
-      out.latency = latency_of(what) + meets.latency;
-    if (out.latency > what.deadline) out = nothing_in_time(what);
+      out.latency += latency_of(what) + meets.latency;
+    if (out.latency > what.deadline) out = nothing_in_time(what.deadline);
     seen.status = out.status;
     if (keep_requests) requests_.push_back(std::move(seen));
     return out;
@@ -5128,8 +5812,8 @@ class fake_hub : public hub_logic {
     std::size_t times;
   };
 
-  static reply nothing_in_time(const request& what) {
-    return {.failure = error{errc::timed_out, "no answer in time"}, .latency = what.deadline};
+  static reply nothing_in_time(duration time) {
+    return {.failure = error{errc::timed_out, "no answer in time"}, .latency = time};
   }
 
   duration latency_of(const request& what) const {
@@ -5148,6 +5832,7 @@ class fake_hub : public hub_logic {
                       fault_kind::none};
     if (seen.path.starts_with(api_root)) seen.path.erase(0, api_root.size());
     if (const auto to = route(what.method, seen.path)) seen.to = to->first;
+    if (seen.path.starts_with(storage_root)) seen.to = endpoint::storage;
     return seen;
   }
 
@@ -5217,25 +5902,127 @@ class fake_hub : public hub_logic {
     switch (meets.kind) {
       case refused: return broken("connection refused");
       case reset_before_body: return broken("connection reset before the body");
-      case timed_out: return nothing_in_time(what);
+      case timed_out:
+        return nothing_in_time(what.sink ? std::min(what.deadline, what.stall_timeout)
+                                         : what.deadline);
       default: break;
     }
     std::string body;
     if (auto failed = read_body(what, meets, body)) return {.failure = *failed};
-    if (meets.kind == reset_in_body) return broken("connection reset in the body");
+    if (meets.kind == reset_in_body && seen.to != endpoint::storage)
+      return broken("connection reset in the body");
     if (meets.kind == reset_after_body) return broken("connection reset after the body");
     if (meets.kind == status)
       return {.status = meets.status,
               .body = "{\"message\": \"scripted\"}",
               .retry_after = meets.retry_after};
     if (meets.kind == html)
-      return {.status = 200, .body = "<!doctype html><title>Sign in to the airport</title>"};
+      return hand_out(what, {.status = 200, .content_type = "text/html"},
+                      "<!doctype html><title>Sign in to the airport</title>");
+    if (seen.to == endpoint::storage) return play_download(what, meets.kind);
     server_reply done = serve(what, seen, std::move(body));
     if (meets.kind == reply_lost) return broken("connection reset before the reply");
-    if (meets.kind == drips) return nothing_in_time(what);
+    if (meets.kind == drips) return nothing_in_time(what.deadline);
     if (meets.kind == truncated) done.body.resize(done.body.size() / 2);
     if (meets.kind == wrong_types) done.body = "{\"success\": \"yes\", \"data\": [1, 2]}";
     return {.status = done.status, .body = done.body, .retry_after = done.retry_after};
+  }
+
+  // ---- the storage host ----
+
+  // What clients are told of a file: a signed URL where it lies on the storage host.
+  std::string address_of(const hub_model& model, const std::string& name) {
+    const checkpoint_record* last = model.last_checkpoint();
+    if (name == "last.pt" && last && !last->content.empty())
+      return sign(put_file("models/" + model.about.id + "/last.pt", last->content));
+    return name.starts_with(storage_root) ? sign(name) : name;
+  }
+
+  std::string sign(const std::string& address) const {
+    return signed_until(address, (time_->now() + url_life).time_since_epoch().count());
+  }
+
+  static std::string signed_until(const std::string& address, duration::rep end) {
+    const std::string text = address + "?X-Goog-Expires=" + std::to_string(end);
+    return text + "&X-Goog-Signature=" + std::to_string(content_hash(text + "secret"));
+  }
+
+  // Whether the signature is this host's and has not expired.
+  bool lets_in(const std::string& url) const {
+    const std::string address = protocol::without_query(url);
+    const std::size_t at = url.find('=');
+    const auto end = at == std::string::npos ? 0 : std::atoll(url.c_str() + at + 1);
+    return url == signed_until(address, end) && end > time_->now().time_since_epoch().count();
+  }
+
+  reply play_download(const request& what, fault_kind meets) {
+    for (const auto& [name, value] : what.headers)
+      if (name == "x-api-key" || name == "authorization")
+        problems_.push_back("a key was sent to the storage host");
+    if (meets == fault_kind::reply_lost)
+      return {.failure = error{errc::not_reachable, "connection reset before the reply"}};
+    if (!lets_in(what.url))
+      return {.status = 403, .body = "<Error><Code>ExpiredToken</Code></Error>"};
+    const auto file = files_.find(protocol::without_query(what.url));
+    if (file == files_.end())
+      return {.status = 404, .body = "<Error><Code>NoSuchKey</Code></Error>"};
+
+    std::string_view content = file->second;
+    reply head = download_head(what, content);
+    if (meets == fault_kind::wrong_types) head.content_length = head.content_range = "yes";
+    const std::size_t there = content.size();
+    if (meets == fault_kind::truncated || meets == fault_kind::reset_in_body ||
+        meets == fault_kind::drips)
+      content = content.substr(0, there / 2);
+    if (latency_per_download_byte > duration::zero())
+      content = content.substr(0, bytes_within(what.deadline));
+    const bool breaks = content.size() < there && meets != fault_kind::truncated;
+    reply out = hand_out(what, std::move(head), content);
+    if (meets == fault_kind::drips && !out.failure) return nothing_in_time(what.deadline);
+    if (breaks && !out.failure)
+      out = {.failure = error{errc::not_reachable, "connection reset in the body"}};
+    out.latency = latency_per_download_byte * static_cast<duration::rep>(content.size());
+    return out;
+  }
+
+  std::size_t bytes_within(duration time) const {
+    const duration left = std::max(time - latency, duration::zero());
+    return static_cast<std::size_t>(left / latency_per_download_byte);
+  }
+
+  // Cuts `content` to what was asked for and is of the version that was asked for.
+  static reply download_head(const request& what, std::string_view& content) {
+    std::string range, version;
+    for (const auto& [name, value] : what.headers) {
+      if (name == "range") range = value;
+      if (name == "if-range") version = value;
+    }
+    reply head{.status = 200};
+    head.etag = '"' + std::to_string(content_hash(content)) + '"';
+    if (range.starts_with("bytes=") && (version.empty() || version == head.etag)) {
+      const std::size_t begin = protocol::parse_size(range.substr(6, range.size() - 7)).value_or(0);
+      const std::string total = '/' + std::to_string(content.size());
+      if (begin >= content.size()) return {.status = 416, .content_range = "bytes *" + total};
+      head.status = 206;
+      head.content_range =
+          "bytes " + std::to_string(begin) + '-' + std::to_string(content.size() - 1) + total;
+      content.remove_prefix(begin);
+    }
+    head.content_length = std::to_string(content.size());
+    return head;
+  }
+
+  // As a transport does: a 2xx's body goes to the sink, where there is one.
+  static reply hand_out(const request& what, reply head, std::string_view body) {
+    if (!what.sink || head.status >= 300) {
+      head.body = body;
+      return head;
+    }
+    if (auto why = what.sink->begin(head)) return {.failure = *std::move(why)};
+    const std::size_t piece = body.size() / 4 + 1;
+    for (; !body.empty(); body.remove_prefix(std::min(piece, body.size())))
+      if (auto why = what.sink->write(body.substr(0, piece))) return {.failure = *std::move(why)};
+    return head;
   }
 
   // Reads the body as a server would, or half of it where the connection breaks there.
@@ -5293,6 +6080,7 @@ class fake_hub : public hub_logic {
 
  private:
   const timeline* time_;
+  std::map<std::string, std::string> files_;  // on the storage host: address -> content
   std::vector<plan> planned_;
   std::map<std::size_t, fault> numbered_;
   std::vector<std::pair<time_point, time_point>> outages_;

@@ -280,6 +280,25 @@ TEST_CASE("any byte at any place of an address gives an address that reads back,
     }
 }
 
+TEST_CASE("the address of a request may hold escapes and end in a query, which stay as they are") {
+  const std::string signed_url =
+      "https://storage.example:8443/b%20c/last.pt?X-Sig=a+b/c==&u=https://x%2Fy?z";
+  const auto parsed = parse_target(signed_url);
+  REQUIRE(parsed);
+  CHECK(parsed->text() == signed_url);
+  CHECK(parsed->host == "storage.example");
+  CHECK(without_query(signed_url) == "https://storage.example:8443/b%20c/last.pt");
+  CHECK(parse_target("https://host/")->path == "/");
+  CHECK(parse_target("https://host")->path.empty());
+  for (std::string_view text :
+       {"https://host/a b"sv, "https://host/a\r\nx: y"sv, "https://host/a#b"sv,
+        "https://host/a\\b"sv, "https://host/?a=\0b"sv, "https://host/?\xc3\xbc"sv,
+        "https://host?a=b"sv, "https://user@host/a"sv, "https://host:0/a"sv, "last.pt"sv, ""sv}) {
+    CAPTURE(text);
+    CHECK_FALSE(parse_target(text));
+  }
+}
+
 // ---- credentials and what may be shown ------------------------------------------------------
 
 TEST_CASE("a key or token holds visible ASCII and nothing else") {
@@ -1457,4 +1476,27 @@ TEST_CASE("HUB's wish to wait is taken from every reply that is no success, and 
   CHECK_FALSE(judged({.status = 429}).retry_after);
   CHECK_FALSE(judged({.status = 429, .retry_after = "later"}).retry_after);
   CHECK_FALSE(judged({.status = 200, .retry_after = "7"}).retry_after);
+}
+
+// ---- downloads ----------------------------------------------------------------------------------
+
+TEST_CASE("a download asks for the whole, or for the rest of one version, and carries no key") {
+  const std::string url = "https://storage.example/last.pt?sig=1";
+  const hub::request whole = download_request(url, {.address = "https://storage.example/last.pt"});
+  CHECK(whole.method == "GET");
+  CHECK(whole.url == url);
+  REQUIRE(whole.headers.size() == 1);
+  CHECK(whole.headers[0].first == "user-agent");
+  const hub::request rest = download_request(url, {"", "\"v1\"", 100, 7});
+  REQUIRE(rest.headers.size() == 3);
+  CHECK(rest.headers[1] == std::pair("range"s, "bytes=7-"s));
+  CHECK(rest.headers[2] == std::pair("if-range"s, "\"v1\""s));
+}
+
+TEST_CASE("the size in a head is digits that fit, or none") {
+  CHECK(parse_size("0") == 0u);
+  CHECK(parse_size("18446744073709551615") == std::numeric_limits<std::uint64_t>::max());
+  for (std::string_view text : {""sv, "-1"sv, "+1"sv, " 1"sv, "1 "sv, "1e3"sv, "0x10"sv, "1.0"sv,
+                                "18446744073709551616"sv, "1\0"sv, "1\r\n"sv})
+    CHECK_FALSE(parse_size(text));
 }
