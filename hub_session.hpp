@@ -5231,6 +5231,7 @@ struct server_request {
   std::string authorization = {};  // such as "Bearer TOKEN"
   std::string body = {};           // of what is no form
   std::vector<form_part> form = {};
+  std::string root = {};  // http(s)://host[:port] as the client knows it, where URLs must lead back
 };
 
 struct server_reply {

@@ -628,6 +628,48 @@ TEST_CASE("local_hub refuses a file that is too large and keeps nothing of it", 
   CHECK(count_files(at.data, ".part") == 0);
 }
 
+TEST_CASE("local_hub hands out the last checkpoint to whoever has its URL", "[examples]") {
+  const home at;
+  const running_hub hub = at.start_hub();
+  std::string content(3'000'000, '\0');
+  for (std::size_t i = 0; i < content.size(); ++i) content[i] = static_cast<char>(i * 7919 >> 8);
+  at.upload(hub, {"--last", "--epoch", "1"}, at.folder.write("a.pt", content));
+  const std::string url = json::parse(ask(hub, hub.model).body).at("data").at("resume");
+  REQUIRE(url.starts_with(hub.url + "/storage/"));
+
+  const auto get = [&](const std::string& from, const httplib::Headers& headers) {
+    auto answer =
+        httplib::Client("127.0.0.1", hub.port()).Get(from.substr(hub.url.size()), headers);
+    REQUIRE(answer);
+    return *answer;
+  };
+  const httplib::Response whole = get(url, {});
+  CHECK(whole.status == 200);
+  CHECK((whole.body == content));
+  const std::string etag = whole.get_header_value("ETag");
+  CHECK(protocol::is_strong_etag(etag));
+  const httplib::Response rest = get(url, {{"Range", "bytes=1000001-"}, {"If-Range", etag}});
+  CHECK(rest.status == 206);
+  CHECK((rest.body == content.substr(1'000'001)));
+  CHECK(rest.get_header_value("Content-Range") == "bytes 1000001-2999999/3000000");
+  CHECK(rest.get_header_value("ETag") == etag);
+
+  CHECK(get(url, {{"Range", "bytes=3000000-"}}).status == 416);
+  CHECK(get(url, {{"Range", "bytes=1-"}, {"If-Range", "\"another\""}}).status == 416);
+  std::string later = url;
+  ++later[later.find("expires=") + 8];
+  for (const std::string& wrong :
+       {later, url + "0", url.substr(0, url.size() - 1), url.substr(0, url.find('?')),
+        hub.url + "/storage/", hub.url + "/storage/" + hub.model + "/x?expires=1&signature="}) {
+    INFO(wrong);
+    const httplib::Response refused = get(wrong, {{"Range", "bytes=1000001-"}});
+    CHECK(refused.status == 403);
+    CHECK(contains(refused.body, "not valid"));
+  }
+  at.upload(hub, {"--last", "--epoch", "2"}, at.folder.write("b.pt", "newer"));
+  CHECK(get(url, {}).status == 403);
+}
+
 TEST_CASE("local_hub without a key makes one, once", "[examples]") {
   const home at;
   const std::string lead = "local_hub: API key ";

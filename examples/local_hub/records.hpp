@@ -69,16 +69,20 @@ inline hub::time_point time_from(const json& written) {
   return steady_now - std::max(wall_now - then, wall_time::duration::zero());
 }
 
+inline std::string to_hex(std::uint64_t hash) {
+  char text[17];
+  std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(hash));
+  return text;
+}
+
 inline ordered_json to_json(const checkpoint_record& record) {
-  char hash[17];
-  std::snprintf(hash, sizeof hash, "%016llx", static_cast<unsigned long long>(record.hash));
   ordered_json out = {{"epoch", record.epoch}, {"type", record.is_final ? "final" : "epoch"}};
   if (record.is_final)
     out["map"] = record.map;
   else
     out["is_best"] = record.is_best;
   out["bytes"] = record.size_bytes;
-  out["fnv1a64"] = hash;
+  out["fnv1a64"] = to_hex(record.hash);
   out["time"] = to_text(wall_time_of(record.at));
   return out;
 }

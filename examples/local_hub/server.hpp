@@ -9,6 +9,7 @@
 #include "hub_session.hpp"  // includes httplib.h the way that it has to be
 #include "store.hpp"
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdint>
@@ -212,6 +213,8 @@ class hub_server {
     what.path = from.target;
     what.api_key = from.get_header_value("x-api-key");
     what.authorization = from.get_header_value("authorization");
+    what.root = root_for(from);
+    if (!body && model_store::is_download(what.path)) return answer_download(from, to);
     const auto call = hub_logic::route(what.method, what.path);
     if (!body)
       reply(to, store_.handle(what));
@@ -219,6 +222,50 @@ class hub_server {
       answer_upload(from, to, *body, std::move(what), call->second);
     else
       answer_json(from, to, *body, std::move(what));
+  }
+
+  // How the client reaches this HUB, where it says so in a way that makes a URL.
+  std::string root_for(const request& from) const {
+    const std::string scheme = options_.certificate_file.empty() ? "http://" : "https://";
+    const auto root = protocol::parse_url(scheme + from.get_header_value("Host"));
+    return root && root->path.empty() ? root->text() : std::string();
+  }
+
+  // The range, if any, is httplib's to serve, which in 0.11.4 trusts that there is one, and only
+  // of a file: a refusal must not look like one.
+  void answer_download(const request& from, response& to) {
+    const auto file = store_.open_download(from.target);
+    if (!file) return refuse_download(to, 403, "this URL is not valid, or not any more");
+    if (!serves(from, *file)) return refuse_download(to, 416, "there is no such part of the file");
+    to.set_header("ETag", file->etag);
+    to.set_content_provider(
+        static_cast<std::size_t>(file->size_bytes), "application/octet-stream",
+        [bytes = file->bytes](std::size_t offset, std::size_t length, httplib::DataSink& sink) {
+          std::string piece(std::min(length, std::size_t{1024} * 1024), '\0');
+          bytes->seekg(static_cast<std::streamoff>(offset));
+          return bytes->read(piece.data(), static_cast<std::streamsize>(piece.size())) &&
+                 sink.write(piece.data(), piece.size());
+        });
+  }
+
+  // The whole, or one range of the version that the URL names.
+  static bool serves(const request& from, const download& file) {
+    if (from.ranges.empty()) return true;
+    const std::string version = from.get_header_value("If-Range");
+    const auto [first, last] = from.ranges.front();
+    const auto size = static_cast<std::int64_t>(file.size_bytes);
+    return from.ranges.size() == 1 && (version.empty() || version == file.etag) && first >= 0 &&
+           first < size && last < size;
+  }
+
+  static void refuse_download(response& to, int status, std::string_view why) {
+    to.status = status;
+    to.set_chunked_content_provider("application/json", [text = refusal(status, why).body](
+                                                            std::size_t, httplib::DataSink& sink) {
+      sink.write(text.data(), text.size());
+      sink.done();
+      return true;
+    });
   }
 
   void answer_json(const request& from, response& to, const content_reader& body,

@@ -19,11 +19,13 @@
 #include "files.hpp"
 #include "hub_session.hpp"
 #include "records.hpp"
+#include "signed_urls.hpp"
 
 #include <algorithm>
 #include <array>
 #include <chrono>
 #include <filesystem>
+#include <fstream>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -56,12 +58,22 @@ inline std::string random_text(std::size_t length) {
   return text;
 }
 
+// A checkpoint on its way to a client, open: it can be read to its end when another replaces it.
+struct download {
+  std::shared_ptr<std::ifstream> bytes;
+  std::uint64_t size_bytes;
+  std::string etag;
+};
+
 // All members may be called from any thread.
 class model_store {
  public:
   // Reads what is there.
   explicit model_store(const fs::path& data) : folder_(data / "models") {
     logic_.make_id = [] { return random_text(protocol::model_id_length); };
+    logic_.url_of = [this](const hub_model& model, const std::string& name, hub::time_point) {
+      return name == "last.pt" ? url_of_last(model) : name;
+    };
     make_folder(folder_);
     for (const fs::directory_entry& each : fs::directory_iterator(folder_)) load(each.path());
   }
@@ -108,10 +120,45 @@ class model_store {
       return {500, R"({"message": "this HUB has a fault; its log says which"})"};
     }
     const std::lock_guard lock(mutex_);
+    client_root_ = what.root;
     return logic_.handle(what, now());
   }
 
+  // Whether a request is for a file; it needs no key, as its URL is signed.
+  static bool is_download(std::string_view target) { return target.starts_with(download_root); }
+
+  // The checkpoint that a signed URL leads to; nothing where it is not valid, or not any more.
+  std::optional<download> open_download(std::string_view target) {
+    const auto path = signer_.path_of(target);
+    if (!path) return std::nullopt;
+    const std::string id = path->substr(download_root.size(), protocol::model_id_length);
+    const std::lock_guard one_by_one(files_of(id));
+    std::unique_lock lock(mutex_);
+    const hub_model& model = logic_.model(id);  // it was there when the URL was signed
+    const checkpoint_record* last = model.last_checkpoint();
+    if (!last || *path != path_of(model, *last)) return std::nullopt;
+    const checkpoint_record record = *last;
+    lock.unlock();
+    auto bytes = std::make_shared<std::ifstream>(checkpoint_path(id, record), std::ios::binary);
+    if (!*bytes) return std::nullopt;
+    return download{std::move(bytes), record.size_bytes, '"' + to_hex(record.hash) + '"'};
+  }
+
  private:
+  static constexpr std::string_view download_root = "/storage/";
+
+  // The path names the version, so that what lies under one never changes.
+  static std::string path_of(const hub_model& model, const checkpoint_record& record) {
+    return std::string(download_root) + model.about.id + "/" + to_hex(record.hash) + "/last.pt";
+  }
+
+  // The name alone where the client did not say how it reaches this HUB.
+  std::string url_of_last(const hub_model& model) const {
+    const checkpoint_record* last = model.last_checkpoint();
+    if (!last || client_root_.empty()) return "last.pt";
+    return client_root_ + signer_.sign(path_of(model, *last));
+  }
+
   static hub::time_point now() { return std::chrono::steady_clock::now(); }
   static bool accepted(const server_reply& reply) { return reply.status < 300; }
 
@@ -293,6 +340,8 @@ class model_store {
   fs::path folder_;
   std::mutex mutex_;  // of logic_
   hub_logic logic_;
+  std::string client_root_;  // of the request that logic_ handles
+  const url_signer signer_{random_text(32)};
   std::array<std::mutex, 64> file_mutexes_;
 };
 
