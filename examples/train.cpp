@@ -5,6 +5,7 @@
 // in run(), which opens the session.
 //
 //     train --model MODEL [--epochs N] [--out DIR] ...        (--help lists every flag)
+//     train --model MODEL --resume       goes on from the last checkpoint that HUB has
 //
 // Exit status: 0 all was delivered, 1 something is missing, 2 usage, or HUB refused the session.
 
@@ -139,6 +140,7 @@ class dense_layer {
 
   std::span<const double> outputs() const { return outputs_; }
   std::span<const double> weights() const { return weights_; }
+  std::span<double> weights() { return weights_; }
   std::size_t input_count() const { return inputs_; }
 
  private:
@@ -178,6 +180,7 @@ class network {
   }
 
   std::span<const dense_layer> layers() const { return layers_; }
+  std::span<dense_layer> layers() { return layers_; }
 
   std::size_t parameter_count() const {
     std::size_t count = 0;
@@ -235,14 +238,31 @@ void put_u32(std::ostream& out, std::uint32_t value) {
   for (int shift = 0; shift < 32; shift += 8) out.put(static_cast<char>(value >> shift & 0xFF));
 }
 
-// Eight bytes of magic, the number of layers, then for each layer its inputs, its number of weights
-// and the weights as 32-bit floats, all little-endian. No PyTorch file: .pt is the name that HUB
-// expects, and it never looks inside.
-void save_weights(const network& net, const std::filesystem::path& file) {
+std::uint32_t get_u32(std::istream& in) {
+  std::uint32_t value = 0;
+  for (int shift = 0; shift < 32; shift += 8)
+    value |= static_cast<std::uint32_t>(in.get() & 0xFF) << shift;
+  return value;
+}
+
+// How far a training is.
+struct stage {
+  int done = 0;    // epochs
+  int epochs = 0;  // in all
+};
+
+constexpr std::string_view magic = "SPIRALS2";
+
+// Eight bytes of magic, the epochs that are done and those in all, the number of layers, then for
+// each layer its inputs, its number of weights and the weights as 32-bit floats, all little-endian.
+// No PyTorch file: .pt is the name that HUB expects, and it never looks inside.
+void save_weights(const network& net, const stage& at, const std::filesystem::path& file) {
   // Written aside and renamed, so that whoever opens `file` finds it whole, old or new.
   const std::filesystem::path unfinished = file.string() + ".tmp";
   std::ofstream out(unfinished, std::ios::binary);
-  out << "SPIRALS1";
+  out << magic;
+  put_u32(out, static_cast<std::uint32_t>(at.done));
+  put_u32(out, static_cast<std::uint32_t>(at.epochs));
   put_u32(out, static_cast<std::uint32_t>(net.layers().size()));
   for (const dense_layer& layer : net.layers()) {
     put_u32(out, static_cast<std::uint32_t>(layer.input_count()));
@@ -255,11 +275,31 @@ void save_weights(const network& net, const std::filesystem::path& file) {
   std::filesystem::rename(unfinished, file);
 }
 
+// The other way; throws where the file is not what save_weights() made of such a network.
+stage load_weights(network& net, const std::filesystem::path& file) {
+  std::ifstream in(file, std::ios::binary);
+  std::string beginning(magic.size(), '\0');
+  in.read(beginning.data(), static_cast<std::streamsize>(beginning.size()));
+  stage at;
+  at.done = static_cast<int>(get_u32(in));
+  at.epochs = static_cast<int>(get_u32(in));
+  bool fits = beginning == magic && get_u32(in) == net.layers().size();
+  for (dense_layer& layer : net.layers()) {
+    fits = fits && get_u32(in) == layer.input_count() && get_u32(in) == layer.weights().size();
+    if (!fits) break;
+    for (double& weight : layer.weights()) weight = std::bit_cast<float>(get_u32(in));
+  }
+  if (!fits || !in || at.done < 1 || at.epochs < 1)
+    throw std::runtime_error(file.string() + " holds no weights of this program");
+  return at;
+}
+
 // ---- the training -------------------------------------------------------------------------------
 
 struct settings {
   std::string model;
   std::optional<int> epochs;
+  bool resume = false;
   std::filesystem::path folder = "runs";
   std::chrono::nanoseconds epoch_time{0};  // an epoch takes at least this long
   hub::rate_limit_options rate_limits;
@@ -271,21 +311,31 @@ void print_epoch(int epoch, int epochs, const score& train, const score& validat
   std::fflush(stdout);  // a log that is read while the training goes on
 }
 
-// Trains and reports every epoch to `hub`; returns what HUB got of it.
-hub::delivery train(const settings& wanted, int epochs, hub::training_callbacks& hub) {
-  constexpr double first_rate = 0.05;
-  random_source random(1);
+// What is trained, and on what: the same at every start, unless weights are loaded.
+struct trainee {
+  random_source random{1};
   std::vector<sample> training_set = make_two_spirals(2000, random);
-  const std::vector<sample> validation_set = make_two_spirals(500, random);
-  network net(random);
+  std::vector<sample> validation_set = make_two_spirals(500, random);
+  network net{random};
+  stage at;
+};
+
+// Trains to the end and reports every epoch to `hub`; returns what HUB got of it.
+hub::delivery train(const settings& wanted, trainee& it, hub::training_callbacks& hub) {
+  constexpr double first_rate = 0.05;
   double best_accuracy = -1;
+  if (it.at.done > 0) {  // what was loaded is the best so far
+    best_accuracy = evaluate(it.net, it.validation_set).accuracy;
+    save_weights(it.net, it.at, wanted.folder / "best.pt");
+  }
 
   hub.on_pretrain_routine_end();
-  for (int epoch = 0; epoch < epochs; ++epoch) {
+  const int epochs = it.at.epochs;
+  for (int epoch = it.at.done; epoch < epochs; ++epoch) {
     const auto epoch_end = std::chrono::steady_clock::now() + wanted.epoch_time;
     const double rate = first_rate * 0.5 * (1 + std::cos(std::numbers::pi * epoch / epochs));
-    const score train = train_one_epoch(net, training_set, rate, random);
-    const score validation = evaluate(net, validation_set);
+    const score train = train_one_epoch(it.net, it.training_set, rate, it.random);
+    const score validation = evaluate(it.net, it.validation_set);
     std::this_thread::sleep_until(epoch_end);
     print_epoch(epoch, epochs, train, validation);
 
@@ -296,15 +346,16 @@ hub::delivery train(const settings& wanted, int epochs, hub::training_callbacks&
         {"metrics/accuracy_top1", validation.accuracy},
         {"lr/pg0", rate}};
     if (epoch == 0)  // HUB shows the model's size from the first epoch's values
-      values.emplace_back("model/parameters", static_cast<double>(net.parameter_count()));
+      values.emplace_back("model/parameters", static_cast<double>(it.net.parameter_count()));
     hub.on_fit_epoch_end(epoch, values);
 
+    it.at.done = epoch + 1;
     const bool is_best = validation.accuracy > best_accuracy;
     if (is_best) {
       best_accuracy = validation.accuracy;
-      save_weights(net, wanted.folder / "best.pt");
+      save_weights(it.net, it.at, wanted.folder / "best.pt");
     }
-    save_weights(net, wanted.folder / "last.pt");
+    save_weights(it.net, it.at, wanted.folder / "last.pt");
     hub.on_model_save(epoch, wanted.folder / "last.pt", is_best);
   }
   return hub.on_train_end(epochs - 1, wanted.folder / "best.pt", best_accuracy);
@@ -317,6 +368,7 @@ constexpr char usage[] =
 
   --model MODEL            an ID, a KEY_ID, or the model's URL on HUB
   --epochs N               how long to train (default: what HUB says, else 60)
+  --resume                 go on from the last checkpoint on HUB, if it has one
   --out DIR                where last.pt and best.pt go (default runs)
   --epoch-seconds S        stretch every epoch to at least S seconds (default 0)
   --metrics-interval S     at most one metrics request in S seconds (default 3)
@@ -336,6 +388,7 @@ settings read_settings(const examples::flags& flags) {
 
   wanted.model = *flags.text("--model");
   wanted.epochs = flags.whole_number("--epochs", 1, 1'000'000);
+  wanted.resume = flags.has("--resume");
   wanted.folder = flags.text("--out").value_or("runs");
   wanted.epoch_time = flags.seconds("--epoch-seconds", 0).value_or(wanted.epoch_time);
   if (const auto s = flags.seconds("--metrics-interval", 0)) wanted.rate_limits.metrics = *s;
@@ -366,14 +419,34 @@ int report(int epochs, const hub::delivery& delivered) {
   return delivered.complete() ? 0 : 1;
 }
 
+// Loads the last checkpoint that HUB has, if it has one.
+void resume(hub::training_session& session, const std::filesystem::path& last, trainee& it) {
+  const auto anew = [](const std::string& why) {
+    std::printf("The training starts anew: %s\n", why.c_str());
+  };
+  if (session.model().state != hub::model_state::training)
+    return anew("HUB has no checkpoint of this model yet.");
+  const hub::result<hub::fetched_file> fetched = session.fetch_model_file(last);
+  if (fetched)
+    it.at = load_weights(it.net, last);
+  else if (fetched.error().code == hub::errc::not_downloadable)
+    anew(fetched.error().message);
+  else  // it may be there the next time, so nothing takes its place
+    throw std::runtime_error(fetched.error().message);
+}
+
 int run(const settings& wanted) {
   hub::training_session session{wanted.model,
                                 {.rate_limits = wanted.rate_limits,
                                  // save_weights() renames, so no copy is needed to upload in peace.
                                  .snapshot = hub::snapshot::none}};
-  const int asked = session.train_args().epochs.value_or(60);
-  const int epochs = wanted.epochs.value_or(std::max(asked, 1));  // without one there is no model
-  return report(epochs, train(wanted, epochs, session));
+  trainee it;
+  if (wanted.resume) resume(session, wanted.folder / "last.pt", it);
+  if (it.at.done == 0) it.at.epochs = std::max(session.train_args().epochs.value_or(60), 1);
+  it.at.epochs = wanted.epochs.value_or(it.at.epochs);
+  const int left = std::max(it.at.epochs - it.at.done, 0);
+  if (it.at.done > 0) std::printf("Going on after epoch %d of %d.\n", it.at.done, it.at.epochs);
+  return report(left, train(wanted, it, session));
 }
 
 }  // namespace
@@ -384,7 +457,7 @@ int main(int argc, char** argv) {
         argc, argv,
         {"--model", "--epochs", "--out", "--epoch-seconds", "--metrics-interval",
          "--checkpoint-interval", "--heartbeat-interval"},
-        {"--help"});
+        {"--resume", "--help"});
     if (flags.has("--help")) {
       std::cout << usage;
       return 0;

@@ -370,6 +370,66 @@ TEST_CASE("train ended by SIGTERM leaves its metrics on the HUB", "[examples]") 
   for (int epoch : {0, 1, 2}) CHECK(arrived.contains(epoch));
 }
 
+TEST_CASE("a training that ended early goes on from its last checkpoint", "[examples]") {
+  const home at;
+  running_hub hub = at.start_hub();
+  const auto first = at.start_train(hub, {"--epochs", "1000000", "--epoch-seconds", "0.02"});
+  first->wait_for_line("epoch 10 of ");
+  while (state(hub) != "training") first->wait_for_line("epoch ");
+  bool killed = false;
+  SECTION("by SIGTERM, on a machine that has nothing of it, with a HUB that began anew") {
+    first->send(SIGTERM);
+    CHECK(first->wait_for_end().signal == SIGTERM);
+    fs::remove_all(at.out);
+    hub.stop();
+    hub = at.start_hub_again(hub);
+  }
+  SECTION("by SIGKILL, which costs what HUB had not confirmed") {
+    killed = true;
+    first->send(SIGKILL);
+    CHECK(first->wait_for_end().signal == SIGKILL);
+  }
+  const fs::path metrics = at.model_folder(hub) / "metrics.jsonl";
+  const std::set<int> before = epochs_in(metrics);
+  REQUIRE_FALSE(before.empty());
+  const int epochs = *before.rbegin() + 20;
+
+  const auto train = at.start_train(hub, {"--resume", "--epochs", std::to_string(epochs)});
+  const int done = std::stoi(train->wait_for_line("Going on after epoch ").substr(21));
+  CHECK(done >= 1);
+  train->wait_for_line("epoch " + std::to_string(done + 1) + " of ");
+  const ending ended = train->wait_for_end();
+  INFO(train->out() << train->err());
+  CHECK(ended.code == 0);
+  const std::string left = std::to_string(epochs - done);
+  CHECK(train->last_line().starts_with("HUB has " + left + " of " + left + " epochs, "));
+  CHECK(state(hub) == "trained");
+  const std::set<int> after = epochs_in(metrics);
+  for (int epoch = killed ? done : 0; epoch < epochs; ++epoch) CHECK(after.contains(epoch));
+  CHECK(std::includes(after.begin(), after.end(), before.begin(), before.end()));
+  CHECK(read_file(at.model_folder(hub) / "best.pt") == read_file(at.out / "best.pt"));
+  check_all_whole(at.model_folder(hub));
+}
+
+TEST_CASE("train --resume without a checkpoint on the HUB starts anew and says so", "[examples]") {
+  const home at;
+  const running_hub hub = at.start_hub();
+  const auto train = at.start_train(hub, {"--resume", "--epochs", "3"});
+  train->wait_for_line("The training starts anew: ");
+  train->wait_for_line("epoch 1 of 3: ");
+  CHECK(train->wait_for_end().code == 0);
+  CHECK(train->last_line().starts_with("HUB has 3 of 3 epochs, "));
+}
+
+TEST_CASE("train --resume takes no file for weights that holds none", "[examples]") {
+  const home at;
+  const running_hub hub = at.start_hub();
+  at.upload(hub, {"--last"}, at.folder.write("last.pt", "no weights"));
+  const auto train = at.start_train(hub, {"--resume"});
+  CHECK(train->wait_for_end().code == 1);
+  CHECK(contains(train->err(), "holds no weights of this program"));
+}
+
 TEST_CASE("train outlives a HUB that crashes and comes back", "[examples]") {
   const home at;
   running_hub hub = at.start_hub();
