@@ -107,7 +107,7 @@ class surroundings {
     options.limits.train_end_deadline = deadline;
     options.snapshot = hub::snapshot::none;
     options.log = [](hub::log_level, std::string_view) {};
-    options.progress = [](const hub::upload_progress&) {};
+    options.progress = [](const hub::transfer_progress&) {};
     auto out = std::make_unique<session>(
         raw_hub::model_id, std::move(options),
         detour(hub::httplib_transport{hub::httplib_options{.ca_file = authority.file()}},

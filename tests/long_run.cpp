@@ -109,7 +109,7 @@ hub::session_options accelerated(const std::string& root, const std::filesystem:
   out.credentials = {.id_token = raw_hub::token, .prompt = false};
   out.temp_folder = temp;
   out.log = [](hub::log_level, std::string_view) {};
-  out.progress = [](const hub::upload_progress&) {};
+  out.progress = [](const hub::transfer_progress&) {};
   return out;
 }
 

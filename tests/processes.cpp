@@ -216,7 +216,7 @@ hub::session_options child_options() {
   out.limits.train_end_deadline = 20ms;
   out.temp_folder = variable("HUB_TEST_FOLDER");
   out.log = [](hub::log_level, std::string_view) {};
-  out.progress = [](const hub::upload_progress&) {};
+  out.progress = [](const hub::transfer_progress&) {};
   return out;
 }
 
