@@ -1,18 +1,25 @@
 // SPDX-License-Identifier: MIT
 //
-// A HUB to run at home: one program, and a folder with everything that it was sent.
+// A HUB to run at home: one program with a page to look at, and a folder with everything that it
+// was sent.
 //
-//     local_hub --make-model spirals        prints the new model's id, a key, and its address
+//     local_hub                             prints the page's address; models are made there
+//     local_hub --make-model spirals        prints the new model's id as well
+//     local_hub keys make laptop            prints a new key
 //
-// examples/local_hub/server.hpp speaks HTTP, store.hpp decides and keeps, files.hpp writes.
+// examples/local_hub/server.hpp speaks HTTP with trainings, page_server.hpp with the page, whose
+// sources are in page/; store.hpp decides and keeps, views.hpp shows, keys.hpp knows who may,
+// records.hpp and files.hpp write.
 //
 // Exit status: 0 stopped by SIGINT or SIGTERM, 1 something is in the way, 2 usage.
 
 #include "flags.hpp"
 #include "local_hub/files.hpp"
+#include "local_hub/keys.hpp"
 #include "local_hub/server.hpp"
 #include "local_hub/store.hpp"
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <csignal>
@@ -24,10 +31,14 @@
 #include <future>
 #include <iostream>
 #include <optional>
-#include <sstream>
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <vector>
+
+#if LOCAL_HUB_POSIX
+#include <sys/resource.h>
+#endif
 
 namespace {
 
@@ -35,21 +46,26 @@ using namespace std::chrono_literals;
 
 constexpr char usage[] =
     R"(usage: local_hub [flags]
+       local_hub keys [list | make NAME | revoke NAME] [--data DIR]
 
   --host HOST           where to listen (default 127.0.0.1); elsewhere only with an explicit key
   --port PORT           the port (default 8100); 0 picks a free one
   --data DIR            where everything is kept (default local_hub_data)
-  --api-key KEY         a key to accept, beside those in DIR/keys
+  --api-key KEY         a key to accept, beside those that `local_hub keys` made
   --cert FILE           speak https with this certificate (PEM) ...
   --key FILE            ... and its private key
   --make-model NAME     make a model and print its id
   --epochs N            how long it is to be trained (default 100)
   --upload-bytes-max N  the largest file to accept (default 17179869184, which is 16 GiB)
+  --silence SECONDS     without a heartbeat for so long, a training counts as disconnected
+                        (default 900)
+  --page-needs-key      the page asks for a key on a loopback address too: for machines that others
+                        use as well, and behind a proxy
   --quiet               no line for each request
   --help                this text
 
-The key may also stand in LOCAL_HUB_API_KEY, where other users of the machine do not see it. Without
-any key, one is made, printed, and kept in DIR/keys.
+The key may also stand in LOCAL_HUB_API_KEY, where other users of the machine do not see it. Keys that
+are made here are shown once; DIR/keys.json has only their digests.
 )";
 
 struct settings {
@@ -59,6 +75,7 @@ struct settings {
   std::string api_key;  // "" where none was given
   std::optional<std::string> new_model;
   std::optional<int> epochs;
+  hub::duration silence = hub::testing::hub_model::silence_max;
   local_hub::server_options server;
 };
 
@@ -77,7 +94,7 @@ std::string given_key(const examples::flags& flags) {
 }
 
 settings read_settings(const examples::flags& flags) {
-  if (!flags.operands().empty())
+  if (!flags.operands().empty() && flags.operands()[0] != "keys")
     throw examples::usage_error("\"" + flags.operands()[0] + "\": only flags are accepted");
   if (flags.has("--cert") != flags.has("--key"))
     throw examples::usage_error("--cert, --key: https needs both");
@@ -96,28 +113,37 @@ settings read_settings(const examples::flags& flags) {
   wanted.server.upload_bytes_max = static_cast<std::uint64_t>(
       flags.number("--upload-bytes-max", 1, 1e15).value_or(16.0 * 1024 * 1024 * 1024));
   wanted.server.log_requests = !flags.has("--quiet");
-
-  if (!is_loopback(wanted.host) && wanted.api_key.empty())
-    throw examples::usage_error("--host: " + wanted.host +
-                                " can be reached by others, so --api-key is needed");
+  wanted.server.page_needs_key = !is_loopback(wanted.host) || flags.has("--page-needs-key");
+  wanted.silence = flags.seconds("--silence", 0.1).value_or(wanted.silence);
   return wanted;
 }
 
-// Lets in whoever has a key from the folder or the one that was given; makes one where there is
-// neither.
-void set_keys(const settings& wanted, local_hub::model_store& store) {
-  const std::filesystem::path file = wanted.data / "keys";
-  std::istringstream kept(local_hub::read_file(file).value_or(""));
-  bool any = false;
-  for (std::string key; kept >> key; any = true) store.add_key(key);
-  if (!wanted.api_key.empty()) return store.add_key(wanted.api_key);
-  if (any) return;
+// ---- keys ---------------------------------------------------------------------------------------
 
-  // As long as HUB's own keys are, so that KEY_MODEL names both.
-  const std::string key = local_hub::random_text(hub::protocol::api_key_length);
-  local_hub::write_file(file, key + '\n', local_hub::access::owner_only);
-  store.add_key(key);
-  std::cout << "local_hub: API key " << key << " (kept in " << file.string() << ")\n";
+// local_hub keys [list | make NAME | revoke NAME], beside a HUB that may be running.
+void manage_keys(const std::vector<std::string>& words, const std::filesystem::path& data) {
+  local_hub::make_folder(data);
+  local_hub::key_ring keys(data);
+  const std::string verb = words.size() > 1 ? words[1] : "list";
+  if (verb == "list" && words.size() < 3) {
+    for (const auto& each : keys.list())
+      std::cout << each.made << "  " << hub::protocol::printable(each.name) << '\n';
+  } else if (verb == "make" && words.size() == 3) {
+    std::cout << keys.make(words[2]) << '\n';
+  } else if (verb == "revoke" && words.size() == 3) {
+    if (keys.revoke(words[2]) == 0)
+      throw std::runtime_error("no key is named \"" + words[2] + "\"; `local_hub keys` lists them");
+  } else {
+    throw examples::usage_error("keys: list, make NAME or revoke NAME");
+  }
+}
+
+// Others need a key, or they could train, delete and take away what they like.
+void check_keys(const settings& wanted, local_hub::key_ring& keys) {
+  if (!is_loopback(wanted.host) && wanted.api_key.empty() && keys.list().empty())
+    throw examples::usage_error("--host: " + wanted.host +
+                                " can be reached by others, so a key is needed: --api-key, or "
+                                "`local_hub keys make NAME`");
 }
 
 // ---- until a signal comes -----------------------------------------------------------------------
@@ -147,21 +173,38 @@ void serve(local_hub::hub_server& server) {
   if (serving.wait_for(patience) != std::future_status::ready) std::_Exit(0);
 }
 
+// A connection is a file, and many systems start a program with 256 or 1,024 of them.
+void allow_many_files() {
+#if LOCAL_HUB_POSIX
+  rlimit files{};
+  if (::getrlimit(RLIMIT_NOFILE, &files) != 0) return;
+  constexpr rlim_t wanted = 4096;
+  files.rlim_cur = std::max(files.rlim_cur, std::min(wanted, files.rlim_max));
+  ::setrlimit(RLIMIT_NOFILE, &files);  // without it, fewer connections are served at once
+#endif
+}
+
 // ---- the program --------------------------------------------------------------------------------
 
 void run(const settings& wanted) {
   local_hub::make_folder(wanted.data);
-  const local_hub::folder_lock lock(wanted.data);
-  local_hub::model_store store(wanted.data);
-  set_keys(wanted, store);
-  if (wanted.new_model)
+  local_hub::key_ring keys(wanted.data);
+  check_keys(wanted, keys);
+  const local_hub::file_lock lock(wanted.data / "lock", local_hub::file_lock::when_taken::fail);
+  local_hub::model_store store(wanted.data, keys, wanted.silence);
+  if (!wanted.api_key.empty()) store.add_key(wanted.api_key);
+  if (wanted.new_model) {
+    if (wanted.api_key.empty() && keys.list().empty())
+      std::cout << "local_hub: API key " << keys.make(*wanted.new_model) << " (shown this once)\n";
     std::cout << "local_hub: model " << store.make_model(*wanted.new_model, wanted.epochs) << '\n';
+  }
 
-  local_hub::hub_server server(store, wanted.server);
+  local_hub::hub_server server(store, keys, wanted.server);
   const int port = server.bind(wanted.host, wanted.port);
   const hub::protocol::url address{
       .tls = !wanted.server.certificate_file.empty(), .host = wanted.host, .port = port};
   listen_to_signals();
+  allow_many_files();
   std::cout << "local_hub: listening on " << address.text() << std::endl;
   serve(server);
 }
@@ -172,13 +215,17 @@ int main(int argc, char** argv) {
   try {
     const examples::flags flags(argc, argv,
                                 {"--host", "--port", "--data", "--api-key", "--cert", "--key",
-                                 "--make-model", "--epochs", "--upload-bytes-max"},
-                                {"--quiet", "--help"});
+                                 "--make-model", "--epochs", "--upload-bytes-max", "--silence"},
+                                {"--quiet", "--page-needs-key", "--help"});
     if (flags.has("--help")) {
       std::cout << usage;
       return 0;
     }
-    run(read_settings(flags));
+    const settings wanted = read_settings(flags);
+    if (flags.operands().empty())
+      run(wanted);
+    else
+      manage_keys(flags.operands(), wanted.data);
     return 0;
   } catch (const examples::usage_error& problem) {
     std::cerr << "local_hub: " << problem.what() << "; see local_hub --help\n";

@@ -1,280 +1,36 @@
 // SPDX-License-Identifier: MIT
 //
 // The examples as a user meets them: built programs, run as processes of their own, judged by what
-// they print, how they end, and what they leave on disk. Loopback only. Nothing here sleeps: a test
-// waits for a line of output or for the end of a process.
-//
-// HUB_TRAIN, HUB_UPLOAD and HUB_LOCAL_HUB name the programs; meson.build sets them.
+// they print, how they end, and what they leave on disk. Loopback only.
 
 #include "../hub_session.hpp"
 #include "support/catch.hpp"
 #include "support/certificates.hpp"
-#include "support/scratch.hpp"
+#include "support/programs.hpp"
+#include "support/sha256.hpp"
 
 #include <algorithm>
 #include <array>
-#include <chrono>
 #include <csignal>
 #include <cstdint>
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
-#include <iterator>
 #include <map>
 #include <memory>
-#include <optional>
 #include <set>
-#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <utility>
-#include <vector>
 
 #include <arpa/inet.h>
-#include <fcntl.h>
 #include <netinet/in.h>
-#include <poll.h>
-#include <spawn.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
-
-extern char** environ;  // NOLINT(readability-redundant-declaration): only GNU's headers have it
 
 namespace {
 
-namespace fs = std::filesystem;
-namespace protocol = hub::protocol;
-
-using nlohmann::json;
-using words = std::vector<std::string>;
-using variables = std::map<std::string, std::string>;
-
-std::string read_file(const fs::path& file) {
-  std::ifstream in(file, std::ios::binary);
-  return {std::istreambuf_iterator<char>(in), {}};
-}
-
-bool contains(std::string_view text, std::string_view part) {
-  return text.find(part) != std::string_view::npos;
-}
-
-// ---- a process ----------------------------------------------------------------------------------
-
-// How a process ended: by itself with a code, or by a signal.
-struct ending {
-  int code = -1;
-  int signal = 0;
-};
-
-// A program that runs beside the test. Its stdout comes line by line, its stderr when it has ended.
-class process {
- public:
-  process(const std::string& program, const words& arguments, const variables& environment) {
-    std::array<int, 2> pipe{};
-    if (::pipe2(pipe.data(), O_CLOEXEC) != 0) throw std::runtime_error("no pipe");
-    from_stdout_ = pipe[0];
-    posix_spawn_file_actions_t actions;
-    ::posix_spawn_file_actions_init(&actions);
-    ::posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
-    ::posix_spawn_file_actions_adddup2(&actions, pipe[1], 1);
-    ::posix_spawn_file_actions_addopen(&actions, 2, stderr_file().c_str(), O_WRONLY | O_CREAT,
-                                       0600);
-    words line{program};
-    line.insert(line.end(), arguments.begin(), arguments.end());
-    words pairs = environment_with(environment);
-    const int failed = ::posix_spawn(&id_, program.c_str(), &actions, nullptr,
-                                     pointers(line).data(), pointers(pairs).data());
-    ::posix_spawn_file_actions_destroy(&actions);
-    ::close(pipe[1]);
-    if (failed != 0) throw std::runtime_error("cannot run '" + program + "'");
-  }
-  process(const process&) = delete;
-  process& operator=(const process&) = delete;
-  ~process() {
-    if (id_ > 0) {
-      send(SIGKILL);
-      ::waitpid(id_, nullptr, 0);
-    }
-    ::close(from_stdout_);
-  }
-
-  void send(int signal) const { ::kill(id_, signal); }
-
-  // The next line of stdout that begins so. Fails the test where there is none.
-  std::string wait_for_line(std::string_view beginning) {
-    for (;;) {
-      const std::size_t end = out_.find('\n', seen_);
-      if (end != std::string::npos) {
-        std::string line = out_.substr(seen_, end - seen_);
-        seen_ = end + 1;
-        if (line.starts_with(beginning)) return line;
-      } else if (!read_more()) {
-        FAIL("no line '" << beginning << "' in:\n" << out_ << read_file(stderr_file()));
-      }
-    }
-  }
-
-  ending wait_for_end() {
-    while (read_more()) {
-    }
-    int status = 0;
-    ::waitpid(std::exchange(id_, -1), &status, 0);
-    if (WIFSIGNALED(status)) return {.signal = WTERMSIG(status)};
-    return {.code = WEXITSTATUS(status)};
-  }
-
-  const std::string& out() const { return out_; }
-  std::string err() const { return read_file(stderr_file()); }
-  std::string last_line() const {
-    const std::string text = out_.substr(0, out_.find_last_not_of('\n') + 1);
-    return text.substr(text.rfind('\n') + 1);
-  }
-
- private:
-  static constexpr int patience_ms = 120'000;  // then it hangs, and the test is to say so
-
-  std::string stderr_file() const { return (folder_ / "stderr").string(); }
-
-  // What is set where the tests run must not reach the programs.
-  static words environment_with(const variables& added) {
-    static const std::set<std::string> removed = {"ULTRALYTICS_API_KEY",
-                                                  "ULTRALYTICS_HUB_API",
-                                                  "ULTRALYTICS_HUB_WEB",
-                                                  "LOCAL_HUB_API_KEY",
-                                                  "RANK",
-                                                  "OMPI_COMM_WORLD_RANK",
-                                                  "PMI_RANK",
-                                                  "SLURM_PROCID"};
-    words out;
-    for (char** each = environ; *each; ++each) {
-      const std::string pair = *each;
-      const std::string name = pair.substr(0, pair.find('='));
-      if (!removed.contains(name) && !added.contains(name)) out.push_back(pair);
-    }
-    for (const auto& [name, value] : added) out.emplace_back(name).append("=").append(value);
-    return out;
-  }
-
-  static std::vector<char*> pointers(words& texts) {
-    std::vector<char*> out;
-    for (std::string& each : texts) out.push_back(each.data());
-    out.push_back(nullptr);
-    return out;
-  }
-
-  // False at the end of the output.
-  bool read_more() {
-    pollfd watched{from_stdout_, POLLIN, 0};
-    if (::poll(&watched, 1, patience_ms) == 0)
-      FAIL("nothing happens any more after:\n" << out_ << err());
-    std::array<char, 4096> piece{};
-    const ssize_t got = ::read(from_stdout_, piece.data(), piece.size());
-    if (got <= 0) return false;
-    out_.append(piece.data(), static_cast<std::size_t>(got));
-    return true;
-  }
-
-  scratch_folder folder_;
-  pid_t id_ = -1;
-  int from_stdout_ = -1;
-  std::string out_;
-  std::size_t seen_ = 0;
-};
-
-std::string program(const char* variable) {
-  const char* path = std::getenv(variable);
-  if (!path) throw std::runtime_error(std::string(variable) + " is not set; run meson test");
-  return path;
-}
-
-// ---- a home -------------------------------------------------------------------------------------
-
-const std::string good_key(42, 'k');
-const std::string bad_key(42, 'z');
-
-// A local_hub that listens, and the model that it was asked to make, if it was.
-struct running_hub {
-  std::unique_ptr<process> program;
-  std::string url;
-  std::string model;
-
-  int port() const { return std::stoi(url.substr(url.rfind(':') + 1)); }
-
-  void stop() {
-    program->send(SIGTERM);
-    REQUIRE(program->wait_for_end().code == 0);
-  }
-};
-
-// A folder with a HUB's data and a user's files.
-struct home {
-  scratch_folder folder;
-  fs::path data = folder / "data";
-  fs::path out = folder / "out";
-
-  fs::path model_folder(const running_hub& hub) const { return data / "models" / hub.model; }
-
-  std::unique_ptr<process> run(const char* which, const words& arguments,
-                               variables environment = {}) const {
-    environment["YOLO_CONFIG_DIR"] = (folder / "settings").string();
-    return std::make_unique<process>(program(which), arguments, environment);
-  }
-
-  std::unique_ptr<process> launch_hub(words arguments, const variables& environment = {}) const {
-    arguments.insert(arguments.end(), {"--data", data.string()});
-    return run("HUB_LOCAL_HUB", arguments, environment);
-  }
-
-  running_hub start_hub(words arguments = {"--make-model", "spirals"}, int port = 0) const {
-    const bool makes_model =
-        std::find(arguments.begin(), arguments.end(), "--make-model") != arguments.end();
-    arguments.insert(arguments.end(), {"--api-key", good_key, "--port", std::to_string(port)});
-    running_hub hub;
-    hub.program = launch_hub(arguments);
-    const auto after = [&](const std::string& lead) {
-      return hub.program->wait_for_line(lead).substr(lead.size());
-    };
-    if (makes_model) hub.model = after("local_hub: model ");
-    hub.url = after("local_hub: listening on ");
-    return hub;
-  }
-
-  // The same data, another process.
-  running_hub start_hub_again(const running_hub& before, int port = 0) const {
-    running_hub hub = start_hub({}, port);
-    hub.model = before.model;
-    return hub;
-  }
-
-  std::unique_ptr<process> start_client(const char* which, const running_hub& hub,
-                                        const words& arguments,
-                                        const std::string& key = good_key) const {
-    return run(which, arguments,
-               {{"ULTRALYTICS_HUB_API", hub.url},
-                {"ULTRALYTICS_HUB_WEB", hub.url},
-                {"ULTRALYTICS_API_KEY", key}});
-  }
-
-  std::unique_ptr<process> start_train(const running_hub& hub, words arguments) const {
-    arguments.insert(arguments.end(),
-                     {"--model", hub.model, "--out", out.string(), "--metrics-interval", "0.02",
-                      "--checkpoint-interval", "0.02", "--heartbeat-interval", "0.1"});
-    return start_client("HUB_TRAIN", hub, arguments);
-  }
-
-  // Expects that it ends with this code.
-  std::unique_ptr<process> upload(const running_hub& hub, words arguments, const fs::path& file,
-                                  int code = 0) const {
-    arguments.insert(arguments.end(), {hub.model, file.string()});
-    auto done = start_client("HUB_UPLOAD", hub, arguments);
-    const int ended = done->wait_for_end().code;
-    INFO(done->out() << done->err());
-    CHECK(ended == code);
-    return done;
-  }
-};
+using namespace hub_test;
 
 // ---- what is on a HUB ---------------------------------------------------------------------------
 
@@ -312,8 +68,7 @@ void check_whole(const fs::path& checkpoint) {
   const json page = json::parse(read_file(fs::path(checkpoint).replace_extension(".json")));
   INFO(checkpoint << ": " << page);
   CHECK(page.at("bytes") == bytes.size());
-  CHECK(std::stoull(page.at("fnv1a64").get<std::string>(), nullptr, 16) ==
-        hub::testing::content_hash(bytes));
+  CHECK(page.at("sha256") == sha256(bytes));
 }
 
 void check_all_whole(const fs::path& model) {
@@ -529,8 +284,9 @@ TEST_CASE("what cannot be understood ends with code 2 and its name", "[examples]
   refused("HUB_LOCAL_HUB", {"--cert", "x.pem"}, "--key");
   refused("HUB_LOCAL_HUB", {"--epochs", "3"}, "--make-model");
   refused("HUB_LOCAL_HUB", {"--api-key", "two words"}, "--api-key");
-  refused("HUB_LOCAL_HUB", {"--host", "0.0.0.0"}, "--api-key");
-  refused("HUB_LOCAL_HUB", {"--host", "127.0.0.1.example.org"}, "--api-key");
+  refused("HUB_LOCAL_HUB", {"--host", "0.0.0.0", "--data", at.data.string()}, "--api-key");
+  refused("HUB_LOCAL_HUB", {"--host", "127.0.0.1.example.org", "--data", at.data.string()},
+          "--api-key");
 }
 
 // ---- local_hub ----------------------------------------------------------------------------------
@@ -730,10 +486,10 @@ TEST_CASE("local_hub hands out the last checkpoint to whoever has its URL", "[ex
   CHECK(get(url, {}).status == 403);
 }
 
-TEST_CASE("local_hub without a key makes one, once", "[examples]") {
+TEST_CASE("local_hub without a key makes one for its model, once", "[examples]") {
   const home at;
   const std::string lead = "local_hub: API key ";
-  auto first = at.launch_hub({"--port", "0"});
+  auto first = at.launch_hub({"--port", "0", "--make-model", "m"});
   const std::string line = first->wait_for_line(lead);
   const std::string key = line.substr(lead.size(), protocol::api_key_length);
   CHECK(protocol::all_of(key, protocol::is_alphanumeric));
@@ -742,16 +498,44 @@ TEST_CASE("local_hub without a key makes one, once", "[examples]") {
   first->send(SIGINT);
   CHECK(first->wait_for_end().code == 0);
   struct stat facts {};
-  REQUIRE(::stat((at.data / "keys").c_str(), &facts) == 0);
+  REQUIRE(::stat((at.data / "keys.json").c_str(), &facts) == 0);
   CHECK((facts.st_mode & 0777) == 0600);
+  CHECK(!contains(read_file(at.data / "keys.json"), key));
+  CHECK(contains(read_file(at.data / "keys.json"), sha256(key)));
 
   running_hub hub;
   hub.program = at.launch_hub({"--port", "0", "--make-model", "m"});
   hub.model = hub.program->wait_for_line("local_hub: model ").substr(17);
   hub.url = hub.program->wait_for_line("local_hub: listening on ").substr(24);
-  CHECK(!contains(hub.program->out(), key));
+  CHECK(!contains(hub.program->out(), lead));
   CHECK(ask(hub, hub.model, key).status == 200);
   CHECK(ask(hub, hub.model, good_key).status == 401);
+}
+
+TEST_CASE("local_hub's keys are made and revoked while it runs", "[examples]") {
+  const home at;
+  const auto keys = [&](words arguments) {
+    arguments.insert(arguments.begin(), "keys");
+    auto done = at.launch_hub(arguments);
+    const int code = done->wait_for_end().code;
+    return std::pair(code, done->out());
+  };
+  const running_hub hub = at.start_hub();
+  const std::string laptop = keys({"make", "laptop"}).second.substr(0, protocol::api_key_length);
+  const std::string office = keys({"make", "office"}).second.substr(0, protocol::api_key_length);
+  CHECK(ask(hub, hub.model, laptop).status == 200);
+  CHECK(ask(hub, hub.model, office).status == 200);
+  const std::string listed = keys({}).second;
+  CHECK(contains(listed, "laptop"));
+  CHECK(contains(listed, "office"));
+  CHECK(!contains(listed, laptop));
+
+  CHECK(keys({"revoke", "laptop"}).first == 0);
+  CHECK(ask(hub, hub.model, laptop).status == 401);
+  CHECK(ask(hub, hub.model, office).status == 200);
+  CHECK(keys({"revoke", "laptop"}).first == 1);
+  CHECK(keys({"make"}).first == 2);
+  CHECK(keys({"lose", "office"}).first == 2);
 }
 
 TEST_CASE("local_hub takes the key from its environment", "[examples]") {
@@ -762,7 +546,7 @@ TEST_CASE("local_hub takes the key from its environment", "[examples]") {
   hub.model = hub.program->wait_for_line("local_hub: model ").substr(17);
   hub.url = hub.program->wait_for_line("local_hub: listening on ").substr(24);
   CHECK(ask(hub, hub.model).status == 200);
-  CHECK(!fs::exists(at.data / "keys"));
+  CHECK(!fs::exists(at.data / "keys.json"));
 }
 
 TEST_CASE("local_hub shares neither its port nor its folder", "[examples]") {

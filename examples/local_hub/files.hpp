@@ -10,6 +10,7 @@
 
 #include "hub_session.hpp"
 
+#include <array>
 #include <cerrno>
 #include <chrono>
 #include <cstdint>
@@ -17,13 +18,18 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <limits>
+#include <memory>
 #include <optional>
+#include <random>
 #include <stdexcept>
 #include <string>
 #include <string_view>
 #include <system_error>
 #include <utility>
 #include <vector>
+
+#include <openssl/evp.h>
 
 #if defined(__unix__) || defined(__APPLE__)
 #define LOCAL_HUB_POSIX 1
@@ -186,37 +192,86 @@ inline std::vector<nlohmann::json> read_lines(const std::filesystem::path& path)
   return values;
 }
 
-inline std::uint64_t hash_of_file(const std::filesystem::path& path) {
+// Bytes that may still be written where `folder` is; without an answer, there is room.
+inline std::uint64_t free_bytes(const std::filesystem::path& folder) {
+  std::error_code problem;
+  const std::filesystem::space_info space = std::filesystem::space(folder, problem);
+  return problem ? std::numeric_limits<std::uint64_t>::max() : space.available;
+}
+
+// ---- digests and chance -------------------------------------------------------------------------
+
+// SHA-256 over bytes that come piece by piece.
+class sha256 {
+ public:
+  sha256() : context_(EVP_MD_CTX_new()) {
+    if (!context_ || EVP_DigestInit_ex(context_.get(), EVP_sha256(), nullptr) != 1)
+      throw std::runtime_error("OpenSSL has no SHA-256");
+  }
+
+  sha256& add(std::string_view bytes) {
+    EVP_DigestUpdate(context_.get(), bytes.data(), bytes.size());
+    return *this;
+  }
+
+  // Once, at the end.
+  std::string hexadecimal() {
+    std::array<unsigned char, 32> digest{};
+    EVP_DigestFinal_ex(context_.get(), digest.data(), nullptr);
+    constexpr std::string_view digits = "0123456789abcdef";
+    std::string text;
+    for (const unsigned char byte : digest) text.append({digits[byte >> 4], digits[byte & 15]});
+    return text;
+  }
+
+ private:
+  struct free_context {
+    void operator()(EVP_MD_CTX* context) const { EVP_MD_CTX_free(context); }
+  };
+  std::unique_ptr<EVP_MD_CTX, free_context> context_;
+};
+
+inline std::string sha256_of_file(const std::filesystem::path& path) {
   std::ifstream in(path, std::ios::binary);
   std::string piece(std::size_t{1024} * 1024, '\0');
-  std::uint64_t hash = hub::testing::content_hash("");
+  sha256 hash;
   while (in.read(piece.data(), static_cast<std::streamsize>(piece.size())), in.gcount() > 0)
-    hash = hub::testing::content_hash(
-        std::string_view(piece).substr(0, static_cast<std::size_t>(in.gcount())), hash);
-  return hash;
+    hash.add(std::string_view(piece).substr(0, static_cast<std::size_t>(in.gcount())));
+  return hash.hexadecimal();
+}
+
+// Letters and digits that nobody can guess.
+inline std::string random_text(std::size_t length) {
+  constexpr std::string_view letters =
+      "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+  std::random_device source;
+  std::uniform_int_distribution<std::size_t> pick(0, letters.size() - 1);
+  std::string text;
+  while (text.size() < length) text += letters[pick(source)];
+  return text;
 }
 
 // ---- one process at a time ----------------------------------------------------------------------
 
-// Keeps a second local_hub from the same folder. The system lets go of it when this process ends,
-// however it ends.
-class folder_lock {
+// Held by one process at a time. The system lets go of it when that process ends, however it ends.
+class file_lock {
  public:
+  enum class when_taken { wait, fail };
+
 #if LOCAL_HUB_POSIX
-  explicit folder_lock(const std::filesystem::path& folder) {
-    const std::filesystem::path path = folder / "lock";
+  file_lock(const std::filesystem::path& path, when_taken then) {
     file_ = ::open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
     if (file_ < 0) throw file_error("create", path, errno);
-    if (::flock(file_, LOCK_EX | LOCK_NB) == 0) return;
+    if (::flock(file_, then == when_taken::wait ? LOCK_EX : LOCK_EX | LOCK_NB) == 0) return;
     ::close(file_);
-    throw std::runtime_error("another local_hub is using " + folder.string());
+    throw std::runtime_error("another local_hub is using " + path.parent_path().string());
   }
-  ~folder_lock() { ::close(file_); }
+  ~file_lock() { ::close(file_); }
 #else
-  explicit folder_lock(const std::filesystem::path&) {}
+  file_lock(const std::filesystem::path&, when_taken) {}
 #endif
-  folder_lock(const folder_lock&) = delete;
-  folder_lock& operator=(const folder_lock&) = delete;
+  file_lock(const file_lock&) = delete;
+  file_lock& operator=(const file_lock&) = delete;
 
  private:
   [[maybe_unused]] int file_ = -1;

@@ -11,8 +11,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
-#include <cstdio>
-#include <cstdlib>
 #include <string>
 
 namespace local_hub {
@@ -69,12 +67,6 @@ inline hub::time_point time_from(const json& written) {
   return steady_now - std::max(wall_now - then, wall_time::duration::zero());
 }
 
-inline std::string to_hex(std::uint64_t hash) {
-  char text[17];
-  std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(hash));
-  return text;
-}
-
 inline ordered_json to_json(const checkpoint_record& record) {
   ordered_json out = {{"epoch", record.epoch}, {"type", record.is_final ? "final" : "epoch"}};
   if (record.is_final)
@@ -82,7 +74,7 @@ inline ordered_json to_json(const checkpoint_record& record) {
   else
     out["is_best"] = record.is_best;
   out["bytes"] = record.size_bytes;
-  out["fnv1a64"] = to_hex(record.hash);
+  out["sha256"] = record.sha256;
   out["time"] = to_text(wall_time_of(record.at));
   return out;
 }
@@ -96,8 +88,9 @@ inline checkpoint_record checkpoint_from(const json& written) {
           .map = protocol::get_number(written, "map").value_or(0),
           .size_bytes = static_cast<std::uint64_t>(
               std::clamp(protocol::get_number(written, "bytes").value_or(0), 0.0, bytes_max)),
-          .hash = std::strtoull(protocol::get_string(written, "fnv1a64").c_str(), nullptr, 16),
-          .content = {}};
+          .hash = 0,
+          .content = {},
+          .sha256 = protocol::get_string(written, "sha256")};
 }
 
 }  // namespace local_hub

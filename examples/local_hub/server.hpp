@@ -2,15 +2,20 @@
 //
 // The HUB's calls over HTTP and HTTPS, on cpp-httplib's server: 0.11.4 as Debian splits it, or
 // upstream's single header. Takes requests apart, streams uploads to disk, and leaves every
-// decision to model_store.
+// decision to model_store. What is no call of HUB's is for the page (page_server.hpp).
+//
+// httplib gives each connection a thread for as long as it lasts, idle or not. So there are many
+// threads, which cost little while they wait, and connections that are idle are closed soon.
 
 #pragma once
 
 #include "hub_session.hpp"  // includes httplib.h the way that it has to be
+#include "page_server.hpp"
 #include "store.hpp"
 
 #include <algorithm>
 #include <atomic>
+#include <charconv>
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
@@ -29,19 +34,17 @@ struct server_options {
   std::string certificate_file = {};  // PEM; with key_file, else plain HTTP
   std::string key_file = {};
   std::uint64_t upload_bytes_max = 0;
+  bool page_needs_key = true;
   bool log_requests = true;
 };
 
 inline constexpr std::size_t json_bytes_max = std::size_t{4} * 1024 * 1024;
+inline constexpr std::size_t page_body_bytes_max = std::size_t{64} * 1024;
 inline constexpr std::size_t form_field_bytes_max = 1024;
 inline constexpr std::size_t form_parts_max = 16;
-inline constexpr std::size_t connections_max = 64;    // served at once; others wait for their turn
+inline constexpr std::size_t connections_max = 1200;  // served at once; others wait for their turn
 inline constexpr std::chrono::seconds idle_max{5};    // between two requests on one connection
 inline constexpr std::chrono::seconds stall_max{30};  // within a request or a reply
-
-inline server_reply refusal(int status, std::string_view why) {
-  return {status, json{{"message", why}}.dump()};
-}
 
 // ---- an upload ----------------------------------------------------------------------------------
 
@@ -54,7 +57,7 @@ class upload_form {
   // Both return false where the rest need not be read, and problem() says why.
   bool begin_part(const std::string& name, const std::string& file_name) {
     if (parts_.size() == form_parts_max) return fail(400, "the form has too many parts");
-    parts_.push_back({name, file_name, {}, 0, hub::testing::content_hash("")});
+    parts_.push_back({name, file_name});
     if (file_name.empty()) return true;
     if (file_) return fail(400, "the form has more than one file");
     return on_disk([&] { file_ = store_.new_upload(model_id_); });
@@ -72,15 +75,27 @@ class upload_form {
       part.content += bytes;
       return true;
     }
-    part.hash = hub::testing::content_hash(bytes, part.hash);
+    hash_.add(bytes);
+    if (part.size_bytes >= next_look_ && !look_for_room(part.size_bytes)) return false;
     return on_disk([&] { file_->write(bytes); });
   }
 
   const std::optional<server_reply>& problem() const { return problem_; }
-  std::vector<hub::testing::form_part> take_parts() { return std::move(parts_); }
+  std::vector<hub::testing::form_part> take_parts() {
+    if (file_) parts_.back().sha256 = hash_.hexadecimal();  // no call takes a file that is not last
+    return std::move(parts_);
+  }
   unfinished_file* file() { return file_.get(); }
 
  private:
+  // Other uploads take their room meanwhile.
+  bool look_for_room(std::uint64_t received) {
+    constexpr std::uint64_t step = std::uint64_t{16} * 1024 * 1024;
+    next_look_ = received + step;
+    problem_ = store_.no_room_for(0);
+    return !problem_;
+  }
+
   bool fail(int status, std::string_view why) {
     problem_ = refusal(status, why);
     return false;
@@ -102,6 +117,8 @@ class upload_form {
   std::uint64_t bytes_max_;
   std::vector<hub::testing::form_part> parts_;
   std::unique_ptr<unfinished_file> file_;
+  sha256 hash_;
+  std::uint64_t next_look_ = 0;
   std::optional<server_reply> problem_;
 };
 
@@ -109,8 +126,11 @@ class upload_form {
 
 class hub_server {
  public:
-  hub_server(model_store& store, server_options options)
-      : store_(store), options_(std::move(options)), http_(make_server(options_)) {
+  hub_server(model_store& store, key_ring& keys, server_options options)
+      : store_(store),
+        options_(std::move(options)),
+        page_(store, keys, options_.page_needs_key, !options_.certificate_file.empty()),
+        http_(make_server(options_)) {
     if (!http_->is_valid())
       throw std::runtime_error("cannot use the certificate " + options_.certificate_file +
                                " with the key " + options_.key_file);
@@ -125,6 +145,7 @@ class hub_server {
       bound = http_->bind_to_any_port(host);
     else if (!http_->bind_to_port(host, port))
       bound = -1;
+    page_.set_port(bound);
     if (bound > 0) return bound;
     throw std::runtime_error("cannot listen on " + host + ":" + std::to_string(port) +
                              "; is another program there, or is it no address of this machine?");
@@ -137,6 +158,7 @@ class hub_server {
   // Only while is_serving(). Uploads in flight are given up: their sender will try again.
   void stop() {
     stopping_ = true;
+    page_.stop();
     http_->stop();
   }
 
@@ -216,7 +238,9 @@ class hub_server {
     what.root = root_for(from);
     if (!body && model_store::is_download(what.path)) return answer_download(from, to);
     const auto call = hub_logic::route(what.method, what.path);
-    if (!body)
+    if (!what.path.starts_with("/v1/"))
+      answer_page(from, to, body);
+    else if (!body)
       reply(to, store_.handle(what));
     else if (call && call->first == endpoint::upload)
       answer_upload(from, to, *body, std::move(what), call->second);
@@ -277,12 +301,26 @@ class hub_server {
       return !too_long;
     });
     if (whole) return reply(to, store_.handle(what));
-    reply_and_close(to, too_long ? refusal(413, "the body is too long") : broken_off());
+    refuse_and_close(to, what, too_long ? refusal(413, "the body is too long") : broken_off());
+  }
+
+  void answer_page(const request& from, response& to, const content_reader* body) {
+    std::string text;
+    const bool whole = !body || read(from, *body, [&](std::string_view bytes) {
+      if (text.size() + bytes.size() > page_body_bytes_max) return false;
+      text += bytes;
+      return true;
+    });
+    if (whole) return page_.answer(from, to, text);
+    reply_and_close(to, refusal(413, "the body is too long"));
   }
 
   void answer_upload(const request& from, response& to, const content_reader& body,
                      server_request what, const std::string& model_id) {
-    if (const auto refused = store_.refusal(what)) {
+    auto refused = store_.refusal(what);
+    if (!refused) refused = store_.no_room_for(announced_bytes(from));
+    if (refused) {
+      store_.note_refusal(what, *refused);
       // The client looks for the reply when all is sent, so what it sends has to go somewhere.
       const bool whole = read(from, body, [](std::string_view) { return true; });
       return whole ? reply(to, *refused) : reply_and_close(to, *refused);
@@ -291,7 +329,7 @@ class hub_server {
     const bool whole = read(
         from, body, [&](std::string_view bytes) { return form.add(bytes); },
         [&](const auto& part) { return form.begin_part(part.name, part.filename); });
-    if (!whole) return reply_and_close(to, form.problem().value_or(broken_off()));
+    if (!whole) return refuse_and_close(to, what, form.problem().value_or(broken_off()));
     what.form = form.take_parts();
     reply(to, store_.handle(what, form.file()));
   }
@@ -312,6 +350,13 @@ class hub_server {
     return from.is_multipart_form_data() ? body(begin_part, take) : body(take);
   }
 
+  static std::uint64_t announced_bytes(const request& from) {
+    const std::string text = from.get_header_value("Content-Length");
+    std::uint64_t bytes = 0;
+    std::from_chars(text.data(), text.data() + text.size(), bytes);
+    return bytes;
+  }
+
   // No fault of the content, as far as can be seen: the client is to try again.
   static server_reply broken_off() { return refusal(408, "the request broke off or is garbled"); }
 
@@ -319,6 +364,11 @@ class hub_server {
     to.status = what.status;
     to.set_content(what.body, "application/json");
     if (!what.retry_after.empty()) to.set_header("Retry-After", what.retry_after);
+  }
+
+  void refuse_and_close(response& to, const server_request& what, const server_reply& why) {
+    store_.note_refusal(what, why);
+    reply_and_close(to, why);
   }
 
   // For a request that was not read to its end, whose rest must not be taken for the next one.
@@ -335,6 +385,7 @@ class hub_server {
 
   model_store& store_;
   server_options options_;
+  page_server page_;
   std::unique_ptr<httplib::Server> http_;
   std::atomic<bool> stopping_ = false;
 };

@@ -11,6 +11,8 @@
 //     best.pt                  the final model, and beside it best.json about it
 //     upload-*.part            an upload that is still being received
 //
+// A model that is deleted moves to DATA/trash first, as a whole, and is removed there.
+//
 // Whether a model is new, in training or trained is not written down anywhere: it follows from the
 // files, so that it can't contradict them.
 
@@ -18,19 +20,23 @@
 
 #include "files.hpp"
 #include "hub_session.hpp"
+#include "keys.hpp"
 #include "records.hpp"
 #include "signed_urls.hpp"
 
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
-#include <random>
 #include <string>
 #include <string_view>
 #include <tuple>
@@ -47,16 +53,15 @@ using hub::testing::hub_model;
 using hub::testing::server_reply;
 using hub::testing::server_request;
 
-// Letters and digits that nobody can guess.
-inline std::string random_text(std::size_t length) {
-  constexpr std::string_view letters =
-      "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
-  std::random_device source;
-  std::uniform_int_distribution<std::size_t> pick(0, letters.size() - 1);
-  std::string text;
-  while (text.size() < length) text += letters[pick(source)];
-  return text;
-}
+// A request that was refused, for the page to show. Kept in memory only, and only the newest, so
+// that nobody fills a disk by asking.
+struct refused_request {
+  wall_time at;
+  std::string model_id;  // "" where it named none
+  std::string what;      // method and path
+  int status;
+  std::string why;
+};
 
 // A checkpoint on its way to a client, open: it can be read to its end when another replaces it.
 struct download {
@@ -68,19 +73,31 @@ struct download {
 // All members may be called from any thread.
 class model_store {
  public:
-  // Reads what is there.
-  explicit model_store(const fs::path& data) : folder_(data / "models") {
+  static constexpr std::size_t refusals_max = 200;
+  static constexpr std::size_t name_bytes_max = 200;
+  static constexpr std::uint64_t free_bytes_min = std::uint64_t{64} * 1024 * 1024;
+
+  // Reads what is there. A training counts as disconnected after this much `silence`.
+  model_store(const fs::path& data, key_ring& keys, hub::duration silence = hub_model::silence_max)
+      : folder_(data / "models"), trash_(data / "trash"), keys_(keys), silence_(silence) {
     logic_.make_id = [] { return random_text(protocol::model_id_length); };
     logic_.url_of = [this](const hub_model& model, const std::string& name, hub::time_point) {
       return name == "last.pt" ? url_of_last(model) : name;
     };
+    logic_.is_key = [this](const std::string& key) { return accepts(key); };
     make_folder(folder_);
+    fs::remove_all(trash_);
     for (const fs::directory_entry& each : fs::directory_iterator(folder_)) load(each.path());
   }
 
-  void add_key(std::string key) {
-    const std::lock_guard lock(mutex_);
-    logic_.add_key(std::move(key));
+  hub::duration silence() const { return silence_; }
+
+  // A key beside those of the ring, before anything is served.
+  void add_key(std::string_view key) { given_digest_ = key_ring::digest(key); }
+
+  bool accepts(std::string_view key) const { return accepts_digest(key_ring::digest(key)); }
+  bool accepts_digest(const std::string& digest) const {
+    return digest == given_digest_ || keys_.has_digest(digest);
   }
 
   // Returns the new model's id.
@@ -89,17 +106,138 @@ class model_store {
     about.name = std::move(name);
     about.data = "coco8.yaml";  // a session trains nothing that has no dataset
     about.epochs = epochs.value_or(about.epochs);
+    return make_model(std::move(about));
+  }
+  std::string make_model(model_options about) {
     std::unique_lock lock(mutex_);
     about.id = logic_.add_model(about);
     lock.unlock();
     keep(about);
+    touch(about.id);
     return about.id;
   }
+
+  // ---- what the owner does; each is false where there is no such model ----
+
+  bool rename_model(const std::string& id, std::string name) {
+    return change(id, [&](hub_model& model) {
+      model.about.name = std::move(name);
+      return [this, about = model.about] { keep(about); };
+    });
+  }
+
+  // Whatever arrived goes away; a crash meanwhile leaves some of it.
+  bool reset_model(const std::string& id) {
+    return change(id, [&](hub_model&) {
+      logic_.reset_model(id);
+      history_.erase(id);
+      return [this, id] {
+        const fs::path at = folder_ / id;
+        fs::remove_all(at / "checkpoints");
+        for (const char* each : {"best.json", "best.pt", "metrics.jsonl", "heartbeats.jsonl"})
+          fs::remove(at / each);
+        make_folder(at / "checkpoints");
+        sync_folder(at);
+      };
+    });
+  }
+
+  bool remove_model(const std::string& id) {
+    return change(id, [&](hub_model&) {
+      logic_.remove_model(id);
+      return [this, id] {
+        make_folder(trash_);
+        const fs::path gone = trash_ / (id + '-' + random_text(8));
+        rename_file(folder_ / id, gone);
+        sync_folder(folder_);
+        std::error_code ignored;  // the next start tries again
+        fs::remove_all(gone, ignored);
+      };
+    });
+  }
+
+  // ---- what the page sees ----
+
+  // Calls look(models) while nothing changes.
+  template <class Look>
+  auto look(Look look) const {
+    const std::lock_guard lock(mutex_);
+    return look(logic_.models());
+  }
+
+  // What changed since this version of a model: the epochs, and the version that has them.
+  struct news {
+    std::uint64_t version = 0;
+    std::vector<int> epochs = {};
+  };
+  // Only within look().
+  news news_of(const std::string& id, std::uint64_t since) const {
+    news out;
+    const auto found = history_.find(id);
+    if (found == history_.end()) return out;
+    out.version = found->second.version;
+    for (const auto& [epoch, version] : found->second.epochs)
+      if (version > since) out.epochs.push_back(epoch);
+    return out;
+  }
+  // Changes whenever the model does.
+  std::uint64_t version_of(const std::string& id) const {
+    const auto found = history_.find(id);
+    return found == history_.end() ? 0 : found->second.version;
+  }
+
+  // Returns when something has changed since `seen`, or after `patience`; returns the new version.
+  std::uint64_t wait_for_change(std::uint64_t seen, std::chrono::milliseconds patience) const {
+    std::unique_lock lock(mutex_);
+    changed_.wait_for(lock, patience, [&] { return version_ != seen; });
+    return version_;
+  }
+
+  std::vector<refused_request> refusals() const {
+    const std::lock_guard lock(mutex_);
+    return {refusals_.begin(), refusals_.end()};
+  }
+
+  fs::path folder_of(const std::string& id) const { return folder_ / id; }
+
+  fs::path checkpoint_path(const std::string& id, const checkpoint_record& record) const {
+    return folder_ / id / name_of(record);
+  }
+  static std::string name_of(const checkpoint_record& record) {
+    if (record.is_final) return "best.pt";
+    return "checkpoints/epoch-" + std::to_string(record.epoch) + ".pt";
+  }
+
+  // ---- what trainings send ----
 
   // Why an upload is refused before any of it is received: no such key or model.
   std::optional<server_reply> refusal(const server_request& head) {
     const std::lock_guard lock(mutex_);
     return logic_.refusal(head);
+  }
+
+  // No room is a state that passes, so the client is told to come again.
+  std::optional<server_reply> no_room_for(std::uint64_t bytes) const {
+    if (free_bytes(folder_) > bytes && free_bytes(folder_) - bytes >= free_bytes_min)
+      return std::nullopt;
+    return server_reply{507, R"({"message": "the disk of this HUB is full; make room on it"})"};
+  }
+
+  void note_refusal(const server_request& what, const server_reply& reply) {
+    const auto to = hub_logic::route(what.method, what.path);
+    const auto said = protocol::parse_json(reply.body);
+    const std::string_view path(what.path);
+    refused_request note{
+        std::chrono::system_clock::now(), to ? to->second : "",
+        protocol::printable(what.method + ' ' + std::string(path.substr(0, path.find('?')))),
+        reply.status, "no such call"};
+    // The message about an unknown call repeats its query, which may hold a signature.
+    if (to && said) note.why = protocol::printable(protocol::get_string(*said, "message"));
+    const std::lock_guard lock(mutex_);
+    refusals_.push_back(std::move(note));
+    if (refusals_.size() > refusals_max) refusals_.pop_front();
+    if (to && logic_.models().contains(to->second)) history_[to->second].version = ++version_;
+    changed_.notify_all();
   }
 
   // A file to receive an upload in; to be handed to handle() when the last byte is there.
@@ -109,6 +247,52 @@ class model_store {
 
   // Answers. What a 2xx confirms is on the disk by then, heartbeats aside: a lost one is no loss.
   server_reply handle(const server_request& what, unfinished_file* upload = nullptr) {
+    server_reply reply = decide(what, upload);
+    if (!accepted(reply)) note_refusal(what, reply);
+    return reply;
+  }
+
+  // Whether a request is for a file; it needs no key, as its URL is signed.
+  static bool is_download(std::string_view target) { return target.starts_with(download_root); }
+
+  // The checkpoint that a signed URL leads to; nothing where it is not valid, or not any more.
+  std::optional<download> open_download(std::string_view target) {
+    const auto path = signer_.path_of(target);
+    if (!path) return std::nullopt;
+    const std::string id = path->substr(download_root.size(), protocol::model_id_length);
+    const std::lock_guard one_by_one(files_of(id));
+    std::unique_lock lock(mutex_);
+    const auto found = logic_.models().find(id);  // it was there when the URL was signed
+    if (found == logic_.models().end()) return std::nullopt;
+    const hub_model& model = found->second;
+    const checkpoint_record* last = model.last_checkpoint();
+    if (!last || *path != path_of(model, *last)) return std::nullopt;
+    const checkpoint_record record = *last;
+    lock.unlock();
+    auto bytes = std::make_shared<std::ifstream>(checkpoint_path(id, record), std::ios::binary);
+    if (!*bytes) return std::nullopt;
+    return download{std::move(bytes), record.size_bytes, '"' + record.sha256 + '"'};
+  }
+
+ private:
+  static constexpr std::string_view download_root = "/storage/";
+
+  // The path names the version, so that what lies under one never changes.
+  static std::string path_of(const hub_model& model, const checkpoint_record& record) {
+    return std::string(download_root) + model.about.id + "/" + record.sha256 + "/last.pt";
+  }
+
+  // The name alone where the client did not say how it reaches this HUB.
+  std::string url_of_last(const hub_model& model) const {
+    const checkpoint_record* last = model.last_checkpoint();
+    if (!last || client_root_.empty()) return "last.pt";
+    return client_root_ + signer_.sign(path_of(model, *last));
+  }
+
+  static hub::time_point now() { return std::chrono::steady_clock::now(); }
+  static bool accepted(const server_reply& reply) { return reply.status < 300; }
+
+  server_reply decide(const server_request& what, unfinished_file* upload) {
     const auto to = hub_logic::route(what.method, what.path);
     try {
       if (to && to->first == endpoint::create_model) return create(what);
@@ -124,43 +308,37 @@ class model_store {
     return logic_.handle(what, now());
   }
 
-  // Whether a request is for a file; it needs no key, as its URL is signed.
-  static bool is_download(std::string_view target) { return target.starts_with(download_root); }
+  // When a model changed, and when each of its epochs did, counted in changes of any model.
+  struct history {
+    std::uint64_t version = 0;
+    std::map<int, std::uint64_t> epochs = {};
+  };
 
-  // The checkpoint that a signed URL leads to; nothing where it is not valid, or not any more.
-  std::optional<download> open_download(std::string_view target) {
-    const auto path = signer_.path_of(target);
-    if (!path) return std::nullopt;
-    const std::string id = path->substr(download_root.size(), protocol::model_id_length);
+  void touch(const std::string& id, const std::vector<int>& epochs = {}) {
+    const std::lock_guard lock(mutex_);
+    ++version_;
+    changed_.notify_all();
+    if (!logic_.models().contains(id)) {
+      history_.erase(id);
+      return;
+    }
+    history& of = history_[id];
+    of.version = version_;
+    for (const int epoch : epochs) of.epochs[epoch] = version_;
+  }
+
+  // `what` changes the model and returns what is to be done on disk, which is done unlocked.
+  template <class What>
+  bool change(const std::string& id, What what) {
     const std::lock_guard one_by_one(files_of(id));
     std::unique_lock lock(mutex_);
-    const hub_model& model = logic_.model(id);  // it was there when the URL was signed
-    const checkpoint_record* last = model.last_checkpoint();
-    if (!last || *path != path_of(model, *last)) return std::nullopt;
-    const checkpoint_record record = *last;
+    if (!logic_.models().contains(id)) return false;
+    const auto on_disk = what(logic_.model(id));
     lock.unlock();
-    auto bytes = std::make_shared<std::ifstream>(checkpoint_path(id, record), std::ios::binary);
-    if (!*bytes) return std::nullopt;
-    return download{std::move(bytes), record.size_bytes, '"' + to_hex(record.hash) + '"'};
+    on_disk();
+    touch(id);
+    return true;
   }
-
- private:
-  static constexpr std::string_view download_root = "/storage/";
-
-  // The path names the version, so that what lies under one never changes.
-  static std::string path_of(const hub_model& model, const checkpoint_record& record) {
-    return std::string(download_root) + model.about.id + "/" + to_hex(record.hash) + "/last.pt";
-  }
-
-  // The name alone where the client did not say how it reaches this HUB.
-  std::string url_of_last(const hub_model& model) const {
-    const checkpoint_record* last = model.last_checkpoint();
-    if (!last || client_root_.empty()) return "last.pt";
-    return client_root_ + signer_.sign(path_of(model, *last));
-  }
-
-  static hub::time_point now() { return std::chrono::steady_clock::now(); }
-  static bool accepted(const server_reply& reply) { return reply.status < 300; }
 
   // ---- what comes in ----
 
@@ -181,6 +359,7 @@ class model_store {
                                {"agent", beat.agent},
                                {"agentId", beat.agent_id}};
     append_lines(folder_ / id / "heartbeats.jsonl", to_line(line), durability::at_some_time);
+    touch(id);
     return reply;
   }
 
@@ -193,13 +372,16 @@ class model_store {
     // It was accepted, so the body is known to be an object with an epoch's number as each key.
     const json said = protocol::parse_json(what.body).value();
     std::string lines;
+    std::vector<int> epochs;
     for (const auto& entry : said.at("metrics").items()) {
       const int epoch = std::stoi(entry.key());
       lines += to_line(
           {{"epoch", epoch}, {"time", time}, {"metrics", logic_.model(id).metrics.at(epoch)}});
+      epochs.push_back(epoch);
     }
     lock.unlock();
     append_lines(folder_ / id / "metrics.jsonl", lines, durability::before_return);
+    touch(id, epochs);
     return reply;
   }
 
@@ -221,6 +403,7 @@ class model_store {
       logic_.model(id).about.state = was;
       throw;
     }
+    touch(id);
     return reply;
   }
 
@@ -236,6 +419,7 @@ class model_store {
     const model_options about = logic_.model(protocol::parse_created(reply.body).value()).about;
     lock.unlock();
     keep(about);
+    touch(about.id);
     return reply;
   }
 
@@ -246,11 +430,6 @@ class model_store {
   }
 
   // ---- checkpoints ----
-
-  fs::path checkpoint_path(const std::string& id, const checkpoint_record& record) const {
-    if (record.is_final) return folder_ / id / "best.pt";
-    return folder_ / id / "checkpoints" / ("epoch-" + std::to_string(record.epoch) + ".pt");
-  }
 
   // The checkpoint and the page about it are two files, and one of each may be there already. So
   // that a crash in between leaves no page beside the wrong checkpoint, settle() needs to tell from
@@ -269,7 +448,7 @@ class model_store {
     const fs::path page = fs::path(next_page).replace_extension();
     const auto record = read_page(next_page);
     const fs::path file = fs::path(page).replace_extension(".pt");
-    if (record && is_of(*record, file) && hash_of_file(file) == record->hash)
+    if (record && is_of(*record, file) && sha256_of_file(file) == record->sha256)
       rename_file(next_page, page);
     else
       fs::remove(next_page);
@@ -304,6 +483,9 @@ class model_store {
     });
     if (!model.checkpoints.empty()) model.about.state = hub::model_state::training;
     if (model.final_model()) model.about.state = hub::model_state::trained;
+    history& of = history_[id];
+    of.version = ++version_;
+    for (const auto& [epoch, values] : model.metrics) of.epochs[epoch] = version_;
   }
 
   static void load_lines(const fs::path& folder, hub_model& model) {
@@ -338,10 +520,23 @@ class model_store {
   }
 
   fs::path folder_;
-  std::mutex mutex_;  // of logic_
+  fs::path trash_;
+  key_ring& keys_;
+  std::string given_digest_;
+  hub::duration silence_;
+  mutable std::mutex mutex_;  // of logic_ and what follows
   hub_logic logic_;
   std::string client_root_;  // of the request that logic_ handles
   const url_signer signer_{random_text(32)};
+  mutable std::condition_variable changed_;
+  // Versions start where no earlier process stopped, so that a page that outlives the process asks
+  // for everything again.
+  std::uint64_t version_ =
+      static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(
+                                     std::chrono::system_clock::now().time_since_epoch())
+                                     .count());
+  std::map<std::string, history> history_;
+  std::deque<refused_request> refusals_;
   std::array<std::mutex, 64> file_mutexes_;
 };
 

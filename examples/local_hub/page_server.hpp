@@ -1,0 +1,521 @@
+// SPDX-License-Identifier: MIT
+//
+// The page and what it asks for, /api/...: models to look at, to make, to rename, to reset, to delete
+// and to take away. What trainings send comes in elsewhere (server.hpp).
+//
+// Who may: on a loopback address the page asks for no key, so two things are watched instead. The
+// Host header has to name this machine, or a page elsewhere could have its own name resolved to
+// 127.0.0.1 and read everything (DNS rebinding). And whatever changes something is refused where the
+// Origin header names another page (CSRF). Anywhere else the page asks for a key once and gets a
+// cookie for it, which ends with the key.
+//
+// No reply may be framed, sniffed or kept by a cache, and the page's own scripts and styles are the
+// only ones that run (Content-Security-Policy).
+
+#pragma once
+
+#include "hub_session.hpp"  // includes httplib.h the way that it has to be
+#include "keys.hpp"
+#include "page.hpp"
+#include "store.hpp"
+#include "views.hpp"
+#include "zip.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <charconv>
+#include <chrono>
+#include <cstdint>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <utility>
+#include <vector>
+
+namespace local_hub {
+
+inline server_reply refusal(int status, std::string_view why) {
+  return {status, json{{"message", why}}.dump(-1, ' ', false, json::error_handler_t::replace)};
+}
+
+// ---- a list that is always up to date -----------------------------------------------------------
+
+// The rows of the list of models, each with its best metric, which is looked for again only when its
+// model has changed.
+class model_rows {
+ public:
+  explicit model_rows(const model_store& store) : store_(store) {}
+
+  json all() {
+    const std::lock_guard lock(mutex_);
+    return store_.look([&](const auto& models) {
+      json rows = json::array();
+      std::map<std::string, best> known;
+      for (const auto& [id, model] : models) {
+        const std::uint64_t version = store_.version_of(id);
+        const auto found = known_.find(id);
+        known[id] = found != known_.end() && found->second.version == version
+                        ? std::move(found->second)
+                        : best{version, best_of(model)};
+        json row = row_of(model, std::chrono::steady_clock::now(), store_.silence());
+        row["best"] = known[id].value;
+        row["version"] = version;
+        rows.push_back(std::move(row));
+      }
+      known_ = std::move(known);
+      return rows;
+    });
+  }
+
+ private:
+  struct best {
+    std::uint64_t version = 0;
+    json value = {};
+  };
+  const model_store& store_;
+  std::mutex mutex_;
+  std::map<std::string, best> known_;
+};
+
+// One reader's server-sent events: the rows that are not as this reader knows them, and the time
+// once a second, so that a reader notices when nothing comes any more.
+class event_feed {
+ public:
+  static constexpr std::chrono::milliseconds pace{200};  // at most so often, whatever arrives
+  static constexpr std::chrono::milliseconds patience{1000};
+
+  event_feed(const model_store& store, model_rows& rows) : store_(store), rows_(rows) {}
+
+  // Waits for something to tell, and tells it.
+  std::string next() {
+    if (!sent_.empty()) std::this_thread::sleep_for(pace);
+    seen_ = store_.wait_for_change(seen_, first_ ? std::chrono::milliseconds(0) : patience);
+    std::map<std::string, std::string> now;
+    for (const json& row : rows_.all()) now[row["id"]] = to_text(row);
+    std::string out;
+    for (const auto& [id, row] : now)
+      if (const auto before = sent_.find(id); before == sent_.end() || before->second != row)
+        out += "event: row\ndata: " + row + "\n\n";
+    for (const auto& [id, row] : sent_)
+      if (!now.contains(id)) out += "event: gone\ndata: " + to_text(json(id)) + "\n\n";
+    if (std::exchange(first_, false)) out += "event: ready\ndata: {}\n\n";
+    sent_ = std::move(now);
+    return out +
+           "event: time\ndata: " + std::to_string(seconds_of(std::chrono::system_clock::now())) +
+           "\n\n";
+  }
+
+ private:
+  const model_store& store_;
+  model_rows& rows_;
+  std::uint64_t seen_ = 0;
+  bool first_ = true;
+  std::map<std::string, std::string> sent_;
+};
+
+// ---- who is there -------------------------------------------------------------------------------
+
+// Who has shown a key, by the text in their cookie. It is forgotten when the process ends.
+class sign_ins {
+ public:
+  static constexpr std::size_t count_max = 1000;
+
+  std::string add(std::string key_digest) {
+    const std::lock_guard lock(mutex_);
+    if (all_.size() >= count_max) all_.clear();
+    std::string text = random_text(32);
+    all_[text] = std::move(key_digest);
+    return text;
+  }
+  void remove(const std::string& text) {
+    const std::lock_guard lock(mutex_);
+    all_.erase(text);
+  }
+  // The digest of the key that was shown; "" for nobody.
+  std::string key_digest(const std::string& text) const {
+    const std::lock_guard lock(mutex_);
+    const auto found = all_.find(text);
+    return found == all_.end() ? "" : found->second;
+  }
+
+ private:
+  mutable std::mutex mutex_;
+  std::map<std::string, std::string> all_;
+};
+
+// ---- the page -----------------------------------------------------------------------------------
+
+class page_server {
+ public:
+  static constexpr std::size_t streams_max = 200;  // readers of events; each takes a thread
+
+  using request = httplib::Request;
+  using response = httplib::Response;
+
+  page_server(model_store& store, key_ring& keys, bool needs_key, bool tls)
+      : store_(store), keys_(keys), needs_key_(needs_key), tls_(tls), rows_(store) {}
+
+  // Cookies are shared between the ports of a host, so each port has its own name.
+  void set_port(int port) { cookie_ = "local_hub_" + std::to_string(port); }
+
+  void stop() { stopping_ = true; }
+
+  void answer(const request& from, response& to, const std::string& body) {
+    const std::string path = from.target.substr(0, from.target.find('?'));
+    const std::vector<std::string> words = words_of(path);
+    if (const auto refused = not_allowed(from, words)) return send(to, *refused);
+    if (words.empty() || words[0] != "api") return send_page(from, to, path, words);
+    answer_api(from, to, {words.begin() + 1, words.end()}, body);
+  }
+
+ private:
+  // "/api/models/x" -> api, models, x
+  static std::vector<std::string> words_of(std::string_view path) {
+    std::vector<std::string> words;
+    while (!path.empty()) {
+      path.remove_prefix(1);
+      const std::size_t end = std::min(path.find('/'), path.size());
+      if (end > 0 || end < path.size()) words.emplace_back(path.substr(0, end));
+      path.remove_prefix(end);
+    }
+    return words;
+  }
+
+  // ---- who may ----
+
+  // The host of "host:port", "[::1]:port" or "host".
+  static std::string_view host_of(std::string_view authority) {
+    if (authority.starts_with('[')) return authority.substr(0, authority.find(']') + 1);
+    return authority.substr(0, authority.find(':'));
+  }
+
+  std::optional<server_reply> not_allowed(const request& from,
+                                          const std::vector<std::string>& words) {
+    const std::string authority = from.get_header_value("Host");
+    const std::string_view host = host_of(authority);
+    if (!needs_key_ && host != "127.0.0.1" && host != "localhost" && host != "[::1]")
+      return refusal(403, "this page is for its own machine: open it as 127.0.0.1 or localhost");
+    if (from.method != "GET" && from.method != "HEAD" && is_from_elsewhere(from, authority))
+      return refusal(403, "another page asked for this");
+    const bool open = words.empty() || words[0] != "api" ||
+                      (words.size() == 2 && (words[1] == "status" || words[1] == "sign-in"));
+    if (needs_key_ && !open && !is_signed_in(from)) return refusal(401, "a key is needed");
+    return std::nullopt;
+  }
+
+  // Browsers say which page asks, and other programs, which nobody can talk into asking, do not.
+  static bool is_from_elsewhere(const request& from, const std::string& authority) {
+    const std::string origin = from.get_header_value("Origin");
+    const std::string site = from.get_header_value("Sec-Fetch-Site");
+    if (!origin.empty()) return origin != "http://" + authority && origin != "https://" + authority;
+    return !site.empty() && site != "same-origin" && site != "none";
+  }
+
+  std::string cookie_of(const request& from) const {
+    const std::string all = "; " + from.get_header_value("Cookie");
+    const std::string lead = "; " + cookie_ + '=';
+    const std::size_t at = all.find(lead);
+    if (at == std::string::npos) return "";
+    return all.substr(at + lead.size(), all.find(';', at + lead.size()) - at - lead.size());
+  }
+
+  bool is_signed_in(const request& from) {
+    if (store_.accepts(from.get_header_value("x-api-key"))) return true;
+    const std::string digest = signed_in_.key_digest(cookie_of(from));
+    return !digest.empty() && store_.accepts_digest(digest);
+  }
+
+  void sign_in(const std::string& body, response& to) {
+    const auto said = protocol::parse_json(body);
+    const std::string key = said ? protocol::get_string(*said, "key") : "";
+    if (!store_.accepts(key)) return send(to, refusal(401, "this HUB does not know the key"));
+    to.set_header("Set-Cookie", cookie_ + '=' + signed_in_.add(key_ring::digest(key)) +
+                                    "; Path=/; HttpOnly; SameSite=Strict; Max-Age=2592000" +
+                                    (tls_ ? "; Secure" : ""));
+    send(to, server_reply());
+  }
+
+  // ---- replies ----
+
+  static void set_headers(response& to) {
+    to.set_header(
+        "Content-Security-Policy",
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+        "connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'");
+    to.set_header("X-Content-Type-Options", "nosniff");
+    to.set_header("X-Frame-Options", "DENY");
+    to.set_header("Referrer-Policy", "no-referrer");
+    to.set_header("Cross-Origin-Resource-Policy", "same-origin");
+    to.set_header("Cache-Control", "no-store");
+  }
+
+  // Of a known length, because httplib compresses a plain body, and its Brotli takes seconds for
+  // what a loopback connection carries in milliseconds.
+  static void send(response& to, int status, const char* type, std::string text) {
+    set_headers(to);
+    to.status = status;
+    const std::size_t size = text.size();
+    to.set_content_provider(
+        size, type,
+        [text = std::move(text)](std::size_t at, std::size_t count, httplib::DataSink& sink) {
+          // A range may lie beyond the end, which httplib 0.11.4 does not look at.
+          return at < text.size() && count <= text.size() - at &&
+                 sink.write(text.data() + at, count);
+        });
+  }
+  static void send(response& to, const server_reply& what) {
+    send(to, what.status, "application/json", what.body);
+  }
+  static void send(response& to, const json& what) {
+    send(to, 200, "application/json", to_text(what));
+  }
+  static void send_not_found(response& to) {
+    send(to, refusal(404, "there is no such thing here"));
+  }
+  // For what the store does where it has the model.
+  static void send_done(response& to, bool done) {
+    done ? send(to, server_reply()) : send_not_found(to);
+  }
+
+  static void offer_as(response& to, const std::string& name) {
+    to.set_header("Content-Disposition", "attachment; filename=\"" + name + '"');
+  }
+
+  // The page is one document, whichever address it shows.
+  static void send_page(const request& from, response& to, const std::string& path,
+                        const std::vector<std::string>& words) {
+    if (from.method != "GET" && from.method != "HEAD") return send_not_found(to);
+    const bool document = words.empty() || (words.size() == 2 && words[0] == "models");
+    for (const page::file& each : page::files)
+      if (document ? each.path == "/" : each.path == path)
+        return send(to, 200, each.type, std::string(each.text));
+    send_not_found(to);
+  }
+
+  // ---- /api ----
+
+  void answer_api(const request& from, response& to, std::vector<std::string> words,
+                  const std::string& body) {
+    const std::string& method = from.method;
+    const bool get = method == "GET" || method == "HEAD";
+    words.resize(std::max<std::size_t>(words.size(), 1));
+    const std::string what = words[0];
+    if (what != "models") {
+      if (words.size() != 1) return send_not_found(to);
+      if (get && what == "status") return send_status(from, to);
+      if (get && what == "events") return stream_events(from, to);
+      if (get && what == "refused") return send(to, refusals_as_json(std::nullopt));
+      if (method == "POST" && what == "sign-in") return sign_in(body, to);
+      if (method == "POST" && what == "sign-out") {
+        signed_in_.remove(cookie_of(from));
+        return send(to, server_reply());
+      }
+      return send_not_found(to);
+    }
+    if (words.size() == 1 && get) return send(to, json{{"models", rows_.all()}});
+    if (words.size() == 1 && method == "POST") return make_model(body, to);
+    if (words.size() == 1) return send_not_found(to);
+    const std::string id = words[1];
+    if (words.size() == 2) return answer_model(method, id, body, to);
+    std::string rest = words[2];
+    for (std::size_t i = 3; i < words.size(); ++i) rest += '/' + words[i];
+    if (method == "POST" && rest == "reset") return send_done(to, store_.reset_model(id));
+    if (method == "POST" && rest == "key") return send_new_key(id, to);
+    if (get && rest == "metrics") return send_metrics(id, from.get_param_value("since"), to);
+    if (get && rest == "metrics.csv") return send_csv(id, to);
+    if (get && rest == "everything.zip") return send_zip(id, to);
+    if (get && rest.starts_with("files/")) return send_checkpoint(id, rest.substr(6), to);
+    send_not_found(to);
+  }
+
+  void answer_model(const std::string& method, const std::string& id, const std::string& body,
+                    response& to) {
+    if (method == "DELETE") return send_done(to, store_.remove_model(id));
+    if (method == "GET") return send_model(id, to);
+    if (method != "PATCH") return send_not_found(to);
+    const auto said = protocol::parse_json(body);
+    const std::string name = said ? protocol::get_string(*said, "name") : "";
+    if (name.empty() || name.size() > model_store::name_bytes_max)
+      return send(to, refusal(400, "a name of 1 to 200 bytes is needed"));
+    send_done(to, store_.rename_model(id, name));
+  }
+
+  void send_status(const request& from, response& to) {
+    using std::chrono::duration_cast;
+    send(to, json{{"needs_key", needs_key_},
+                  {"signed_in", !needs_key_ || is_signed_in(from)},
+                  {"silence", duration_cast<std::chrono::seconds>(store_.silence()).count()},
+                  {"version", HUB_SESSION_VERSION}});
+  }
+
+  json refusals_as_json(const std::optional<std::string>& id) const {
+    json out = json::array();
+    for (const refused_request& each : store_.refusals())
+      if (!id || each.model_id == *id)
+        out.push_back({{"time", seconds_of(each.at)},
+                       {"what", each.what},
+                       {"status", each.status},
+                       {"why", each.why}});
+    std::reverse(out.begin(), out.end());
+    return {{"refused", out}};
+  }
+
+  void make_model(const std::string& body, response& to) {
+    const auto said = protocol::parse_json(body);
+    model_options about;
+    about.name = said ? protocol::get_string(*said, "name") : "";
+    if (about.name.empty() || about.name.size() > model_store::name_bytes_max)
+      return send(to, refusal(400, "a name of 1 to 200 bytes is needed"));
+    about.epochs = protocol::get_int(*said, "epochs").value_or(about.epochs);
+    if (about.epochs < 1 || about.epochs > 1'000'000)
+      return send(to, refusal(400, "1 to 1000000 epochs can be trained"));
+    // A session trains nothing that has no dataset.
+    const auto text_or = [&](const char* name, const char* otherwise) {
+      const std::string text = protocol::get_string(*said, name);
+      return text.empty() ? std::string(otherwise) : text.substr(0, model_store::name_bytes_max);
+    };
+    about.data = text_or("data", "coco8.yaml");
+    const std::string start = text_or("start", "yolov8n.yaml");
+    const bool weights = start.ends_with(".pt");
+    about.cfg = weights ? "" : start;
+    about.weights = weights ? start : "";
+    const std::string id = store_.make_model(about);
+    send(to, json{{"id", id}, {"key", keys_.make("model " + about.name)}});
+  }
+
+  bool knows(const std::string& id) const {
+    return store_.look([&](const auto& models) { return models.contains(id); });
+  }
+
+  void send_new_key(const std::string& id, response& to) {
+    if (!knows(id)) return send_not_found(to);
+    send(to, json{{"id", id}, {"key", keys_.make("model " + id)}});
+  }
+
+  // Calls look(model) and sends what it returns.
+  template <class Look>
+  void send_of(const std::string& id, response& to, Look look) {
+    const json out = store_.look([&](const auto& models) {
+      const auto found = models.find(id);
+      return found == models.end() ? json() : look(found->second);
+    });
+    out.is_null() ? send_not_found(to) : send(to, out);
+  }
+
+  void send_model(const std::string& id, response& to) {
+    const json refused = refusals_as_json(id);
+    send_of(id, to, [&](const hub_model& model) {
+      json out = row_of(model, std::chrono::steady_clock::now(), store_.silence());
+      out.update({{"best", best_of(model)},
+                  {"spans", spans_of(model, store_.silence())},
+                  {"checkpoints", checkpoints_of(model)},
+                  {"train_args", train_args_of(model)},
+                  {"version", store_.version_of(id)}});
+      out.update(refused);
+      return out;
+    });
+  }
+
+  // The epochs that changed after the version `since`, all of them without it.
+  void send_metrics(const std::string& id, const std::string& since, response& to) {
+    std::uint64_t from = 0;
+    std::from_chars(since.data(), since.data() + since.size(), from);
+    send_of(id, to, [&](const hub_model& model) {
+      const model_store::news news = store_.news_of(id, from);
+      json out = columns_of(model, news.epochs);
+      out.update({{"version", news.version}, {"count", model.metrics.size()}});
+      return out;
+    });
+  }
+
+  // ---- to take away ----
+
+  void send_csv(const std::string& id, response& to) {
+    const auto csv = store_.look([&](const auto& models) {
+      const auto found = models.find(id);
+      return found == models.end() ? std::nullopt : std::optional(csv_of(found->second));
+    });
+    if (!csv) return send_not_found(to);
+    offer_as(to, id + ".csv");
+    send(to, 200, "text/csv; charset=utf-8", *csv);
+  }
+
+  void send_zip(const std::string& id, response& to) {
+    if (!knows(id)) return send_not_found(to);
+    const auto zip = std::make_shared<zip_stream>(store_.folder_of(id), id);
+    set_headers(to);
+    offer_as(to, id + ".zip");
+    to.set_content_provider(
+        static_cast<std::size_t>(zip->size_bytes()), "application/zip",
+        [zip, piece = std::string()](std::size_t at, std::size_t, httplib::DataSink& sink) mutable {
+          // All of it or nothing: where a range is wanted, the connection ends.
+          return at == zip->sent_bytes() && zip->next(piece) &&
+                 sink.write(piece.data(), piece.size());
+        });
+  }
+
+  // Only what the store knows by this name has a path: nothing of the name reaches the file system.
+  void send_checkpoint(const std::string& id, const std::string& name, response& to) {
+    const auto path = store_.look([&](const auto& models) -> std::optional<fs::path> {
+      const auto found = models.find(id);
+      if (found == models.end()) return std::nullopt;
+      const auto kept = kept_checkpoints(found->second);
+      const auto record = kept.find(name);
+      if (record == kept.end()) return std::nullopt;
+      return store_.checkpoint_path(id, record->second);
+    });
+    const auto file = std::make_shared<std::ifstream>();
+    if (path) file->open(*path, std::ios::binary | std::ios::ate);
+    if (!path || !*file) return send_not_found(to);
+    const auto size = static_cast<std::size_t>(file->tellg());
+    set_headers(to);
+    offer_as(to, path->filename().string());
+    // A file that is replaced meanwhile stays what it is for whoever has opened it.
+    to.set_content_provider(
+        size, "application/octet-stream",
+        [file, piece = std::string(std::size_t{256} * 1024, '\0')](
+            std::size_t at, std::size_t count, httplib::DataSink& sink) mutable {
+          file->seekg(static_cast<std::streamoff>(at));
+          file->read(piece.data(), static_cast<std::streamsize>(std::min(count, piece.size())));
+          return file->gcount() > 0 &&
+                 sink.write(piece.data(), static_cast<std::size_t>(file->gcount()));
+        });
+  }
+
+  // ---- events ----
+
+  void stream_events(const request& from, response& to) {
+    if (++streams_ > streams_max) {
+      --streams_;
+      return send(to, refusal(503, "too many pages are open"));
+    }
+    set_headers(to);
+    to.set_chunked_content_provider(
+        "text/event-stream",
+        [this, from, feed = std::make_shared<event_feed>(store_, rows_)](std::size_t,
+                                                                         httplib::DataSink& sink) {
+          if (stopping_ || (needs_key_ && !is_signed_in(from))) return false;
+          const std::string news = feed->next();
+          return sink.write(news.data(), news.size());
+        },
+        [this](bool) { --streams_; });
+  }
+
+  model_store& store_;
+  key_ring& keys_;
+  bool needs_key_;
+  bool tls_;
+  std::string cookie_;
+  model_rows rows_;
+  sign_ins signed_in_;
+  std::atomic<std::size_t> streams_ = 0;
+  std::atomic<bool> stopping_ = false;
+};
+
+}  // namespace local_hub

@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: MIT
+//
+// What the page shows of a model, as JSON and as CSV. Pure functions of what the store has: no
+// clock, no file. Times are seconds since 1970, which is what JavaScript needs; names go out as they
+// came in, and it is the page's part to show them as text and nothing else.
+
+#pragma once
+
+#include "records.hpp"
+#include "store.hpp"
+
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace local_hub {
+
+inline constexpr std::size_t spark_points_max = 60;
+inline constexpr std::size_t spans_max = 1000;
+
+inline std::int64_t seconds_of(wall_time when) {
+  return std::chrono::duration_cast<std::chrono::seconds>(when.time_since_epoch()).count();
+}
+
+inline std::string to_text(const json& value) {
+  return value.dump(-1, ' ', false, json::error_handler_t::replace);
+}
+
+// ---- a model in a list --------------------------------------------------------------------------
+
+// The metric that a model is judged by, and whether less of it is better: HUB's own where it is
+// there, else an accuracy, else any metric, else the validation loss, else any.
+struct yardstick {
+  std::string name;
+  bool less_is_better;
+};
+
+inline std::optional<yardstick> yardstick_of(const json& values) {
+  for (const char* name : {"metrics/mAP50-95(B)", "metrics/accuracy_top1"})
+    if (protocol::get_number(values, name)) return yardstick{name, false};
+  for (const std::string_view prefix : {"metrics/", "val/", "train/"})
+    for (const auto& entry : values.items())
+      if (entry.key().starts_with(prefix) && entry.value().is_number())
+        return yardstick{entry.key(), entry.key().find("loss") != std::string::npos};
+  return std::nullopt;
+}
+
+// The best value so far, and a few points of the way there.
+inline json best_of(const hub_model& model) {
+  if (model.metrics.empty()) return nullptr;
+  const auto by = yardstick_of(model.metrics.rbegin()->second);
+  if (!by) return nullptr;
+  std::optional<double> best;
+  int best_epoch = 0;
+  std::vector<double> way;
+  for (const auto& [epoch, values] : model.metrics) {
+    const auto value = protocol::get_number(values, by->name.c_str());
+    if (!value) continue;
+    way.push_back(*value);
+    if (best && (by->less_is_better ? *value >= *best : *value <= *best)) continue;
+    best = value;
+    best_epoch = epoch;
+  }
+  json spark = json::array();
+  const std::size_t points = std::min(way.size(), spark_points_max);
+  for (std::size_t i = 0; i < points; ++i)
+    spark.push_back(way[points < 2 ? 0 : i * (way.size() - 1) / (points - 1)]);
+  return {{"name", by->name}, {"value", *best}, {"epoch", best_epoch}, {"spark", spark}};
+}
+
+inline std::string_view state_of(const hub_model& model, hub::time_point now,
+                                 hub::duration silence) {
+  if (model.about.state == hub::model_state::trained) return "trained";
+  if (model.connected(now, silence)) return "training";
+  const bool untouched =
+      model.heartbeats.empty() && model.metrics.empty() && model.checkpoints.empty();
+  return untouched ? "new" : "disconnected";
+}
+
+// All but the best metric, which takes long enough to be worth keeping.
+inline json row_of(const hub_model& model, hub::time_point now, hub::duration silence) {
+  json row = {{"id", model.about.id},
+              {"name", model.about.name},
+              {"state", state_of(model, now, silence)},
+              {"epochs", model.about.epochs},
+              {"epoch", model.metrics.empty() ? 0 : model.metrics.rbegin()->first + 1},
+              {"last", nullptr},
+              {"agent", nullptr}};
+  if (!model.heartbeats.empty()) {
+    row["last"] = seconds_of(wall_time_of(model.heartbeats.back().at));
+    row["agent"] = model.heartbeats.back().agent;
+  }
+  return row;
+}
+
+// ---- a model by itself --------------------------------------------------------------------------
+
+// Heartbeats without a gap, from the first to the last of them.
+inline json spans_of(const hub_model& model, hub::duration silence) {
+  json spans = json::array();
+  const hub::testing::heartbeat_record* before = nullptr;
+  for (const auto& beat : model.heartbeats) {
+    const std::int64_t at = seconds_of(wall_time_of(beat.at));
+    if (before && beat.at - before->at <= silence && beat.agent == before->agent) {
+      spans.back()["to"] = at;
+      spans.back()["beats"] = spans.back()["beats"].get<int>() + 1;
+    } else {
+      spans.push_back({{"from", at}, {"to", at}, {"beats", 1}, {"agent", beat.agent}});
+    }
+    before = &beat;
+  }
+  if (spans.size() > spans_max)
+    spans.erase(spans.begin(), spans.end() - static_cast<std::ptrdiff_t>(spans_max));
+  return spans;
+}
+
+// The checkpoints that are on disk: of several with one name, the last.
+inline std::map<std::string, checkpoint_record> kept_checkpoints(const hub_model& model) {
+  std::map<std::string, checkpoint_record> kept;
+  for (const checkpoint_record& each : model.checkpoints)
+    kept.insert_or_assign(model_store::name_of(each), each);
+  return kept;
+}
+
+inline json checkpoints_of(const hub_model& model) {
+  json out = json::array();
+  for (const auto& [name, record] : kept_checkpoints(model))
+    out.push_back({{"name", name},
+                   {"epoch", record.epoch},
+                   {"final", record.is_final},
+                   {"best", record.is_best},
+                   {"map", record.is_final ? json(record.map) : json()},
+                   {"bytes", record.size_bytes},
+                   {"sha256", record.sha256},
+                   {"time", seconds_of(wall_time_of(record.at))}});
+  std::sort(out.begin(), out.end(), [](const json& a, const json& b) {
+    return std::pair(a["final"].get<bool>(), a["epoch"].get<int>()) >
+           std::pair(b["final"].get<bool>(), b["epoch"].get<int>());
+  });
+  return out;
+}
+
+inline json train_args_of(const hub_model& model) {
+  json args = to_json(model.about);
+  for (const char* each : {"id", "name"}) args.erase(each);
+  return args;
+}
+
+// The values of the epochs, a column for each name: 10,000 epochs are to be drawn within a second.
+inline json columns_of(const hub_model& model, const std::vector<int>& epochs) {
+  std::map<std::string, std::vector<json>> columns;
+  for (std::size_t row = 0; row < epochs.size(); ++row)
+    for (const auto& entry : model.metrics.at(epochs[row]).items()) {
+      std::vector<json>& column = columns[entry.key()];
+      column.resize(epochs.size());
+      if (entry.value().is_number()) column[row] = entry.value();
+    }
+  return {{"epochs", epochs}, {"columns", columns}};
+}
+
+// ---- CSV ----------------------------------------------------------------------------------------
+
+// One cell. A spreadsheet would run a name that begins like a formula, so such a name is quoted for
+// it as well.
+inline std::string csv_cell(const std::string& text) {
+  std::string cell = "\"";
+  if (!text.empty() && std::string_view("=+-@\t\r").find(text[0]) != std::string_view::npos)
+    cell += '\'';
+  for (const char c : text) cell.append(c == '"' ? 2 : 1, c);
+  return cell + '"';
+}
+
+inline std::string csv_of(const hub_model& model) {
+  std::set<std::string> names;
+  for (const auto& [epoch, values] : model.metrics)
+    for (const auto& entry : values.items()) names.insert(entry.key());
+  std::string csv = "epoch";
+  for (const std::string& name : names) csv += ',' + csv_cell(name);
+  csv += "\r\n";
+  for (const auto& [epoch, values] : model.metrics) {
+    csv += std::to_string(epoch);
+    for (const std::string& name : names) {
+      csv += ',';
+      if (const auto value = protocol::get_number(values, name.c_str()))
+        protocol::append_number(csv, *value);
+    }
+    csv += "\r\n";
+  }
+  return csv;
+}
+
+}  // namespace local_hub

@@ -1,0 +1,428 @@
+# SPDX-License-Identifier: MIT
+#
+# The page of local_hub in a real browser: headless Chromium, driven through chromedriver's WebDriver
+# protocol with nothing but the standard library. Called by tests/browser.sh with the programs'
+# paths. Whatever is waited for is a condition with a deadline; nothing sleeps for a fixed time.
+#
+# The last line is `N passed, N failed`.
+
+import hashlib
+import http.client
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+import urllib.request
+import zipfile
+from pathlib import Path
+
+LOCAL_HUB, TRAIN = sys.argv[1:3]
+SHOTS = Path(os.environ['SCREENSHOTS']) if 'SCREENSHOTS' in os.environ else None
+PATIENCE_S = 60
+EVIL = '<img src=x onerror=document.title="owned">"\'&<script>document.title="owned"</script>'
+
+
+def wait_for(what, condition, patience_s=PATIENCE_S):
+    """Returns what the condition returns as soon as that is something."""
+    deadline = time.monotonic() + patience_s
+    while True:
+        found = condition()
+        if found:
+            return found
+        if time.monotonic() > deadline:
+            raise AssertionError(f'waited in vain: {what}')
+        time.sleep(0.02)
+
+
+def free_line(process, lead):
+    for line in process.stdout:
+        if line.startswith(lead):
+            return line[len(lead):].strip()
+    raise AssertionError(f'no line {lead!r}')
+
+
+class Browser:
+    """One window. `js` runs a function's body in the page and returns what it returns."""
+
+    def __init__(self, folder):
+        self.driver = subprocess.Popen(['chromedriver', '--port=0'], stdout=subprocess.PIPE,
+                                       stderr=subprocess.DEVNULL, text=True)
+        for line in self.driver.stdout:
+            found = re.search(r'started successfully on port (\d+)', line)
+            if found:
+                break
+        self.port = int(found[1])
+        self.downloads = folder / 'downloads'
+        arguments = ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic',
+                     '--no-first-run', '--disable-background-networking',
+                     '--disable-component-update', '--disable-sync', '--window-size=1280,900',
+                     f'--user-data-dir={folder / "profile"}']
+        options = {'args': arguments,
+                   'prefs': {'download.default_directory': str(self.downloads)}}
+        wanted = {'capabilities': {'alwaysMatch': {'browserName': 'chrome',
+                                                   'goog:loggingPrefs': {'browser': 'ALL'},
+                                                   'goog:chromeOptions': options}}}
+        self.path = ''
+        self.path = '/session/' + self.send('POST', '/session', wanted)['sessionId']
+
+    def send(self, method, path, body=None):
+        link = http.client.HTTPConnection('127.0.0.1', self.port, timeout=PATIENCE_S)
+        link.request(method, self.path + path, json.dumps(body) if body is not None else None)
+        said = json.loads(link.getresponse().read())['value']
+        link.close()
+        if isinstance(said, dict) and 'error' in said:
+            raise AssertionError(f"{said['error']}: {said['message'][:300]}")
+        return said
+
+    def open(self, url):
+        self.send('POST', '/url', {'url': url})
+
+    def js(self, body, *arguments):
+        return self.send('POST', '/execute/sync', {'script': body, 'args': list(arguments)})
+
+    def text(self, selector='body'):
+        return self.js('return document.querySelector(arguments[0])?.innerText ?? ""', selector)
+
+    def wait_text(self, part, selector='body'):
+        return wait_for(f'{part!r} in {selector}', lambda: part in self.text(selector))
+
+    def find(self, selector):
+        found = wait_for(selector, lambda: self.send(
+            'POST', '/elements', {'using': 'css selector', 'value': selector}))
+        return next(iter(found[0].values()))
+
+    def click(self, selector):
+        self.send('POST', f'/element/{self.find(selector)}/click', {})
+
+    def type(self, selector, text):
+        element = self.find(selector)
+        self.send('POST', f'/element/{element}/clear', {})
+        self.send('POST', f'/element/{element}/value', {'text': text})
+
+    def keys(self, *keys):
+        actions = [{'type': kind, 'value': key} for key in keys for kind in ('keyDown', 'keyUp')]
+        self.send('POST', '/actions', {'actions': [{'type': 'key', 'id': 'k', 'actions': actions}]})
+
+    def emulate(self, width=1280, height=900, dark=False):
+        run = lambda command, params: self.send('POST', '/goog/cdp/execute',
+                                                {'cmd': command, 'params': params})
+        run('Emulation.setDeviceMetricsOverride', {'width': width, 'height': height,
+                                                   'deviceScaleFactor': 1, 'mobile': width < 600})
+        run('Emulation.setEmulatedMedia', {'features': [
+            {'name': 'prefers-color-scheme', 'value': 'dark' if dark else 'light'}]})
+
+    def shot(self, name):
+        if SHOTS:
+            import base64
+            (SHOTS / f'{name}.png').write_bytes(base64.b64decode(self.send('GET', '/screenshot')))
+
+    def complaints(self):
+        log = self.send('POST', '/se/log', {'type': 'browser'})
+        return [each['message'] for each in log if each['level'] == 'SEVERE']
+
+    def close(self):
+        try:
+            self.send('DELETE', '')
+        finally:
+            self.driver.terminate()
+            self.driver.wait()
+
+
+class Hub:
+    def __init__(self, data, *flags, port=0):
+        self.process = subprocess.Popen(
+            [LOCAL_HUB, '--data', str(data), '--port', str(port), '--quiet', *flags],
+            stdout=subprocess.PIPE, text=True)
+        self.url = free_line(self.process, 'local_hub: listening on ')
+        self.port = int(self.url.rsplit(':', 1)[1])
+
+    def get(self, path):
+        return json.load(urllib.request.urlopen(self.url + path))
+
+    def post(self, path, body, key=None):
+        request = urllib.request.Request(self.url + path, json.dumps(body).encode(), method='POST')
+        request.add_header('Content-Type', 'application/json')
+        if key:
+            request.add_header('x-api-key', key)
+        return json.load(urllib.request.urlopen(request))
+
+    def report(self, model, epochs):
+        self.post('/v1/models/' + model['id'], key=model['key'], body={
+            'type': 'metrics',
+            'metrics': {str(epoch): json.dumps(values) for epoch, values in epochs.items()}})
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait()
+
+
+class World:
+    """A HUB with a short silence, a browser, and whatever else has to end with the tests."""
+
+    def __init__(self):
+        self.folder = Path(tempfile.mkdtemp(prefix='hub_session-browser-'))
+        self.trainings = []
+        self.hub = Hub(self.folder / 'data', '--silence', '2')
+        self.browser = Browser(self.folder)
+
+    def train(self, environment, model, *flags):
+        process = subprocess.Popen(
+            [TRAIN, '--model', model, '--out', str(self.folder / 'out'), '--metrics-interval', '0.1',
+             '--checkpoint-interval', '0.2', '--heartbeat-interval', '0.3', *flags],
+            env={**os.environ, **environment, 'YOLO_CONFIG_DIR': str(self.folder / 'settings')},
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.trainings.append(process)
+        return process
+
+    def close(self):
+        for each in self.trainings:
+            each.kill()
+            each.wait()
+        self.browser.close()
+        self.hub.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+# ---- what a new user does, step by step ----------------------------------------------------------
+
+def makes_a_model(world):
+    page = world.browser
+    page.open(world.hub.url)
+    page.wait_text('No model yet')
+    page.wait_text('live', '#live')
+    page.click('#new-model')
+    page.type('input[name=name]', 'spirals')
+    page.type('input[name=epochs]', '100000')
+    page.click('dialog button.main')
+    page.wait_text('Train it')
+    page.wait_text('spirals', 'h1')
+    shown = page.text('details')
+    world.environment = dict(re.findall(r'export (\w+)=(\S+)', shown))
+    assert world.environment['ULTRALYTICS_HUB_API'] == world.hub.url
+    assert len(world.environment['ULTRALYTICS_API_KEY']) == 42
+    world.model = page.js('return location.pathname').rsplit('/', 1)[1]
+    assert f'session{{"{world.hub.url}/models/{world.model}"}}' in shown
+    page.shot('new')
+
+
+def epochs_drawn(page):
+    return int(page.js('return document.querySelector("[data-epochs]")?.dataset.epochs ?? 0'))
+
+
+def sees_the_chart_grow(world):
+    page = world.browser
+    world.training = world.train(world.environment, world.model, '--epoch-seconds', '0.05')
+    wait_for('the first epochs', lambda: epochs_drawn(page) >= 2)
+    before = epochs_drawn(page)
+    wait_for('more epochs', lambda: epochs_drawn(page) >= before + 5)
+    page.wait_text('training', '.state')
+    assert page.js('return document.querySelectorAll(".chart canvas").length') >= 3
+    assert 'train/loss' in page.text('.charts') and 'val/loss' in page.text('.charts')
+    page.wait_text('epoch-', '#main')
+    page.click('a.brand')
+    page.wait_text('1 in training')
+    page.wait_text('epoch ', '.models')
+    page.shot('growing')
+    page.click('.model')
+    wait_for('the charts again', lambda: epochs_drawn(page) >= before)
+
+
+def reads_values_with_the_keyboard(world):
+    page = world.browser
+    page.js('document.querySelector(".chart canvas").focus()')
+    page.keys('\ue011')  # Home
+    page.wait_text('epoch 0', '.chart')
+    page.keys('\ue014')  # the right arrow
+    page.wait_text('epoch 1', '.chart')
+    label = page.js('return document.querySelector(".chart canvas").getAttribute("aria-label")')
+    assert 'epoch 1: ' in label and 'metrics/accuracy_top1 0.' in label, label
+    page.click('#log')
+    page.js('const s = document.getElementById("smoothing"); s.value = 0.8;'
+            's.dispatchEvent(new Event("input"))')
+    page.js('document.querySelector("[aria-label=Metrics] details summary").click()')
+    page.wait_text('train/accuracy', '[aria-label=Metrics] table')
+
+
+def sees_a_training_that_is_killed(world):
+    page = world.browser
+    world.training.kill()
+    world.training.wait()
+    page.wait_text('disconnected since', '.state')
+    page.click('a.brand')
+    page.wait_text('disconnected since', '.models')
+    page.shot('disconnected')
+
+
+def takes_the_model_out(world):
+    page = world.browser
+    page.click('.model')
+    link = 'a[href$="files/best.pt"]'
+    world.train(world.environment, world.model, '--epochs', '3').wait()
+    page.wait_text('trained', '.state')
+    shown = page.js('return document.querySelector(arguments[0]).closest("tr").innerText',
+                    wait_for(link, lambda: link if page.js(
+                        'return !!document.querySelector(arguments[0])', link) else ''))
+    page.click(link)
+    file = world.browser.downloads / 'best.pt'
+    wait_for('the download', file.exists)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert digest in shown, (digest, shown)
+    assert file.read_bytes() == (world.folder / 'out' / 'best.pt').read_bytes()
+    page.click('a[href$="everything.zip"]')
+    archive = world.browser.downloads / f'{world.model}.zip'
+    wait_for('the archive', archive.exists)
+    with zipfile.ZipFile(archive) as opened:
+        assert opened.testzip() is None
+        assert opened.read(f'{world.model}/best.pt') == file.read_bytes()
+
+
+def renames_resets_and_deletes(world):
+    page = world.browser
+    page.js('[...document.querySelectorAll("button")].find((b) => b.innerText == "Rename").click()')
+    page.type('dialog input', 'renamed')
+    page.click('dialog button.main')
+    page.wait_text('renamed', 'h1')
+    page.js('[...document.querySelectorAll("button")].find((b) => b.innerText == "Reset").click()')
+    page.click('dialog button.main')
+    page.wait_text('new', '.state')
+    page.wait_text('No epoch has been reported yet.')
+    page.click('button.bad')
+    page.click('dialog button.main')
+    page.wait_text('No model yet')
+    assert world.hub.get('/api/models')['models'] == []
+
+
+def no_name_brings_markup(world):
+    page = world.browser
+    model = world.hub.post('/api/models', {'name': EVIL, 'data': EVIL, 'start': EVIL})
+    world.hub.post('/v1/agent/heartbeat/models/' + model['id'], {'agent': EVIL, 'agentId': EVIL},
+                   model['key'])
+    world.hub.report(model, {0: {EVIL: 1, 'train/' + EVIL: 2, '__proto__': 3, 'constructor': 4}})
+    try:
+        world.hub.report(model, {EVIL: {}})
+    except urllib.error.HTTPError as refused:
+        assert refused.code == 400
+    page.open(world.hub.url)
+    page.wait_text(EVIL, '.models .name')
+    page.click('.model')
+    page.wait_text(EVIL, 'h1')
+    page.wait_text('train/' + EVIL, '.charts')
+    page.wait_text('no JSON object', '#main')
+    page.js('document.querySelector("[aria-label=Metrics] details summary").click()')
+    page.wait_text(EVIL, '[aria-label=Metrics] table')
+    assert page.js('return document.querySelectorAll("main img, main script").length') == 0
+    assert 'owned' != page.js('return document.title')
+    world.hub.post(f"/api/models/{model['id']}/reset", {})
+
+
+def fits_a_phone(world):
+    page = world.browser
+    for dark in (False, True):
+        page.emulate(width=360, height=780, dark=dark)
+        for path in ('/', '/models/' + world.hub.get('/api/models')['models'][0]['id']):
+            page.open(world.hub.url + path)
+            page.wait_text('live', '#live')
+            wide = page.js('return document.documentElement.scrollWidth')
+            assert wide <= 360, f'{path} is {wide} pixels wide'
+    page.emulate()
+
+
+def draws_ten_thousand_epochs(world):
+    page = world.browser
+    model = world.hub.post('/api/models', {'name': 'long', 'epochs': 10000})
+    names = [f'{place}/{kind}_loss' for place in ('train', 'val') for kind in ('box', 'cls', 'dfl')]
+    names += ['metrics/mAP50(B)', 'metrics/mAP50-95(B)', 'lr/pg0']
+    for first in range(0, 10000, 1000):
+        world.hub.report(model, {epoch: {name: 1 / (epoch + i + 1) for i, name in enumerate(names)}
+                                 for epoch in range(first, first + 1000)})
+    page.open(world.hub.url)
+    page.wait_text('long', '.models')
+    # From the click to the frame that shows them; the figure is printed, not judged.
+    took = page.send('POST', '/execute/async', {'args': [model['id']], 'script': '''
+        const done = arguments[1], start = performance.now();
+        document.querySelector(`a[href="/models/${arguments[0]}"]`).click();
+        const look = () => {
+          if (document.querySelector("[data-epochs]")?.dataset.epochs === "10000")
+            requestAnimationFrame(() => setTimeout(() => done(performance.now() - start)));
+          else requestAnimationFrame(look);
+        };
+        look();'''})
+    print(f'10,000 epochs of {len(names)} metrics are drawn {took:.0f} ms after the click')
+    assert epochs_drawn(page) == 10000
+
+
+def says_when_the_hub_is_gone(world):
+    page = world.browser
+    port = world.hub.port
+    world.hub.process.send_signal(signal.SIGKILL)
+    world.hub.process.wait()
+    page.wait_text('The HUB has not answered since', '#gone')
+    page.wait_text('no connection', '#live')
+    page.shot('gone')
+    world.hub = Hub(world.folder / 'data', '--silence', '2', port=port)
+    page.wait_text('live', '#live')
+    wait_for('no banner', lambda: page.js('return document.getElementById("gone").hidden'))
+
+
+def asks_for_a_key(world):
+    page = world.browser
+    made = subprocess.run([LOCAL_HUB, 'keys', 'make', 'laptop', '--data', str(world.folder / 'other')],
+                          check=True, capture_output=True, text=True).stdout.strip()
+    other = Hub(world.folder / 'other', '--page-needs-key')
+    try:
+        page.open(other.url)
+        page.wait_text('asks for a key', 'dialog')
+        page.type('dialog input', 'wrong')
+        page.click('dialog button.main')
+        page.wait_text('does not know the key', 'dialog')
+        page.type('dialog input', made)
+        page.click('dialog button.main')
+        page.wait_text('No model yet')
+        page.wait_text('live', '#live')
+        subprocess.run([LOCAL_HUB, 'keys', 'revoke', 'laptop', '--data', str(world.folder / 'other')],
+                       check=True)
+        page.wait_text('asks for a key', 'dialog')
+    finally:
+        other.stop()
+
+
+def nothing_was_complained_about(world):
+    # A HUB that was killed or that refuses a key is a failed request, and meant to be one.
+    ours = [each for each in world.browser.complaints()
+            if 'Failed to load resource' not in each and 'ERR_' not in each]
+    assert ours == [], ours
+
+
+STEPS = [makes_a_model, sees_the_chart_grow, reads_values_with_the_keyboard,
+         sees_a_training_that_is_killed, takes_the_model_out, renames_resets_and_deletes,
+         no_name_brings_markup, fits_a_phone, draws_ten_thousand_epochs, says_when_the_hub_is_gone,
+         asks_for_a_key, nothing_was_complained_about]
+
+
+def main():
+    passed = failed = 0
+    world = World()
+    try:
+        for step in STEPS:
+            try:
+                step(world)
+                passed += 1
+                print('ok  ', step.__name__.replace('_', ' '), flush=True)
+            except Exception:
+                failed += 1
+                print('FAIL', step.__name__.replace('_', ' '), flush=True)
+                traceback.print_exc()
+                world.browser.shot('failed-' + step.__name__)
+    finally:
+        world.close()
+    print(f'{passed} passed, {failed} failed')
+    return failed != 0
+
+
+sys.exit(main())

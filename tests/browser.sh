@@ -1,0 +1,43 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+#
+# sh tests/browser.sh
+#
+# Shows local_hub's page to a real browser: installs what is missing (Debian, Ubuntu; Chromium
+# included), builds local_hub and train, and runs tests/browser.py. The last line is
+# `N passed, N failed`. Where Chromium cannot be had, it says so and passes none. BUILD_DIR names
+# another build folder than build/; SCREENSHOTS a folder for pictures.
+
+unset CDPATH
+cd "$(dirname "$0")/.." || exit 1
+. tests/setup.sh
+
+give_up() {
+  say "$*"
+  echo '0 passed, 1 failed'
+  exit 1
+}
+
+trap remove_temporary_build EXIT
+trap 'exit 129' HUP
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+install_missing || give_up 'local_hub cannot be built without these packages.'
+if ! have chromium || ! have chromedriver; then
+  as_root=
+  [ "$(id -u)" -eq 0 ] || as_root=sudo
+  $as_root apt-get -qq update >&2
+  apt_install chromium chromium-driver fonts-dejavu-core
+fi
+if ! have chromium || ! have chromedriver; then
+  say 'Skipped: Chromium cannot be installed (packages chromium and chromium-driver).'
+  echo '0 passed, 0 failed'
+  exit 0
+fi
+
+choose_build_folder || give_up 'There is no folder to build in.'
+can_be_used_again || set_up_anew || give_up 'meson setup failed; see above.'
+meson compile -C "$build" train local_hub >&2 || give_up 'The build failed; see above.'
+forget_environment
+python3 tests/browser.py "$build/local_hub" "$build/train"
