@@ -76,7 +76,7 @@ while url=$(hub_said 'listening on'); [ -z "$url" ]; do
   sleep 0.1
 done
 model=$(hub_said model)
-echo "A HUB listens on $url and has one model, $model."
+echo "A HUB listens on $url and has one model, $model. Its page: $url/models/$model"
 
 # ---- a training ---------------------------------------------------------------------------------
 

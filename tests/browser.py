@@ -6,6 +6,7 @@
 #
 # The last line is `N passed, N failed`.
 
+import base64
 import hashlib
 import http.client
 import json
@@ -18,6 +19,7 @@ import sys
 import tempfile
 import time
 import traceback
+import urllib.error
 import urllib.request
 import zipfile
 from pathlib import Path
@@ -98,7 +100,10 @@ class Browser:
         return next(iter(found[0].values()))
 
     def click(self, selector):
-        self.send('POST', f'/element/{self.find(selector)}/click', {})
+        element = self.find(selector)
+        # The driver scrolls as little as it can, which may be to below the bar at the top.
+        self.js('document.querySelector(arguments[0]).scrollIntoView({block: "center"})', selector)
+        self.send('POST', f'/element/{element}/click', {})
 
     def type(self, selector, text):
         element = self.find(selector)
@@ -119,7 +124,6 @@ class Browser:
 
     def shot(self, name):
         if SHOTS:
-            import base64
             (SHOTS / f'{name}.png').write_bytes(base64.b64decode(self.send('GET', '/screenshot')))
 
     def complaints(self):

@@ -445,12 +445,15 @@ TEST_CASE("a range that lies beyond the end ends nothing but its connection", "[
 }
 
 TEST_CASE("a thousand idle and dripping connections keep nobody waiting", "[local_hub]") {
+  const home at;
   rlimit files{};
   ::getrlimit(RLIMIT_NOFILE, &files);
+  const rlimit before = files;
+  files.rlim_cur = 512;  // local_hub is to raise its own
+  ::setrlimit(RLIMIT_NOFILE, &files);
+  const running_hub hub = start_plain(at);
   files.rlim_cur = files.rlim_max;
   ::setrlimit(RLIMIT_NOFILE, &files);
-  const home at;
-  const running_hub hub = start_plain(at);
   std::vector<int> connections;
   for (int i = 0; i < 1000; ++i) {
     connections.push_back(connect_to(hub));
@@ -459,6 +462,7 @@ TEST_CASE("a thousand idle and dripping connections keep nobody waiting", "[loca
   }
   CHECK(send(hub, "GET", "/api/models").status == 200);
   for (const int each : connections) ::close(each);
+  ::setrlimit(RLIMIT_NOFILE, &before);
 }
 
 // ---- a crash ------------------------------------------------------------------------------------
