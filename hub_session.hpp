@@ -90,6 +90,7 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <cerrno>
 #include <charconv>
 #include <chrono>
 #include <cmath>
@@ -126,7 +127,6 @@
 #include <nlohmann/json.hpp>
 
 #if HUB_SESSION_POSIX
-#include <cerrno>
 #include <csignal>
 #include <fcntl.h>
 #include <pthread.h>
@@ -207,6 +207,7 @@ enum class errc {
   file_changed,         // a file was overwritten while it was uploaded
   not_downloadable,     // HUB names a file, but no http(s) URL that leads to it
   queue_full,           // more metrics are waiting than limits allow
+  spool_locked,         // another session uses this model's folder of the spool
   cancelled,            // given up on our side
   internal_error,       // out of memory or an exception from a policy
 };
@@ -234,6 +235,7 @@ constexpr std::string_view to_string(errc code) noexcept {
     case file_changed: return "file_changed";
     case not_downloadable: return "not_downloadable";
     case queue_full: return "queue_full";
+    case spool_locked: return "spool_locked";
     case cancelled: return "cancelled";
     case internal_error: return "internal_error";
   }
@@ -546,6 +548,33 @@ struct limit_options {
   std::uint64_t download_bytes_max = std::uint64_t{64} * 1024 * mebibyte;
 };
 
+// When what was written to a spool is forced to the disk. A process that dies loses nothing, whatever
+// is chosen here; this is about a machine that crashes or loses its power.
+enum class spool_sync {
+  each,      // before the callback returns, which waits for the disk: nothing is lost
+  interval,  // in the background: what the last sync_interval brought may be lost
+  none,      // when the system does so by itself: the last half minute or so may be lost
+};
+
+// Whether a session with a spool may start while HUB cannot be reached.
+enum class offline_start { refuse, allow };
+
+class spool_storage;  // §3
+
+// A folder in which everything is kept until HUB has confirmed it, for the next session on the same
+// model where this one dies. Where the folder cannot be used any more, that is said once and the
+// training goes on in memory alone.
+struct spool_options {
+  std::filesystem::path directory = {};         // "": no spool. Each model has its own folder in it
+  std::uintmax_t bytes_max = 1024 * mebibyte;   // of a model's folder; checkpoints go first
+  std::uintmax_t rewrite_bytes_min = mebibyte;  // a shorter journal is left alone
+  spool_sync sync = spool_sync::interval;
+  duration sync_interval = 1s;
+  offline_start offline = offline_start::refuse;
+  std::optional<hub::train_args> train_args = {};  // for a start without HUB before any with it
+  std::shared_ptr<spool_storage> storage = {};     // else the disk
+};
+
 // Everything that can be set, for designated initialisers. The defaults are the original's cadence.
 struct session_options {
   endpoint_options endpoints = {};
@@ -555,6 +584,7 @@ struct session_options {
   limit_options limits = {};
   hub::snapshot snapshot = hub::snapshot::copy;
   std::filesystem::path temp_folder = {};  // for snapshots; else the system's
+  spool_options spool = {};
   // Both are called one at a time, also from background threads, and must not call the session.
   std::function<void(log_level, std::string_view)> log = {};    // else stderr
   std::function<void(const transfer_progress&)> progress = {};  // else a bar or lines on stderr
@@ -594,11 +624,25 @@ struct session_status {
   std::size_t epochs_delivered = 0;
   std::size_t epochs_queued = 0;
   std::size_t epochs_set_aside = 0;
+  std::size_t epochs_restored = 0;  // of those accepted: what an earlier session left in the spool
+  std::size_t spool_dropped = 0;    // epochs and checkpoints that the spool could not keep
   std::size_t checkpoints_delivered = 0;
   std::size_t checkpoints_failed = 0;               // refused by HUB, or the file could not be read
   bool checkpoint_waiting = false;                  // one is in flight or waiting for its turn
   std::optional<time_point> unanswered_since = {};  // set while HUB does not answer as it should
   std::optional<error> unanswered_why = {};
+};
+
+// What a model's folder in a spool holds that HUB has not confirmed.
+struct spooled_model {
+  std::string model_id = {};
+  std::size_t epochs = 0;
+  std::uintmax_t journal_bytes = 0;
+  std::optional<int> checkpoint_epoch = {};  // of the checkpoint or final model, where there is one
+  bool is_final = false;
+  std::uintmax_t checkpoint_bytes = 0;
+
+  bool empty() const noexcept { return epochs == 0 && !checkpoint_epoch; }
 };
 
 // The abstract base of every session, for training code that is no template. See
@@ -694,6 +738,45 @@ concept has_concurrent = requires {
 template <class S>
 concept sleeper = std::move_constructible<S> && has_start<S> && has_wake<S> && has_wait_until<S> &&
     has_stop<S> && has_concurrent<S>;
+
+// A model's folder in a spool: a few files, each named without a path. It belongs to whoever opened
+// it until this object is gone. Files are for this user alone. append() is called by one thread at a
+// time; beside it, other threads may call the rest.
+//
+// What was written is there for the next process as soon as the call returns; only what was synced
+// or replaced is certain to be there after a power failure. An error means that the call may have
+// been done in part, and that a later one may succeed again.
+class spool_folder {
+ public:
+  struct entry {
+    std::string name;
+    std::uintmax_t bytes;
+  };
+
+  virtual ~spool_folder() = default;
+  virtual std::vector<entry> list() const = 0;
+  virtual result<std::string> read(std::string_view name) const = 0;
+  // Adds to the end of a file, which is made where it is missing.
+  virtual std::optional<error> append(std::string_view name, std::string_view bytes) = 0;
+  // Returns when all of the file is safe from a power failure, its name and earlier removals too.
+  virtual std::optional<error> sync(std::string_view name) = 0;
+  // Puts `bytes` in the place of a file or of none: after any crash there is the old or the new one.
+  virtual std::optional<error> replace(std::string_view name, std::string_view bytes) = 0;
+  // Takes a file from elsewhere in, as `name`, and returns its size. `may_link`: nobody will write
+  // to it, so that a second name for it will do.
+  virtual result<std::uintmax_t> adopt(const std::filesystem::path& from, std::string_view name,
+                                       bool may_link) = 0;
+  virtual void remove(std::string_view name) = 0;
+  virtual result<std::shared_ptr<body_source>> open(std::string_view name) const = 0;
+};
+
+// Where spools are kept: the disk, unless spool_options::storage says otherwise.
+class spool_storage {
+ public:
+  virtual ~spool_storage() = default;
+  // Makes the folder where it is missing. Fails with errc::spool_locked while another has it.
+  virtual result<std::unique_ptr<spool_folder>> open(const std::filesystem::path& folder) = 0;
+};
 
 // Erases a transport's type, so that sessions over different transports are one type and httplib
 // is compiled in one translation unit only.
@@ -987,13 +1070,17 @@ inline std::optional<double> get_number(const json& object, const char* key) {
   return member->get<double>();
 }
 
-inline std::optional<int> get_int(const json& object, const char* key) {
-  const std::optional<double> number = get_number(object, key);
+inline std::optional<int> as_int(const json* value) {
   constexpr double low = std::numeric_limits<int>::min();
   constexpr double high = std::numeric_limits<int>::max();
-  if (!number || *number < low || *number > high || *number != std::trunc(*number))
-    return std::nullopt;
-  return static_cast<int>(*number);
+  if (!value || !value->is_number()) return std::nullopt;
+  const auto number = value->get<double>();
+  if (!(number >= low && number <= high) || number != std::trunc(number)) return std::nullopt;
+  return static_cast<int>(number);
+}
+
+inline std::optional<int> get_int(const json& object, const char* key) {
+  return as_int(get_member(object, key));
 }
 
 inline std::uint64_t get_unsigned(const json& object, const char* key) {
@@ -1103,6 +1190,10 @@ inline result<url> parse_target(std::string_view text) {
   return out;
 }
 
+inline bool is_model_id(std::string_view text) {
+  return text.size() == model_id_length && all_of(text, is_alphanumeric);
+}
+
 struct identifier {
   std::string api_key = {};  // "" where the identifier names only the model
   std::string model_id = {};
@@ -1140,9 +1231,7 @@ inline result<identifier> parse_identifier(std::string_view text, std::string_vi
     rest.remove_prefix(api_key_length + 1);
   }
   out.model_id = rest;
-  if (out.model_id.size() != model_id_length || !all_of(out.model_id, is_alphanumeric) ||
-      !all_of(out.api_key, is_alphanumeric))
-    return refuse(rest);
+  if (!is_model_id(out.model_id) || !all_of(out.api_key, is_alphanumeric)) return refuse(rest);
   return out;
 }
 
@@ -1326,6 +1415,23 @@ inline result<model_info> parse_model(std::string_view body, std::string_view mo
   return out;
 }
 
+// `value` with every URL in it cut off at its query, which is short-lived and a secret where the URL
+// is signed.
+inline json without_queries(json value) {
+  if (value.is_string()) {
+    std::string& text = value.get_ref<std::string&>();
+    if (text.find("://") != std::string::npos) text.resize(std::min(text.find('?'), text.size()));
+  } else if (value.is_structured()) {
+    for (json& each : value) each = without_queries(std::move(each));
+  }
+  return value;
+}
+
+// What parse_model reads as the same model later, from its `raw`.
+inline std::string model_text(const json& raw) {
+  return json{{"data", without_queries(raw)}}.dump(2, ' ', false, json::error_handler_t::replace);
+}
+
 // Reads the reply to POST /v1/auth: whether HUB accepts the key.
 inline result<bool> parse_auth(std::string_view body) {
   const std::string_view success = is_object(body) ? member_text(body, "success") : ""sv;
@@ -1337,8 +1443,7 @@ inline result<bool> parse_auth(std::string_view body) {
 inline result<std::string> parse_created(std::string_view body) {
   const std::string_view data = is_object(body) ? member_text(body, "data") : ""sv;
   std::string id = member_string(data, "id");
-  if (id.size() != model_id_length || !all_of(id, is_alphanumeric))
-    return unreadable("the making of a model", body);
+  if (!is_model_id(id)) return unreadable("the making of a model", body);
   return id;
 }
 
@@ -1843,6 +1948,14 @@ struct checkpoint {
   protocol::upload_fields fields = {};
   std::filesystem::path file = {};
   std::shared_ptr<const void> keep = {};
+  std::uint64_t number = 0;  // in the spool, which then has the file; 0 where it does not
+};
+
+// What the spool need not keep any longer: it was delivered, refused for good or replaced. An epoch
+// is named with the number of its values, and whatever is older goes as well.
+struct struck_out {
+  std::vector<std::pair<int, std::uint64_t>> epochs = {};
+  std::vector<std::uint64_t> uploads = {};
 };
 
 // What a lane is to send next.
@@ -1944,23 +2057,18 @@ class engine {
   void handle_train_start(time_point now) {
     if (train_started_) return;
     train_started_ = true;
+    if (!ended_) drop_left_final();
     state(lane::metrics).gate = later(now, rates_.metrics);
     checkpoint_wanted_at_ = later(now, rates_.checkpoint);
   }
 
-  // One epoch's metrics. The last write for an epoch wins.
-  void handle_epoch(int epoch, std::shared_ptr<const epoch_record> values, time_point now) {
+  // One epoch's metrics. The last write for an epoch wins. `number` is that of these values in the
+  // spool, or 0.
+  void handle_epoch(int epoch, std::shared_ptr<const epoch_record> values, time_point now,
+                    std::uint64_t number = 0) {
     handle_train_start(now);
     if (values->not_finite() > 0) say_not_finite(epoch, values->not_finite());
-    const auto [at, is_new] = queue_.try_emplace(epoch);
-    if (is_new) {
-      ++epochs_accepted_;
-      queue_bytes_ += queue_entry_bytes;
-    } else {
-      queue_bytes_ -= at->second.values->size_bytes();
-    }
-    queue_bytes_ += values->size_bytes();
-    at->second = {std::move(values), ++revision_};
+    enqueue(epoch, std::move(values), number);
     while (queue_bytes_ > limits_.metrics_queue_bytes_max) drop_oldest_epoch();
   }
 
@@ -1971,6 +2079,18 @@ class engine {
     set_aside_error_ = error{};
   }
 
+  // What an earlier session left in the spool, which is sent without waiting for a training. False
+  // where the queue is full, and the epoch stays where it is.
+  bool handle_left_epoch(int epoch, std::shared_ptr<const epoch_record> values,
+                         std::uint64_t number) {
+    const std::size_t bytes = values->size_bytes() + queue_entry_bytes;
+    if (queue_bytes_ + bytes > limits_.metrics_queue_bytes_max) return false;
+    enqueue(epoch, std::move(values), number);
+    ++epochs_restored_;
+    return true;
+  }
+  void handle_left_upload(checkpoint what, time_point now) { replace_upload(std::move(what), now); }
+
   // Whether a checkpoint saved now would be taken; if not, it need not be read or copied.
   bool wants_checkpoint(time_point now) {
     handle_train_start(now);
@@ -1979,7 +2099,7 @@ class engine {
 
   // A checkpoint to send; replaces one that still waits.
   void handle_checkpoint(checkpoint what, time_point now) {
-    if (ended_) return;
+    if (ended_) return strike_upload(what.number);
     checkpoint_wanted_at_ = later(now, rates_.checkpoint);
     replace_upload(std::move(what), now);
   }
@@ -2000,7 +2120,7 @@ class engine {
 
   // Training is over: metrics go out without waiting, then `final_model`, if any, and nothing more.
   void handle_train_end(std::optional<checkpoint> final_model, time_point now) {
-    ended_ = true;
+    if (!std::exchange(ended_, true)) final_delivered_ = false;  // an earlier training's may be
     if (final_model) replace_upload(std::move(*final_model), now);
     handle_flush(lane::metrics, now);
     handle_flush(lane::checkpoint, now);
@@ -2081,6 +2201,7 @@ class engine {
   }
 
   std::vector<note> take_notes() { return std::exchange(notes_, {}); }
+  struck_out take_struck() { return std::exchange(struck_, {}); }
 
   session_status status() const {
     session_status out;
@@ -2090,6 +2211,7 @@ class engine {
     out.epochs_delivered = epochs_delivered_;
     out.epochs_queued = queue_.size();
     out.epochs_set_aside = epochs_set_aside_;
+    out.epochs_restored = epochs_restored_;
     out.checkpoints_delivered = checkpoints_delivered_;
     out.checkpoints_failed = checkpoints_failed_;
     out.checkpoint_waiting = upload_.has_value();
@@ -2131,6 +2253,7 @@ class engine {
   struct entry {
     std::shared_ptr<const epoch_record> values = {};
     std::uint64_t revision = 0;
+    std::uint64_t number = 0;  // in the spool
   };
   static constexpr std::size_t queue_entry_bytes = 128;  // what an entry costs beside its values
 
@@ -2207,6 +2330,18 @@ class engine {
     return !queue_.empty() && queue_.begin()->second.revision <= flush_revision_;
   }
 
+  void enqueue(int epoch, std::shared_ptr<const epoch_record> values, std::uint64_t number) {
+    const auto [at, is_new] = queue_.try_emplace(epoch);
+    if (is_new) {
+      ++epochs_accepted_;
+      queue_bytes_ += queue_entry_bytes;
+    } else {
+      queue_bytes_ -= at->second.values->size_bytes();
+    }
+    queue_bytes_ += values->size_bytes();
+    at->second = {std::move(values), ++revision_, number};
+  }
+
   // The first epochs of the queue, up to both bounds; always at least one.
   std::vector<protocol::queued_epoch> next_batch() {
     std::vector<protocol::queued_epoch> batch;
@@ -2266,6 +2401,7 @@ class engine {
     for (const auto& [epoch, revision] : batch_revisions_) {
       const auto at = queue_.find(epoch);
       if (at == queue_.end() || at->second.revision != revision) continue;
+      if (at->second.number != 0) struck_.epochs.emplace_back(epoch, at->second.number);
       erase_entry(at);
       ++erased;
     }
@@ -2283,12 +2419,14 @@ class engine {
                                 " are NaN or infinite; HUB gets null for them. This is said once.");
   }
 
+  // What is in the spool stays there, for the next session.
   void drop_oldest_epoch() {
     if (!std::exchange(queue_full_said_, true))
       say(log_level::error,
           "HUB has not taken metrics for so long that the queue is full; from epoch " +
-              std::to_string(queue_.begin()->first) +
-              " on the oldest are set aside. Raise limits.metrics_queue_bytes_max to keep more.");
+              std::to_string(queue_.begin()->first) + " on the oldest are set aside" +
+              (queue_.begin()->second.number != 0 ? ", and sent by the next session" : "") +
+              ". Raise limits.metrics_queue_bytes_max to keep more.");
     set_aside_error_ = error{
         errc::queue_full, "More metrics were waiting than limits.metrics_queue_bytes_max allows."};
     erase_entry(queue_.begin());
@@ -2297,7 +2435,30 @@ class engine {
 
   // ---- checkpoints and the final model ---------------------------------------------------------
 
+  void strike_upload(std::uint64_t number) {
+    if (number != 0) struck_.uploads.push_back(number);
+  }
+
+  // One that is on the wire is struck out when its answer is there.
+  void strike_replaced() {
+    if (upload_ && !(uploading() && flying_serial_ == upload_serial_))
+      strike_upload(upload_->number);
+  }
+
+  // The final model of a training that is not this one: HUB would take this one for ended.
+  void drop_left_final() {
+    if (upload_ && upload_->fields.is_final) {
+      say(log_level::info,
+          "The final model that an earlier session left is not sent: a new training begins.");
+      strike_replaced();
+      upload_.reset();
+      ++upload_serial_;
+    }
+    final_wanted_ = final_delivered_ = false;
+  }
+
   void replace_upload(checkpoint what, time_point now) {
+    strike_replaced();
     final_wanted_ = final_wanted_ || what.fields.is_final;
     upload_ = std::move(what);
     ++upload_serial_;
@@ -2312,15 +2473,17 @@ class engine {
   void upload_leaves(time_point now) {
     if (upload_attempts_++ == 0) state(lane::checkpoint).gate = later(now, rates_.checkpoint);
     flying_serial_ = upload_serial_;
+    flying_number_ = upload_->number;
     flying_is_final_ = upload_->fields.is_final;
   }
 
   void checkpoint_outcome(lane_state& at, const protocol::outcome& result, time_point now) {
     using enum protocol::verdict;
     const bool current = upload_ && flying_serial_ == upload_serial_;
+    if (!current) strike_upload(flying_number_);
     if (result.verdict == delivered) {
       if (flying_is_final_)
-        final_delivered_ = true;
+        final_delivered_ = final_delivered_ || current;
       else
         ++checkpoints_delivered_;
       checkpoint_missing_ = false;
@@ -2344,6 +2507,7 @@ class engine {
   }
 
   void finish_upload(lane_state& at) {
+    strike_upload(upload_->number);
     upload_.reset();
     at.backoff.reset();
     flushes_upload_ = false;
@@ -2356,6 +2520,7 @@ class engine {
   retry_budget budget_;
   std::array<lane_state, lane_count> lanes_;  // the table of deadlines
   std::vector<note> notes_;
+  struck_out struck_;
 
   bool train_started_ = false;
   bool ended_ = false;
@@ -2379,6 +2544,7 @@ class engine {
   std::size_t epochs_accepted_ = 0;
   std::size_t epochs_delivered_ = 0;
   std::size_t epochs_set_aside_ = 0;
+  std::size_t epochs_restored_ = 0;
   std::optional<error> metrics_error_;    // the latest, of what may still be delivered
   std::optional<error> set_aside_error_;  // the latest, of what never will
 
@@ -2386,6 +2552,7 @@ class engine {
   std::optional<checkpoint> upload_;  // being sent, or next to be sent
   std::uint64_t upload_serial_ = 0;
   std::uint64_t flying_serial_ = 0;
+  std::uint64_t flying_number_ = 0;
   bool flying_is_final_ = false;
   unsigned upload_attempts_ = 0;
   unsigned upload_restarts_ = 0;
@@ -2699,26 +2866,35 @@ class snapshot_file {
   int process_ = process_id();
 };
 
-// Copies `from` to `to`, a name that is free. A file that is written to meanwhile is copied again.
-inline result<std::shared_ptr<snapshot_file>> take_snapshot(const fs::path& from,
-                                                            const fs::path& to) {
+// Copies `from` to `to`, a name that is free, and returns the size. A file that is written to
+// meanwhile is copied again. Where this fails, a part may be there.
+inline result<std::uintmax_t> copy_steady(const fs::path& from, const fs::path& to) {
   constexpr int tries = 3;
   if (auto why = check_regular(from)) return *why;
   for (int i = 0; i < tries; ++i) {
     const auto before = fingerprint_of(from);
     if (!before) return file_error(from, "cannot be looked at");
     if (before->size_bytes == 0) return file_error(from, "is empty");
-    auto copy = std::make_shared<snapshot_file>(to);
     std::error_code failed;
+    fs::remove(to, failed);
     if (!create_private_file(to))
       return file_error(from, "cannot be copied to the folder for snapshots; its disk may be full");
     if (!reflink(from, to)) fs::copy_file(from, to, fs::copy_options::overwrite_existing, failed);
     if (failed)
       return file_error(from, "cannot be copied for the upload (" + failed.message() + ")");
     fs::permissions(to, fs::perms::owner_read | fs::perms::owner_write, failed);
-    if (fingerprint_of(from) == before) return copy;
+    if (fingerprint_of(from) == before) return before->size_bytes;
   }
   return file_error(from, "is being overwritten while it is copied");
+}
+
+// Copies `from` to `to`, a name that is free, for as long as somebody holds the copy.
+inline result<std::shared_ptr<snapshot_file>> take_snapshot(const fs::path& from,
+                                                            const fs::path& to) {
+  auto copy = std::make_shared<snapshot_file>(to);
+  const auto copied = copy_steady(from, to);
+  if (!copied) return copied.error();
+  return copy;
 }
 
 inline std::string read_text_file(const fs::path& file) {
@@ -2731,7 +2907,28 @@ inline std::string read_text_file(const fs::path& file) {
   return text;
 }
 
-// Replaces `file` in one step, readable for this user alone.
+// Waits until the file, or the names in the folder, are safe from a power failure. The C++ standard
+// has no such thing, so elsewhere that is left to the system.
+inline bool sync_to_disk(const fs::path& what) {
+#if HUB_SESSION_POSIX
+  const int descriptor = ::open(what.c_str(), O_RDONLY | O_CLOEXEC);
+  if (descriptor < 0) return false;
+#if defined(F_FULLFSYNC)
+  const bool full = ::fcntl(descriptor, F_FULLFSYNC) == 0;
+#else
+  const bool full = false;
+#endif
+  // EINVAL: a file system on which folders need no such thing.
+  const bool synced = full || ::fsync(descriptor) == 0 || errno == EINVAL;
+  ::close(descriptor);
+  return synced;
+#else
+  return static_cast<void>(what), true;
+#endif
+}
+
+// Replaces `file` in one step, readable for this user alone: after any crash there is the old or the
+// new one.
 inline bool write_text_file(const fs::path& file, std::string_view text) {
   std::error_code failed;
   if (file.has_parent_path()) fs::create_directories(file.parent_path(), failed);
@@ -2741,8 +2938,9 @@ inline bool write_text_file(const fs::path& file, std::string_view text) {
   if (!create_private_file(fresh)) return false;
   std::ofstream out(fresh, std::ios::binary);
   out << text << std::flush;
-  const bool whole = out.good();
+  const bool written = out.good();
   out.close();
+  const bool whole = written && sync_to_disk(fresh);
   if (whole) fs::rename(fresh, file, failed);
   if (whole && !failed) return true;
   std::error_code ignored;
@@ -2782,18 +2980,6 @@ class file_lock {
   [[maybe_unused]] int descriptor_ = -1;
   bool held_ = false;
 };
-
-// Waits until the file, or the names in the folder, are on the disk.
-inline bool sync_to_disk(const fs::path& what) {
-#if HUB_SESSION_POSIX
-  const int descriptor = ::open(what.c_str(), O_RDONLY | O_CLOEXEC);
-  const bool synced = descriptor >= 0 && ::fsync(descriptor) == 0;
-  if (descriptor >= 0) ::close(descriptor);
-  return synced;
-#else
-  return static_cast<void>(what), true;
-#endif
-}
 
 // The hash of a file's first bytes; nothing where it has fewer.
 inline std::optional<std::uint64_t> hash_of_beginning(const fs::path& file, std::uint64_t bytes) {
@@ -3337,6 +3523,900 @@ class signal_relay {
 #endif
 };
 
+// ---- spool -------------------------------------------------------------------------------------
+//
+// A model's folder in a spool:
+//   journal-N.jsonl   what was accepted and what was struck out again, in segments, N going up
+//   checkpoint-N.pt   the checkpoint or final model that waits
+//   model.json        what HUB last said of the model, for a start without HUB
+//   lock              held while a session uses the folder; names its process
+//
+// The journal is text that is only added to, one JSON object a line. The first member of each is a
+// checksum over the rest of its line, so a torn or flipped line is known without trusting it, and
+// costs nothing but itself. Every epoch and upload has a number, going up over all sessions. A later
+// number for the same epoch supersedes the earlier, and "done" strikes out a number and all before
+// it, so the order of the lines does not matter and a line may be there twice.
+//
+// What is dead goes when the journal is rewritten: a new segment is begun, and the older ones are
+// replaced by one that holds what is alive and says that it is the base, so that what a crash left
+// below it is not read any more. The training thread never waits for that.
+
+namespace journal {
+
+using protocol::json;
+
+inline constexpr int format = 1;
+
+// The lines. A header stands first in each segment.
+struct head_line {
+  int format = journal::format;
+  bool base = false;  // nothing before this segment counts
+};
+struct epoch_line {
+  int epoch = 0;
+  std::uint64_t number = 0;
+  std::shared_ptr<const epoch_record> values = {};
+};
+struct done_line {
+  std::vector<std::pair<int, std::uint64_t>> epochs = {};
+};
+struct upload_line {
+  std::uint64_t number = 0;
+  protocol::upload_fields fields = {};
+  std::uintmax_t bytes = 0;
+  std::uint64_t sample = 0;  // sample_hash of the file
+};
+struct upload_done_line {
+  std::uint64_t number = 0;
+};
+struct unknown_line {};  // whole, but of a kind that this version does not know
+using line =
+    std::variant<unknown_line, head_line, epoch_line, done_line, upload_line, upload_done_line>;
+
+inline constexpr std::string_view lead = "{\"sum\":\"";
+inline constexpr std::size_t sum_digits = 16;
+inline constexpr std::size_t lead_bytes = lead.size() + sum_digits + 2;  // with the quote and comma
+
+inline std::array<char, sum_digits> sum_of(std::string_view rest) {
+  constexpr std::string_view digits = "0123456789abcdef";
+  std::array<char, sum_digits> out;
+  std::uint64_t sum = protocol::content_hash(rest);
+  for (auto at = out.rbegin(); at != out.rend(); ++at, sum >>= 4) *at = digits[sum & 15];
+  return out;
+}
+
+// Appends one line whose members but the first are what `write` appends.
+template <class Write>
+void append_line(std::string& out, Write write) {
+  out += lead;
+  const std::size_t sum = out.size();
+  out.append(sum_digits, '0');
+  out += "\",";
+  const std::size_t rest = out.size();
+  write();
+  out += '}';
+  const auto digits = sum_of(std::string_view(out).substr(rest));
+  std::copy(digits.begin(), digits.end(), out.begin() + static_cast<std::ptrdiff_t>(sum));
+  out += '\n';
+}
+
+// Without a temporary text: this is on the training thread's way.
+template <class Integer>
+void append_integer(std::string& out, Integer value) {
+  std::array<char, 24> digits;
+  out.append(digits.data(), std::to_chars(digits.data(), digits.data() + digits.size(), value).ptr);
+}
+
+inline void append(std::string& out, const head_line& what) {
+  append_line(out, [&] {
+    out += "\"format\":";
+    append_integer(out, what.format);
+    out += what.base ? ",\"base\":true" : ",\"base\":false";
+  });
+}
+
+inline void append_epoch(std::string& out, int epoch, std::uint64_t number,
+                         const epoch_record& values) {
+  append_line(out, [&] {
+    out += "\"epoch\":";
+    append_integer(out, epoch);
+    out += ",\"number\":";
+    append_integer(out, number);
+    out += ",\"metrics\":[";
+    const std::size_t first = out.size();
+    values.for_each([&](std::string_view name, double value) {
+      out += out.size() == first ? "[" : ",[";
+      protocol::append_json_string(out, name);
+      out += ',';
+      protocol::append_number(out, value);
+      out += ']';
+    });
+    out += ']';
+  });
+}
+
+inline void append(std::string& out, const done_line& what) {
+  append_line(out, [&] {
+    out += "\"done\":[";
+    for (const auto& [epoch, number] : what.epochs) {
+      out += out.ends_with('[') ? "[" : ",[";
+      append_integer(out, epoch);
+      out += ',';
+      append_integer(out, number);
+      out += ']';
+    }
+    out += ']';
+  });
+}
+
+inline void append(std::string& out, const upload_line& what) {
+  append_line(out, [&] {
+    out += "\"upload\":";
+    append_integer(out, what.number);
+    out += ",\"epoch\":";
+    append_integer(out, what.fields.epoch);
+    out += what.fields.is_final ? ",\"final\":true" : ",\"final\":false";
+    out += what.fields.is_best ? ",\"best\":true" : ",\"best\":false";
+    out += ",\"map\":";
+    protocol::append_number(out, what.fields.map);
+    out += ",\"bytes\":";
+    append_integer(out, what.bytes);
+    out += ",\"sample\":";
+    append_integer(out, what.sample);
+  });
+}
+
+inline void append(std::string& out, const upload_done_line& what) {
+  append_line(out, [&] {
+    out += "\"upload_done\":";
+    append_integer(out, what.number);
+  });
+}
+
+inline std::optional<std::uint64_t> get_count(const json* value) {
+  if (!value || !value->is_number_unsigned()) return std::nullopt;
+  return value->get<std::uint64_t>();
+}
+
+inline std::optional<line> read_epoch(const json& fields) {
+  const auto epoch = protocol::get_int(fields, "epoch");
+  const auto number = get_count(protocol::get_member(fields, "number"));
+  const json* metrics = protocol::get_member(fields, "metrics");
+  if (!epoch || !number || !metrics || !metrics->is_array()) return std::nullopt;
+  std::vector<std::pair<std::string, double>> values;
+  for (const json& each : *metrics) {
+    const bool fits = each.is_array() && each.size() == 2 && each[0].is_string() &&
+                      (each[1].is_number() || each[1].is_null());
+    if (!fits) return std::nullopt;
+    values.emplace_back(each[0].get<std::string>(), each[1].is_null()
+                                                        ? std::numeric_limits<double>::quiet_NaN()
+                                                        : each[1].get<double>());
+  }
+  return epoch_line{*epoch, *number, std::make_shared<const epoch_record>(values)};
+}
+
+inline std::optional<line> read_done(const json& pairs) {
+  done_line out;
+  if (!pairs.is_array()) return std::nullopt;
+  for (const json& each : pairs) {
+    if (!each.is_array() || each.size() != 2) return std::nullopt;
+    const auto epoch = protocol::as_int(&each[0]);
+    const auto number = get_count(&each[1]);
+    if (!epoch || !number) return std::nullopt;
+    out.epochs.emplace_back(*epoch, *number);
+  }
+  return out;
+}
+
+inline std::optional<line> read_upload(const json& fields) {
+  const auto number = get_count(protocol::get_member(fields, "upload"));
+  const auto epoch = protocol::get_int(fields, "epoch");
+  const auto bytes = get_count(protocol::get_member(fields, "bytes"));
+  const auto sample = get_count(protocol::get_member(fields, "sample"));
+  if (!number || !epoch || !bytes || !sample) return std::nullopt;
+  return upload_line{
+      *number,
+      {.epoch = *epoch,
+       .is_final = protocol::get_flag(fields, "final"),
+       .is_best = protocol::get_flag(fields, "best"),
+       .map =
+           protocol::get_number(fields, "map").value_or(std::numeric_limits<double>::quiet_NaN())},
+      *bytes,
+      *sample};
+}
+
+// Reads a line without its line break; nothing where it is not as it was written.
+inline std::optional<line> read_line(std::string_view text) {
+  if (text.size() <= lead_bytes || !text.starts_with(lead)) return std::nullopt;
+  const std::string_view rest = text.substr(lead_bytes);
+  const auto sum = sum_of(rest);
+  if (text.substr(lead.size(), sum_digits) != std::string_view(sum.data(), sum.size()) ||
+      text.substr(lead_bytes - 2, 2) != "\",")
+    return std::nullopt;
+  const std::optional<json> fields = protocol::parse_json('{' + std::string(rest));
+  if (!fields || !fields->is_object()) return std::nullopt;
+  if (fields->contains("metrics")) return read_epoch(*fields);
+  if (const json* pairs = protocol::get_member(*fields, "done")) return read_done(*pairs);
+  if (fields->contains("upload")) return read_upload(*fields);
+  if (const json* done = protocol::get_member(*fields, "upload_done")) {
+    const auto number = get_count(done);
+    return number ? std::optional<line>(upload_done_line{*number}) : std::nullopt;
+  }
+  if (const auto version = protocol::get_int(*fields, "format"))
+    return head_line{*version, protocol::get_flag(*fields, "base")};
+  return unknown_line{};
+}
+
+// What a journal comes to: what is alive, and the highest number that it names.
+class contents {
+ public:
+  std::map<int, epoch_line> epochs = {};
+  std::optional<upload_line> upload = {};
+  std::uint64_t last_number = 0;
+  std::size_t damaged = 0;  // lines that were not as they had been written
+  int format = journal::format;
+
+  // Takes in a segment. Segments come in order.
+  void read(std::string_view text) {
+    for (std::size_t at = 0; at < text.size();) {
+      const std::size_t end = std::min(text.find('\n', at), text.size());
+      if (end > at) take(read_line(text.substr(at, end - at)));
+      at = end + 1;
+    }
+  }
+
+  // What is alive as a segment of its own, which may stand for all before it.
+  std::string text() const {
+    std::string out;
+    append(out, head_line{.base = true});
+    for (const auto& [epoch, each] : epochs) append_epoch(out, epoch, each.number, *each.values);
+    if (upload) append(out, *upload);
+    return out;
+  }
+
+ private:
+  void take(std::optional<line> what) {
+    if (!what)
+      ++damaged;
+    else
+      std::visit([this](auto& each) { take(each); }, *what);
+  }
+  void take(const unknown_line&) {}
+  void take(const head_line& what) {
+    format = std::max(format, what.format);
+    if (!what.base) return;
+    epochs.clear();
+    epochs_done_.clear();
+    upload.reset();
+    upload_done_ = 0;
+  }
+  void take(epoch_line& what) {
+    last_number = std::max(last_number, what.number);
+    const auto done = epochs_done_.find(what.epoch);
+    if (done != epochs_done_.end() && what.number <= done->second) return;
+    epoch_line& newest = epochs[what.epoch];
+    if (what.number > newest.number) newest = std::move(what);
+  }
+  void take(const done_line& what) {
+    for (const auto& [epoch, number] : what.epochs) {
+      last_number = std::max(last_number, number);
+      std::uint64_t& done = epochs_done_[epoch];
+      done = std::max(done, number);
+      const auto at = epochs.find(epoch);
+      if (at != epochs.end() && at->second.number <= done) epochs.erase(at);
+    }
+  }
+  void take(const upload_line& what) {
+    last_number = std::max(last_number, what.number);
+    if (what.number > upload_done_ && (!upload || what.number > upload->number)) upload = what;
+  }
+  void take(const upload_done_line& what) {
+    last_number = std::max(last_number, what.number);
+    upload_done_ = std::max(upload_done_, what.number);
+    if (upload && upload->number <= upload_done_) upload.reset();
+  }
+
+  std::map<int, std::uint64_t> epochs_done_ = {};
+  std::uint64_t upload_done_ = 0;
+};
+
+// A number for what a file holds, taken from pieces all over it. It is there to notice what a power
+// failure kept from the disk, at a cost that does not grow with the file; 0 where it cannot be read.
+inline std::uint64_t sample_hash(body_source& file) {
+  constexpr std::uint64_t pieces = 16;
+  std::array<char, 4096> piece;
+  const std::uint64_t size = file.size_bytes();
+  const std::uint64_t step =
+      size <= pieces * piece.size() ? piece.size() : (size - piece.size()) / (pieces - 1);
+  std::uint64_t hash = protocol::content_hash({});
+  for (std::uint64_t i = 0; i < pieces && i * step < size; ++i) {
+    const auto got = file.read(i + 1 == pieces ? size - piece.size() : i * step, piece);
+    if (!got) return 0;
+    hash = protocol::content_hash({piece.data(), *got}, hash);
+  }
+  return hash;
+}
+
+inline std::string segment_name(std::uint64_t index) {
+  return "journal-" + std::to_string(index) + ".jsonl";
+}
+inline std::string upload_name(std::uint64_t number) {
+  return "checkpoint-" + std::to_string(number) + ".pt";
+}
+
+// The N of a segment's name, if it is one.
+inline std::optional<std::uint64_t> segment_index(std::string_view name) {
+  constexpr std::string_view before = "journal-";
+  std::uint64_t index = 0;
+  if (!name.starts_with(before)) return std::nullopt;
+  const char* first = name.data() + before.size();
+  std::from_chars(first, name.data() + name.size(), index);
+  return name == segment_name(index) ? std::optional(index) : std::nullopt;
+}
+
+inline std::vector<std::uint64_t> segments(const spool_folder& folder) {
+  std::vector<std::uint64_t> out;
+  for (const spool_folder::entry& each : folder.list())
+    if (const auto index = segment_index(each.name)) out.push_back(*index);
+  std::sort(out.begin(), out.end());
+  return out;
+}
+
+// The journal's segments up to `last`.
+inline result<contents> read(const spool_folder& folder,
+                             std::uint64_t last = std::numeric_limits<std::uint64_t>::max()) {
+  contents out;
+  for (std::uint64_t index : segments(folder)) {
+    if (index > last) break;
+    const auto text = folder.read(segment_name(index));
+    if (!text) return text.error();
+    out.read(*text);
+  }
+  return out;
+}
+
+}  // namespace journal
+
+// A spool's folder on the disk.
+class disk_folder final : public spool_folder {
+ public:
+  explicit disk_folder(fs::path folder) : folder_(std::move(folder)) {}
+  disk_folder(const disk_folder&) = delete;
+  disk_folder& operator=(const disk_folder&) = delete;
+  ~disk_folder() override {
+#if HUB_SESSION_POSIX
+    close_journal();
+#endif
+  }
+
+  // Makes the folder where it is missing, and keeps every other process and session off it.
+  std::optional<error> lock() {
+    std::error_code failed;
+    fs::create_directories(folder_.parent_path(), failed);
+    if (fs::create_directory(folder_, failed))
+      fs::permissions(folder_, fs::perms::owner_all, failed);
+    lock_.reset();
+    const fs::path file = folder_ / "lock";
+    create_private_file(file);  // unless it is there already
+    if (!fs::exists(file, failed)) return failure("cannot be used", errno);
+    if (!lock_.emplace(file).held()) return taken();
+    std::ofstream(file) << process_id() << '\n';
+    return std::nullopt;
+  }
+
+  std::vector<entry> list() const override {
+    std::vector<entry> out;
+    std::error_code failed;
+    for (fs::directory_iterator at(folder_, failed), end; !failed && at != end;
+         at.increment(failed)) {
+      std::error_code gone;
+      const std::uintmax_t bytes = at->file_size(gone);
+      if (!gone) out.push_back({at->path().filename().string(), bytes});
+    }
+    return out;
+  }
+
+  result<std::string> read(std::string_view name) const override {
+    std::error_code failed;
+    const std::uintmax_t bytes = fs::file_size(folder_ / name, failed);
+    if (failed) return failure("cannot be read from", failed.value());
+    std::ifstream in(folder_ / name, std::ios::binary);
+    std::string text(static_cast<std::size_t>(bytes), '\0');
+    in.read(text.data(), static_cast<std::streamsize>(text.size()));
+    text.resize(static_cast<std::size_t>(in.gcount()));
+    return text;
+  }
+
+  std::optional<error> append(std::string_view name, std::string_view bytes) override {
+#if HUB_SESSION_POSIX
+    if (name != journal_name_ || is_gone(journal_))
+      if (auto why = open_journal(name)) return why;
+    while (!bytes.empty()) {
+      const ssize_t written = ::write(journal_, bytes.data(), bytes.size());
+      if (written < 0 && errno == EINTR) continue;
+      if (written < 0) return failure("cannot be written to", errno);
+      bytes.remove_prefix(static_cast<std::size_t>(written));
+    }
+#else
+    std::ofstream out(folder_ / name, std::ios::binary | std::ios::app);
+    out << bytes << std::flush;
+    if (!out) return failure("cannot be written to", 0);
+#endif
+    return std::nullopt;
+  }
+
+  std::optional<error> sync(std::string_view name) override {
+    std::error_code gone;  // what was removed again needs no disk
+    const bool synced = !fs::exists(folder_ / name, gone) || sync_to_disk(folder_ / name);
+    if (synced && sync_to_disk(folder_)) return std::nullopt;
+    return failure("cannot be forced to the disk", 0);
+  }
+
+  std::optional<error> replace(std::string_view name, std::string_view bytes) override {
+    if (write_text_file(folder_ / name, bytes) && sync_to_disk(folder_)) return std::nullopt;
+    return failure("cannot be written to", 0);
+  }
+
+  result<std::uintmax_t> adopt(const fs::path& from, std::string_view name,
+                               bool may_link) override {
+    const fs::path to = folder_ / name;
+    std::error_code failed;
+    if (may_link) fs::create_hard_link(fs::canonical(from, failed), to, failed);
+    if (!may_link || failed) return copy_steady(from, to);
+    const std::uintmax_t bytes = fs::file_size(to, failed);
+    if (failed) return file_error(from, "cannot be looked at");
+    return bytes;
+  }
+
+  void remove(std::string_view name) override {
+    std::error_code ignored;
+    fs::remove(folder_ / name, ignored);
+  }
+
+  result<std::shared_ptr<body_source>> open(std::string_view name) const override {
+    return file_source::open(folder_ / name);
+  }
+
+ private:
+  error failure(std::string_view what, int number) const {
+    const std::string why =
+        number != 0 ? " (" + std::error_code(number, std::generic_category()).message() + ")" : "";
+    return {errc::file_error, "The spool's folder " + protocol::printable(folder_.string()) + " " +
+                                  std::string(what) + why +
+                                  ". Check session_options::spool and the disk."};
+  }
+
+  error taken() const {
+    std::string owner = read_text_file(folder_ / "lock");
+    owner = owner.substr(0, owner.find('\n'));
+    return {errc::spool_locked,
+            "The spool's folder " + protocol::printable(folder_.string()) +
+                " is in use by another session" +
+                (owner.empty() ? "" : " (process " + protocol::printable(owner) + ")") +
+                ". Wait until that has ended, or use another spool.directory."};
+  }
+
+#if HUB_SESSION_POSIX
+  // Whether a file that is open here was deleted, and its folder perhaps with it.
+  static bool is_gone(int descriptor) { struct stat now { };
+    return ::fstat(descriptor, &now) != 0 || now.st_nlink == 0;
+  }
+
+  std::optional<error> open_journal(std::string_view name) {
+    const bool lost = journal_ >= 0 && is_gone(journal_);
+    std::error_code gone;
+    close_journal();
+    if (lost || !fs::is_directory(folder_, gone))
+      if (auto why = lock()) return why;
+    const fs::path file = folder_ / name;
+    journal_ = ::open(file.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    if (journal_ < 0) return failure("cannot be written to", errno);
+    journal_name_ = name;
+    return std::nullopt;
+  }
+
+  void close_journal() {
+    if (journal_ >= 0) ::close(std::exchange(journal_, -1));
+    journal_name_.clear();
+  }
+
+  std::string journal_name_;  // of the file that append() keeps open
+  int journal_ = -1;
+#endif
+
+  fs::path folder_;
+  std::optional<file_lock> lock_;
+};
+
+class disk_storage final : public spool_storage {
+ public:
+  result<std::unique_ptr<spool_folder>> open(const fs::path& folder) override {
+    auto out = std::make_unique<disk_folder>(folder);
+    if (auto why = out->lock()) return *why;
+    return std::unique_ptr<spool_folder>(std::move(out));
+  }
+};
+
+// A session's hold on its model's folder. Its callbacks may come from any thread.
+class spool {
+ public:
+  // Takes the folder and reads what was left in it. Null where no spool is wanted or where it cannot
+  // be used, which is said. Throws session_error where another session has it.
+  static std::unique_ptr<spool> open(const spool_options& options, const std::string& model_id,
+                                     reporter& report) {
+    if (options.directory.empty()) return nullptr;
+    disk_storage disk;
+    spool_storage& storage = options.storage ? *options.storage : disk;
+    auto folder = storage.open(full_path(options.directory) / model_id);
+    std::optional<error> why;
+    if (folder) {
+      auto out = std::make_unique<spool>(options, report, *std::move(folder));
+      why = out->load();
+      if (!why) return out;
+    } else {
+      why = folder.error();
+    }
+    if (why->code == errc::spool_locked) throw session_error(*why);
+    report.log(log_level::error, why->message + " The training goes on in memory alone.");
+    return nullptr;
+  }
+
+  spool(const spool_options& options, reporter& report, std::unique_ptr<spool_folder> folder)
+      : options_(options), report_(report), folder_(std::move(folder)) {}
+
+  // What the session before left. Empty the second time.
+  journal::contents take_left() { return std::exchange(left_, {}); }
+  bool has_left() const { return !left_.epochs.empty() || left_.upload; }
+
+  // From now on `wake` is called when maintain() has something to do.
+  void on_work(std::function<void()> wake) { wake_ = std::move(wake); }
+
+  std::size_t dropped() const {
+    const std::lock_guard lock(mutex_);
+    return dropped_;
+  }
+
+  // ---- what HUB said of the model ----------------------------------------------------------------
+
+  void keep_model(const protocol::json& raw) {
+    const std::string text = protocol::model_text(raw);
+    const auto before = folder_->read(model_name);
+    if (before && *before == text) return;
+    if (auto why = folder_->replace(model_name, text))
+      report_.log(log_level::warning, why->message);
+  }
+  std::optional<model_info> kept_model(std::string_view model_id) const {
+    const auto text = folder_->read(model_name);
+    if (!text) return std::nullopt;
+    auto model = protocol::parse_model(*text, model_id);
+    return model ? std::optional(*std::move(model)) : std::nullopt;
+  }
+
+  // ---- what is accepted --------------------------------------------------------------------------
+
+  // Writes an epoch down and returns its number, also where it could not be written: then the number
+  // still supersedes what the journal has of this epoch.
+  std::uint64_t add_epoch(int epoch, const epoch_record& values, time_point now) {
+    const std::lock_guard lock(mutex_);
+    const std::uint64_t number = ++last_number_;
+    buffer_.clear();
+    journal::append_epoch(buffer_, epoch, number, values);
+    if (make_room(buffer_.size()) && write(buffer_, now) && settle({}))
+      ++records_;
+    else
+      ++dropped_;
+    return number;
+  }
+
+  // Takes a checkpoint's file in and returns its number, or 0 where it has to stay where it is.
+  // Blocks for one file copy at most, and with spool_sync::each for the disk.
+  std::uint64_t add_upload(const protocol::upload_fields& fields, const fs::path& file,
+                           bool may_link, time_point now) {
+    const auto source = fingerprint_of(file);
+    if (!source || source->size_bytes == 0) return 0;  // whoever looks next says so
+    std::unique_lock lock(mutex_);
+    const std::uint64_t number = ++last_number_;
+    const std::string name = journal::upload_name(number);
+    if (!make_room(source->size_bytes)) return ++dropped_, 0;
+    uploads_[number] = source->size_bytes;
+    lock.unlock();
+    const auto bytes = folder_->adopt(file, name, may_link);
+    const std::uint64_t sample = bytes ? sample_of(name) : 0;
+    lock.lock();
+    if (!bytes) complain(bytes.error());
+    buffer_.clear();
+    if (bytes) journal::append(buffer_, journal::upload_line{number, fields, *bytes, sample});
+    // Where metrics needed the room meanwhile, it is gone already.
+    if (bytes && uploads_.contains(number) && write(buffer_, now) && settle(name)) {
+      uploads_[number] = *bytes;
+      return number;
+    }
+    uploads_.erase(number);
+    folder_->remove(name);
+    return ++dropped_, 0;
+  }
+
+  result<std::shared_ptr<body_source>> open_upload(std::uint64_t number) const {
+    {
+      const std::lock_guard lock(mutex_);
+      if (!uploads_.contains(number))
+        return error{errc::file_error,
+                     "A checkpoint was given up, because the spool needed its room for metrics. "
+                     "Raise spool.bytes_max to keep both."};
+    }
+    return folder_->open(journal::upload_name(number));
+  }
+
+  // ---- what is over ------------------------------------------------------------------------------
+
+  void strike(const struck_out& what, time_point now) {
+    if (what.epochs.empty() && what.uploads.empty()) return;
+    const std::lock_guard lock(mutex_);
+    buffer_.clear();
+    if (!what.epochs.empty()) journal::append(buffer_, journal::done_line{what.epochs});
+    for (std::uint64_t number : what.uploads)
+      journal::append(buffer_, journal::upload_done_line{number});
+    struck_ += what.epochs.size();
+    if (struck_ * 2 >= records_) rewrite_at_ = std::min(rewrite_at_, rewrite_bytes_min());
+    if (!write(buffer_, now)) backlog_ += buffer_;
+    for (std::uint64_t number : what.uploads)
+      if (uploads_.erase(number) > 0) folder_->remove(journal::upload_name(number));
+  }
+
+  // ---- in the background -------------------------------------------------------------------------
+
+  // Forces to the disk what is due, rewrites the journal where that is due, and returns when to be
+  // called again. Never two at a time.
+  time_point maintain(time_point now) {
+    bool rewrite_now = false;
+    {
+      const std::lock_guard lock(mutex_);
+      rewrite_now = rewrite_is_due();
+      if (!rewrite_now && now < sync_due_) return sync_due_;
+    }
+    sync();
+    if (rewrite_now) rewrite();
+    const std::lock_guard lock(mutex_);
+    return sync_due_;
+  }
+
+  // The last words, when nothing else runs any more.
+  void close() {
+    if (options_.sync != spool_sync::none) sync();
+  }
+
+ private:
+  static constexpr std::string_view model_name = "model.json";
+  static constexpr std::size_t strike_bytes = 96;  // the most that striking out one epoch takes
+
+  // ---- the start ---------------------------------------------------------------------------------
+
+  std::optional<error> load() {
+    auto found = journal::read(*folder_);
+    if (!found) return found.error();
+    if (found->format > journal::format)
+      return error{
+          errc::file_error,
+          "The spool was written by a newer version of hub_session, and is left alone. Use "
+          "that version, or another spool.directory."};
+    left_ = *std::move(found);
+    last_number_ = left_.last_number;
+    if (left_.damaged > 0)
+      report_.log(log_level::warning, std::to_string(left_.damaged) +
+                                          " damaged lines of the spool's journal are left out.");
+    tidy();
+    const std::vector<std::uint64_t> segments = journal::segments(*folder_);
+    if (!segments.empty()) {
+      segment_ = segments.back();
+      rewrite();
+    }
+    return std::nullopt;
+  }
+
+  // Removes what a crash left of checkpoints and of files that were being replaced, and finds the
+  // checkpoint that waits.
+  void tidy() {
+    const std::string wanted = left_.upload ? journal::upload_name(left_.upload->number) : "";
+    bool found = false;
+    for (const spool_folder::entry& each : folder_->list()) {
+      journal_bytes_ += journal::segment_index(each.name) ? each.bytes : 0;
+      found = found || (each.name == wanted && each.bytes == left_.upload->bytes &&
+                        sample_of(wanted) == left_.upload->sample);
+      if ((each.name.starts_with("checkpoint-") && each.name != wanted) ||
+          each.name.ends_with(".new"))
+        folder_->remove(each.name);
+    }
+    if (found) {
+      uploads_[left_.upload->number] = left_.upload->bytes;
+    } else if (left_.upload) {
+      report_.log(log_level::warning,
+                  "The checkpoint that the spool should hold is not whole, and is not sent.");
+      ++dropped_;
+      folder_->remove(wanted);
+      left_.upload.reset();
+    }
+  }
+
+  std::uint64_t sample_of(const std::string& name) const {
+    const auto file = folder_->open(name);
+    return file ? journal::sample_hash(**file) : 0;
+  }
+
+  // ---- the journal, under the mutex --------------------------------------------------------------
+
+  // Appends whole lines, and first what could not be written before.
+  bool write(std::string_view lines, time_point now) {
+    if (torn_ || !backlog_.empty() || fresh_) {
+      std::string before = torn_ ? "\n" : "";
+      if (fresh_) journal::append(before, journal::head_line{});
+      before += backlog_;
+      if (!write_some(before)) return false;
+      fresh_ = false;
+      backlog_.clear();
+    }
+    if (!write_some(lines)) return false;
+    if (std::exchange(failing_, false))
+      report_.log(log_level::info, "The spool can be written to again.");
+    if (options_.sync == spool_sync::interval && sync_due_ == never) {
+      sync_due_ = later(now, options_.sync_interval);
+      wake();
+    } else if (rewrite_is_due()) {
+      wake();
+    }
+    return true;
+  }
+
+  bool write_some(std::string_view lines) {
+    const auto why = folder_->append(segment_name_, lines);
+    torn_ = why.has_value();
+    if (why) return complain(*why), false;
+    journal_bytes_ += lines.size();
+    return true;
+  }
+
+  // What spool_sync::each promises: the file, if there is one, and then the journal that names it.
+  bool settle(std::string_view file) {
+    if (!file.empty() && options_.sync == spool_sync::interval) unsynced_.emplace_back(file);
+    if (options_.sync != spool_sync::each) return true;
+    std::optional<error> why;
+    if (!file.empty()) why = folder_->sync(file);
+    if (!why) why = folder_->sync(segment_name_);
+    if (why) complain(*why);
+    return !why;
+  }
+
+  void wake() const {
+    if (wake_) wake_();
+  }
+
+  // Once for each row of failures.
+  void complain(const error& why) {
+    if (std::exchange(failing_, true)) return;
+    report_.log(
+        log_level::error,
+        why.message + " Until it works again, what HUB has not confirmed is in memory alone.");
+  }
+
+  // ---- the bound, under the mutex ----------------------------------------------------------------
+
+  // Whether so much more may be written, with room left to strike out all that is there. Checkpoints
+  // make way where that helps, the oldest first.
+  bool make_room(std::uintmax_t bytes) {
+    std::uintmax_t needed = journal_bytes_ + bytes + backlog_.size() +
+                            (records_ + 1 - std::min(struck_, records_)) * strike_bytes;
+    if (needed > options_.bytes_max) {
+      say_full();
+      return false;
+    }
+    for (const auto& [number, size] : uploads_) needed += size;
+    while (needed > options_.bytes_max) {
+      const auto [number, size] = *uploads_.begin();
+      say_full();
+      ++dropped_;
+      needed -= size;
+      uploads_.erase(number);
+      folder_->remove(journal::upload_name(number));
+      journal::append(backlog_, journal::upload_done_line{number});
+    }
+    return true;
+  }
+
+  void say_full() {
+    if (std::exchange(full_said_, true)) return;
+    report_.log(
+        log_level::error,
+        "HUB has not confirmed anything for so long that the spool is full; checkpoints are "
+        "given up first, then new metrics are in memory alone. Raise spool.bytes_max to "
+        "keep more.");
+  }
+
+  // ---- forcing and rewriting, without the mutex --------------------------------------------------
+
+  void sync() {
+    std::vector<std::string> names;
+    {
+      const std::lock_guard lock(mutex_);
+      names = std::exchange(unsynced_, {});
+      if (!fresh_) names.push_back(segment_name_);
+      sync_due_ = never;
+    }
+    for (const std::string& each : names)
+      if (auto why = folder_->sync(each)) {
+        const std::lock_guard lock(mutex_);
+        complain(*why);
+      }
+  }
+
+  // When the journal has doubled since it was rewritten last, or half of it is dead.
+  bool rewrite_is_due() const { return journal_bytes_ >= rewrite_at_; }
+  std::uintmax_t rewrite_bytes_min() const {
+    return std::min(options_.rewrite_bytes_min, options_.bytes_max / 2);
+  }
+
+  // Begins a new segment and puts what is alive of the older ones into one.
+  void rewrite() {
+    std::uint64_t last = 0;
+    std::uintmax_t bytes_before = 0;
+    std::size_t records_before = 0;
+    std::size_t struck_before = 0;
+    {
+      const std::lock_guard lock(mutex_);
+      last = segment_++;
+      segment_name_ = journal::segment_name(segment_);
+      fresh_ = true;
+      bytes_before = journal_bytes_;
+      records_before = records_;
+      struck_before = struck_;
+    }
+    auto alive = journal::read(*folder_, last);
+    if (alive && alive->upload) {
+      const std::lock_guard lock(mutex_);
+      if (!uploads_.contains(alive->upload->number)) alive->upload.reset();  // its file is gone
+    }
+    const std::string text = alive ? alive->text() : std::string();
+    const auto why = alive ? folder_->replace(journal::segment_name(last), text) : alive.error();
+    if (!why)
+      for (std::uint64_t index : journal::segments(*folder_))
+        if (index < last) folder_->remove(journal::segment_name(index));
+    const std::lock_guard lock(mutex_);
+    if (why) {
+      complain(*why);
+      unsynced_.push_back(journal::segment_name(last));
+      rewrite_at_ = std::max(rewrite_bytes_min(), journal_bytes_ * 2);
+      return;
+    }
+    journal_bytes_ = text.size() + (journal_bytes_ - bytes_before);
+    records_ = alive->epochs.size() + (records_ - records_before);
+    struck_ -= struck_before;
+    rewrite_at_ = std::max(rewrite_bytes_min(), journal_bytes_ * 2);
+  }
+
+  spool_options options_;
+  reporter& report_;
+  std::unique_ptr<spool_folder> folder_;
+  std::function<void()> wake_;
+  journal::contents left_;
+
+  mutable std::mutex mutex_;
+  std::uint64_t last_number_ = 0;
+  std::uint64_t segment_ = 1;  // which is appended to
+  std::string segment_name_ = journal::segment_name(1);
+  bool fresh_ = true;    // nothing is in that segment yet
+  bool torn_ = false;    // it may end in the middle of a line
+  std::string backlog_;  // lines that have to be written yet
+  std::string buffer_;   // kept, so that its memory is
+  std::uintmax_t journal_bytes_ = 0;
+  std::size_t records_ = 0;                          // epochs in the journal,
+  std::size_t struck_ = 0;                           // and how many of them were struck out
+  std::map<std::uint64_t, std::uintmax_t> uploads_;  // the files by number, with their bytes
+  std::vector<std::string> unsynced_;                // files beside the current segment
+  time_point sync_due_ = never;
+  std::uintmax_t rewrite_at_ = rewrite_bytes_min();
+  std::size_t dropped_ = 0;
+  bool failing_ = false;
+  bool full_said_ = false;
+};
+
 // The bounds that every request of a session has in common.
 inline void apply_limits(const limit_options& limits, request& what) {
   what.connect_timeout = limits.connect_timeout;
@@ -3368,6 +4448,14 @@ reply send_and_wait(const request& what, Transport& transport, const Clock& cloc
 
 // ---- signing in --------------------------------------------------------------------------------
 
+// Whether HUB may answer later what it did not answer now: it was not reached, or is not well. Not
+// where it answered and refused.
+constexpr bool may_pass(errc code) noexcept {
+  using enum errc;
+  return code == not_reachable || code == tls_failed || code == timed_out || code == rate_limited ||
+         code == server_error;
+}
+
 // What a session does before training starts: blocks, retries, and throws session_error.
 template <class Transport, class Clock, class Sleeper>
 class startup {
@@ -3383,6 +4471,7 @@ class startup {
             find_root(options.endpoints.web, "ULTRALYTICS_HUB_WEB", protocol::default_web_root)),
         api_root_(
             find_root(options.endpoints.api, "ULTRALYTICS_HUB_API", protocol::default_api_root)),
+        settings_(find_settings_file(options.credentials.settings_file)),
         random_(options.retry.seed != 0 ? options.retry.seed : std::random_device{}()),
         deadline_(later(clock.now(), options.limits.start_deadline)) {}
 
@@ -3394,24 +4483,27 @@ class startup {
     return *std::move(named);
   }
 
-  // A caller whose key HUB accepts, from the first place that has one.
-  protocol::caller sign_in(const protocol::identifier& named) {
+  // A caller with the token or the key of the first place that has one.
+  protocol::caller find_caller(const protocol::identifier& named) {
     protocol::caller who{api_root_, {}, options_.credentials.id_token, named.model_id};
     use_secret(who.id_token, "id token");
     if (!who.id_token.empty()) return who;
-
-    const fs::path settings = find_settings_file(options_.credentials.settings_file);
-    const std::string saved = read_saved_key(settings);
-    for (const std::string& key :
-         {named.api_key, options_.credentials.api_key, env("ULTRALYTICS_API_KEY"), saved})
+    for (const std::string& key : {named.api_key, options_.credentials.api_key,
+                                   env("ULTRALYTICS_API_KEY"), read_saved_key(settings_)})
       if (who.api_key.empty()) who.api_key = key;
     use_secret(who.api_key, "API key");
-    if (who.api_key.empty() || (who.api_key != saved && !accepted(who))) ask(who);
-    if (options_.credentials.save && who.api_key != saved && !save_key(settings, who.api_key))
-      report_.log(log_level::warning,
-                  "The API key cannot be saved to " + settings.string() +
-                      "; check that it can be read as settings and written to.");
     return who;
+  }
+
+  // Sees to it that HUB accepts the caller's key; asks for another where it does not.
+  void sign_in(protocol::caller& who) {
+    if (!who.id_token.empty()) return;
+    const std::string saved = read_saved_key(settings_);
+    if (who.api_key.empty() || (who.api_key != saved && !accepted(who))) ask(who);
+    if (options_.credentials.save && who.api_key != saved && !save_key(settings_, who.api_key))
+      report_.log(log_level::warning,
+                  "The API key cannot be saved to " + settings_.string() +
+                      "; check that it can be read as settings and written to.");
   }
 
   model_info fetch_model(const protocol::caller& who) {
@@ -3496,6 +4588,7 @@ class startup {
   Sleeper& sleeper_;
   std::string web_root_;
   std::string api_root_;
+  fs::path settings_;
   std::mt19937_64 random_;
   time_point deadline_;
 };
@@ -3633,6 +4726,31 @@ class downloader {
 
 }  // namespace detail
 
+// What the models' folders in a spool hold that HUB has not confirmed, without taking their locks.
+// Blocks: reads the journals. Empty where there is no such folder.
+inline std::vector<spooled_model> list_spool(const std::filesystem::path& directory) {
+  namespace journal = detail::journal;
+  std::vector<spooled_model> out;
+  std::error_code failed;
+  for (std::filesystem::directory_iterator at(directory, failed), end; !failed && at != end;
+       at.increment(failed)) {
+    const std::string model_id = at->path().filename().string();
+    if (!protocol::is_model_id(model_id)) continue;
+    spooled_model& model = out.emplace_back(spooled_model{.model_id = model_id});
+    const detail::disk_folder folder(at->path());
+    for (const spool_folder::entry& file : folder.list())
+      if (journal::segment_index(file.name)) model.journal_bytes += file.bytes;
+    const auto left = journal::read(folder);
+    if (!left) continue;
+    model.epochs = left->epochs.size();
+    if (!left->upload) continue;
+    model.checkpoint_epoch = left->upload->fields.epoch;
+    model.is_final = left->upload->fields.is_final;
+    model.checkpoint_bytes = left->upload->bytes;
+  }
+  return out;
+}
+
 // Reports one training to a HUB. See the top of this file for an example.
 //
 // The constructor blocks and throws; on_train_end, flush and the fetches block up to their deadline;
@@ -3678,10 +4796,13 @@ class basic_training_session final : public training_callbacks {
  public:
   // Signs in, fetches the model and starts the heartbeat.
   // Identifier: a model's page, a model id, or KEY_MODEL.
+  // With a spool, what the last session on this model left is sent first, also where HUB refuses a
+  // further training; and with spool.offline the session may start while HUB cannot be reached, on
+  // what HUB said last or on spool.train_args.
   // Blocks: up to limits.start_deadline, with retry.start_retries_max retries of each request.
   // Throws: session_error with invalid_identifier, invalid_endpoint, invalid_credentials,
   //   not_authenticated, access_denied, already_trained, dataset_not_ready, bad_reply,
-  //   unexpected_status, or what kept HUB from answering.
+  //   unexpected_status, spool_locked, or what kept HUB from answering.
   // Protocol: POST /v1/auth for a key that is not the saved one, GET /v1/models/{id}.
   explicit basic_training_session(std::string_view identifier, session_options options = {},
                                   Transport transport = Transport(), Clock clock = Clock(),
@@ -3696,16 +4817,14 @@ class basic_training_session final : public training_callbacks {
     // On the metrics lane's transport, so that the connection is warm when the first epoch leaves.
     Transport& first = driver_of(lane::metrics).transport.emplace(prototype_);
     detail::startup begin(options_, report_, first, clock_, sleeper_);
-    caller_ = begin.sign_in(begin.identify(identifier));
-    model_ = begin.fetch_model(caller_);
-    model_url_ = begin.web_root() + "/models/" + model_.id;
-    try {
-      start_lanes();
-    } catch (const std::system_error& problem) {
-      throw session_error(
-          {errc::internal_error,
-           std::string("The threads of the session cannot be started: ") + problem.what()});
-    }
+    const protocol::identifier named = begin.identify(identifier);
+    spool_ = detail::spool::open(options_.spool, named.model_id, report_);
+    caller_ = begin.find_caller(named);
+    model_url_ = begin.web_root() + "/models/" + named.model_id;
+    model_ = begin_with(begin);
+    engine_.handle_signed_in(clock_.now());
+    send_left();
+    start_lanes();
   }
 
   basic_training_session(const basic_training_session&) = delete;
@@ -3714,14 +4833,7 @@ class basic_training_session final : public training_callbacks {
   // Flushes what it can within limits.shutdown_deadline, cuts what still hangs, ends every thread.
   ~basic_training_session() override {
     if (!live()) return;
-    if constexpr (Sleeper::concurrent)
-      if (signal_subscription_) detail::signal_relay::instance().unsubscribe(*signal_subscription_);
-    guarded([&] {
-      flush(options_.limits.shutdown_deadline);
-      tell([](engine& decide, time_point) { decide.handle_stop(); });
-    });
-    for (lane which : all_lanes) cancel(which);
-    sleeper_.stop();
+    shut_down(options_.limits.shutdown_deadline);
     for (nlohmann::json* each : {&model_.raw, &model_.train_args.raw}) protocol::take_apart(*each);
   }
 
@@ -3732,7 +4844,9 @@ class basic_training_session final : public training_callbacks {
                                   Sleeper sleeper = Sleeper()) {
     detail::reporter report(options);
     detail::startup begin(options, report, transport, clock, sleeper);
-    return begin.create_model(begin.sign_in({}), wanted);
+    protocol::caller who = begin.find_caller({});
+    begin.sign_in(who);
+    return begin.create_model(who, wanted);
   }
 
   // What HUB said of the model when the session began. Empty on a rank above 0.
@@ -3752,21 +4866,23 @@ class basic_training_session final : public training_callbacks {
     });
   }
 
-  // Queues an epoch's metrics; the last call for an epoch wins. They stay queued until HUB has
-  // confirmed them. NaN and infinities are sent as null.
+  // Queues an epoch's metrics; the last call for an epoch wins. They stay queued, and in the spool
+  // where there is one, until HUB has confirmed them. NaN and infinities are sent as null.
   // Protocol: POST /v1/models/{id}, at most once per rate_limits.metrics.
   void on_fit_epoch_end(int epoch, metrics_view values) noexcept override {
     const auto report = [&] {
       auto record = std::make_shared<const epoch_record>(values);
+      const std::uint64_t number =
+          spool_ ? spool_->add_epoch(epoch, *record, clock_.now()) : std::uint64_t{0};
       tell([&](engine& decide, time_point now) {
-        decide.handle_epoch(epoch, std::move(record), now);
+        decide.handle_epoch(epoch, std::move(record), now, number);
       });
     };
     guarded(report, &engine::handle_lost_epoch);
   }
 
   // Takes a checkpoint for upload where one is due by rate_limits.checkpoint, else does nothing.
-  // Blocks: with snapshot::copy, for the time of one file copy, and only where one is due.
+  // Blocks: with snapshot::copy or a spool, for the time of one file copy, and only where one is due.
   // Errors: a file that is missing, unreadable, empty or not regular is logged and not sent.
   // Protocol: POST /v1/models/{id}/upload with type=epoch, in the background.
   void on_model_save(int epoch, const std::filesystem::path& file, bool is_best) noexcept override {
@@ -3788,8 +4904,8 @@ class basic_training_session final : public training_callbacks {
       const time_point deadline = later(clock_.now(), options_.limits.train_end_deadline);
       std::optional<checkpoint> final_model;
       if (!best.empty())
-        final_model = checkpoint{
-            {.epoch = epoch, .is_final = true, .map = map}, detail::full_path(best), nullptr};
+        final_model =
+            spooled({.epoch = epoch, .is_final = true, .map = map}, detail::full_path(best));
       tell([&](engine& decide, time_point now) {
         decide.handle_train_end(std::move(final_model), now);
       });
@@ -3864,8 +4980,11 @@ class basic_training_session final : public training_callbacks {
   session_status status() const noexcept {
     if (!live()) return {};
     try {
+      const std::size_t dropped = spool_ ? spool_->dropped() : 0;
       const std::lock_guard lock(mutex_);
-      return engine_.status();
+      session_status out = engine_.status();
+      out.spool_dropped = dropped;
+      return out;
     } catch (...) {
       return {.unanswered_why = error{}};  // memory ran out: nothing here is known
     }
@@ -3896,6 +5015,86 @@ class basic_training_session final : public training_callbacks {
   static constexpr std::string_view given_up =
       "A call was given up, and what it was to report may be missing: ";
 
+  // Asks HUB for the model, or does without where that is allowed and HUB cannot be reached.
+  template <class Startup>
+  model_info begin_with(Startup& begin) {
+    const bool knows_key = !caller_.api_key.empty() || !caller_.id_token.empty();
+    try {
+      begin.sign_in(caller_);
+      model_info model = begin.fetch_model(caller_);
+      if (spool_) spool_->keep_model(model.raw);
+      return model;
+    } catch (const session_error& problem) {
+      // HUB takes what belongs to a training that has ended, but no further one.
+      if (problem.code() == errc::already_trained && spool_ && spool_->has_left()) finish_left();
+      if (!detail::may_pass(problem.code())) throw;
+      std::optional<model_info> known;
+      if (knows_key && spool_ && options_.spool.offline == offline_start::allow)
+        known = known_model();
+      if (!known)
+        throw session_error({problem.code(),
+                             problem.error().message +
+                                 " A session with a spool can start without HUB: set spool.offline "
+                                 "to allow, and spool.train_args for the first start.",
+                             problem.error().http_status});
+      report_.log(log_level::warning,
+                  problem.error().message +
+                      " The session starts without HUB, on what it knows of the "
+                      "model, and keeps trying.");
+      return *std::move(known);
+    }
+  }
+
+  // The model as HUB last described it, else as the program does.
+  std::optional<model_info> known_model() const {
+    if (auto kept = spool_->kept_model(caller_.model_id)) return kept;
+    if (!options_.spool.train_args) return std::nullopt;
+    return model_info{.id = caller_.model_id, .train_args = *options_.spool.train_args};
+  }
+
+  // Hands the engine what the last session left in the spool, before anything else is sent.
+  void send_left() {
+    if (!spool_ || !spool_->has_left()) return;
+    const detail::journal::contents left = spool_->take_left();
+    std::size_t later = 0;
+    for (const auto& [epoch, line] : left.epochs)
+      if (!engine_.handle_left_epoch(epoch, line.values, line.number)) ++later;
+    if (left.upload)
+      engine_.handle_left_upload({.fields = left.upload->fields, .number = left.upload->number},
+                                 clock_.now());
+    const std::string file = !left.upload                   ? ""
+                             : left.upload->fields.is_final ? " and the final model"
+                                                            : " and a checkpoint";
+    report_.log(log_level::info,
+                "The last session left " + std::to_string(left.epochs.size()) + " epochs" + file +
+                    " in the spool; they are sent now." +
+                    (later > 0 ? " " + std::to_string(later) +
+                                     " of them do not fit in the queue and wait for the next one."
+                               : ""));
+  }
+
+  // A session that lasts only as long as it takes to send what was left.
+  void finish_left() {
+    send_left();
+    start_lanes();
+    shut_down(options_.limits.start_deadline);
+  }
+
+  // Flushes what it can in that time, cuts what still hangs, ends every thread.
+  void shut_down(duration timeout) noexcept {
+    if constexpr (Sleeper::concurrent)
+      if (signal_subscription_) detail::signal_relay::instance().unsubscribe(*signal_subscription_);
+    guarded([&] {
+      flush(timeout);
+      tell([](engine& decide, time_point) { decide.handle_stop(); });
+    });
+    for (lane which : all_lanes) cancel(which);
+    sleeper_.stop();
+    guarded([&] {
+      if (spool_) spool_->close();
+    });
+  }
+
   // Runs `work` for a callback that must not throw, and not at all where this session is silent.
   // Where it throws, the engine hears by `lost` what is missing now.
   template <class Work>
@@ -3922,11 +5121,13 @@ class basic_training_session final : public training_callbacks {
   auto tell(Verb&& verb) {
     std::array<bool, lane_count> earlier = {};
     std::vector<note> notes;
+    struck_out struck;
     auto told = [&] {
       const std::lock_guard lock(mutex_);
       const auto publish = [&] {
         for (lane which : all_lanes) earlier[static_cast<std::size_t>(which)] = reschedule(which);
         notes = engine_.take_notes();
+        struck = engine_.take_struck();
       };
       if constexpr (std::is_void_v<std::invoke_result_t<Verb, engine&, time_point>>) {
         verb(engine_, clock_.now());
@@ -3940,6 +5141,7 @@ class basic_training_session final : public training_callbacks {
     }();
     for (std::size_t i = 0; i < lane_count; ++i)
       if (earlier[i]) sleeper_.wake(i);
+    if (spool_) spool_->strike(struck, clock_.now());
     for (const note& said : notes) report_.log(said.level, said.text);
     return told;
   }
@@ -3967,10 +5169,19 @@ class basic_training_session final : public training_callbacks {
     std::vector<background_task> tasks;
     for (lane which : all_lanes)
       tasks.push_back({to_string(which), [this, which] { return step(which); }});
-    engine_.handle_signed_in(clock_.now());
+    if (spool_) {
+      tasks.push_back({"spool", [this] { return spool_->maintain(clock_.now()); }});
+      spool_->on_work([this] { sleeper_.wake(lane_count); });
+    }
     process_ = detail::process_id();
     started_ = true;
-    sleeper_.start(std::move(tasks));
+    try {
+      sleeper_.start(std::move(tasks));
+    } catch (const std::system_error& problem) {
+      throw session_error(
+          {errc::internal_error,
+           std::string("The threads of the session cannot be started: ") + problem.what()});
+    }
     if constexpr (Sleeper::concurrent)
       if (options_.handle_signals)
         signal_subscription_ = detail::signal_relay::instance().subscribe(
@@ -4042,7 +5253,8 @@ class basic_training_session final : public training_callbacks {
   }
 
   reply send_file(const checkpoint& what) {
-    auto file = detail::file_source::open(what.file);
+    auto file =
+        what.number != 0 ? spool_->open_upload(what.number) : detail::file_source::open(what.file);
     if (!file) return {.failure = file.error()};
     request upload = protocol::upload_request(caller_, what.fields, *std::move(file), boundary());
     upload.content = std::make_shared<detail::metered_body>(
@@ -4083,11 +5295,20 @@ class basic_training_session final : public training_callbacks {
 
   // ---- checkpoints and endings -----------------------------------------------------------------
 
+  // A file to upload, in the spool where there is one that can take it.
+  checkpoint spooled(const protocol::upload_fields& fields, std::filesystem::path file) {
+    const std::uint64_t number =
+        spool_ ? spool_->add_upload(fields, file, options_.snapshot == snapshot::none, clock_.now())
+               : std::uint64_t{0};
+    return {fields, std::move(file), nullptr, number};
+  }
+
   // Hands a checkpoint to the engine, with a private copy of the file where that is wanted.
   bool take_checkpoint(const protocol::upload_fields& fields, const std::filesystem::path& file) {
-    checkpoint what{fields, detail::full_path(file), nullptr};
+    checkpoint what{fields, {}, nullptr};
     std::optional<error> why = detail::check_regular(file);
-    if (!why && options_.snapshot == snapshot::copy) {
+    if (!why) what = spooled(fields, detail::full_path(file));
+    if (!why && what.number == 0 && options_.snapshot == snapshot::copy) {
       auto copy = snapshot_of(file);
       if (copy) {
         what.file = (*copy)->path();
@@ -4178,6 +5399,7 @@ class basic_training_session final : public training_callbacks {
   std::string agent_ = detail::agent_name();
   model_info model_;
   std::string model_url_;
+  std::unique_ptr<detail::spool> spool_;
   int process_ = 0;
   bool started_ = false;
 
@@ -5758,6 +6980,9 @@ class fake_hub : public hub_logic {
     return address;
   }
 
+  // While this is set there is no connection, whatever the script says.
+  bool unreachable = false;
+
   // How long a reply takes, and how long an upload or a download takes on top for each byte.
   duration latency = {};
   duration latency_per_upload_byte = {};
@@ -5838,6 +7063,7 @@ class fake_hub : public hub_logic {
   }
 
   fault next_fault(const seen_request& seen) {
+    if (unreachable) return {fault_kind::refused};
     if (strict_) return next_expected(seen);
     if (const auto at = numbered_.find(count_); at != numbered_.end()) return at->second;
     for (const auto& [from, to] : outages_)
@@ -6113,6 +7339,207 @@ class fake_transport {
   bool cancelled_ = false;
 };
 
+// ---- a disk ------------------------------------------------------------------------------------
+
+// What a crash takes with it.
+enum class crash_kind {
+  process,  // nothing that was written
+  power,    // of what was not synced, all, or what the seed says: a part, nothing, a removal undone
+};
+
+// A disk in memory for a session's spool, on which everything can go wrong: it is full or broken, its
+// content is altered, and whoever uses it dies at any operation. A write counts as two, so that
+// death can tear it, and so does a replacement.
+class crash_disk final : public spool_storage {
+ public:
+  using files = std::map<std::string, std::string>;
+
+  std::uintmax_t bytes_max = std::numeric_limits<std::uintmax_t>::max();  // then it is full
+  bool broken = false;                                                    // no write succeeds
+
+  // Whoever uses the disk dies at operation `index` from now on (0 is the next): neither that one
+  // nor any later one has an effect. Calls `then` at that moment.
+  void die_at(std::uint64_t index, std::function<void()> then = {}) {
+    dies_at_ = operations_ + index;
+    then_ = std::move(then);
+  }
+  bool dead() const noexcept { return dead_; }
+  std::uint64_t operations() const noexcept { return operations_; }
+
+  // The disk as the next process finds it. Sessions from before must be gone.
+  void restart(crash_kind what, std::uint64_t seed = 0) {
+    dead_ = false;
+    dies_at_ = std::numeric_limits<std::uint64_t>::max();
+    std::mt19937_64 random(seed);
+    if (what == crash_kind::power)
+      for (auto& [path, folder] : folders_) lose_unsynced(folder, seed == 0 ? nullptr : &random);
+  }
+
+  // What a folder holds, to look at and to alter.
+  files& folder(const std::filesystem::path& path) { return at(path).seen; }
+  std::uintmax_t bytes() const {
+    std::uintmax_t out = 0;
+    for (const auto& [path, folder] : folders_)
+      for (const auto& [name, content] : folder.seen) out += content.size();
+    return out;
+  }
+
+  result<std::unique_ptr<spool_folder>> open(const std::filesystem::path& path) override {
+    if (!act()) return failure();
+    tree& folder = at(path);
+    if (folder.locked) return error{errc::spool_locked, "The folder is in use by another session."};
+    return std::unique_ptr<spool_folder>(std::make_unique<held_folder>(*this, folder));
+  }
+
+ private:
+  struct tree {
+    files seen = {};                     // by processes
+    files safe = {};                     // from a power failure
+    std::set<std::string> renamed = {};  // synced before it got this name: there is old or new
+    bool locked = false;
+  };
+
+  class held_file final : public body_source {
+   public:
+    explicit held_file(std::string content) : content_(std::move(content)) {}
+    std::uint64_t size_bytes() const override { return content_.size(); }
+    result<std::size_t> read(std::uint64_t offset, std::span<char> out) override {
+      return content_.copy(out.data(), out.size(), static_cast<std::size_t>(offset));
+    }
+
+   private:
+    std::string content_;
+  };
+
+  class held_folder final : public spool_folder {
+   public:
+    held_folder(crash_disk& disk, tree& folder) : disk_(disk), folder_(folder) {
+      folder_.locked = true;
+    }
+    held_folder(const held_folder&) = delete;
+    held_folder& operator=(const held_folder&) = delete;
+    ~held_folder() override { folder_.locked = false; }
+
+    std::vector<entry> list() const override {
+      std::vector<entry> out;
+      for (const auto& [name, content] : folder_.seen) out.push_back({name, content.size()});
+      return out;
+    }
+
+    result<std::string> read(std::string_view name) const override {
+      const auto found = folder_.seen.find(std::string(name));
+      if (found == folder_.seen.end()) return failure();
+      return found->second;
+    }
+
+    std::optional<error> append(std::string_view name, std::string_view bytes) override {
+      const std::size_t half = bytes.size() / 2;
+      std::string& file = folder_.seen[std::string(name)];
+      if (!disk_.write(file, bytes.substr(0, half)) || !disk_.write(file, bytes.substr(half)))
+        return failure();
+      return std::nullopt;
+    }
+
+    std::optional<error> sync(std::string_view name) override {
+      if (!disk_.act() || disk_.broken) return failure();
+      make_safe(std::string(name));
+      return std::nullopt;
+    }
+
+    std::optional<error> replace(std::string_view name, std::string_view bytes) override {
+      const std::string file(name);
+      const std::string fresh = file + ".new";
+      folder_.seen.erase(fresh);
+      if (auto why = append(fresh, bytes)) return why;
+      if (auto why = sync(fresh)) return why;
+      if (!disk_.act()) return failure();
+      folder_.seen[file] = std::move(folder_.seen[fresh]);
+      folder_.seen.erase(fresh);
+      folder_.renamed.insert(file);
+      return sync(file);
+    }
+
+    result<std::uintmax_t> adopt(const std::filesystem::path& from, std::string_view name,
+                                 bool) override {
+      std::ifstream in(from, std::ios::binary);
+      const std::string content{std::istreambuf_iterator<char>(in), {}};
+      if (auto why = append(name, content)) return *why;
+      return content.size();
+    }
+
+    void remove(std::string_view name) override {
+      if (disk_.act() && !disk_.broken) folder_.seen.erase(std::string(name));
+    }
+
+    result<std::shared_ptr<body_source>> open(std::string_view name) const override {
+      auto content = read(name);
+      if (!content) return content.error();
+      return std::shared_ptr<body_source>(std::make_shared<held_file>(*std::move(content)));
+    }
+
+   private:
+    void make_safe(const std::string& name) {
+      std::erase_if(folder_.safe,
+                    [&](const auto& file) { return !folder_.seen.contains(file.first); });
+      folder_.renamed.erase(name);
+      if (const auto file = folder_.seen.find(name); file != folder_.seen.end())
+        folder_.safe[name] = file->second;
+    }
+
+    crash_disk& disk_;
+    tree& folder_;
+  };
+
+  static error failure() { return {errc::file_error, "The disk of this test does not do that."}; }
+
+  tree& at(const std::filesystem::path& path) { return folders_[path.lexically_normal().string()]; }
+
+  // Counts an operation. False where its process is dead, or dies of it.
+  bool act() {
+    if (dead_ || operations_++ != dies_at_) return !dead_;
+    dead_ = true;
+    if (then_) then_();
+    return false;
+  }
+
+  bool write(std::string& file, std::string_view bytes) {
+    if (!act() || broken) return false;
+    const std::uintmax_t room = bytes_max - std::min(bytes_max, this->bytes());
+    file += bytes.substr(0, static_cast<std::size_t>(std::min<std::uintmax_t>(room, bytes.size())));
+    return room >= bytes.size();
+  }
+
+  static void lose_unsynced(tree& folder, std::mt19937_64* random) {
+    files found;
+    const auto pick = [&](std::uint64_t choices) { return random ? (*random)() % choices : 0; };
+    for (const auto& [name, safe] : folder.safe)
+      if (folder.seen.contains(name) || pick(2) == 0) found[name] = safe;
+    for (const auto& [name, seen] : folder.seen) {
+      std::string& content = found[name];
+      const std::size_t synced = seen.starts_with(content) ? content.size() : 0;
+      switch (folder.renamed.contains(name) ? pick(2) : pick(4)) {
+        case 1: content = seen; break;
+        case 2: content = seen.substr(0, synced + pick(seen.size() - synced + 1)); break;
+        case 3:  // the length has arrived, but not all of the blocks
+          content = seen.substr(0, synced + pick(seen.size() - synced + 1));
+          content.resize(seen.size(), '\0');
+          break;
+        default:
+          if (!folder.safe.contains(name)) found.erase(name);
+      }
+    }
+    folder.renamed.clear();
+    folder.seen = found;
+    folder.safe = std::move(found);
+  }
+
+  std::map<std::string, tree> folders_;
+  std::uint64_t operations_ = 0;
+  std::uint64_t dies_at_ = std::numeric_limits<std::uint64_t>::max();
+  bool dead_ = false;
+  std::function<void()> then_;
+};
+
 // ---- simulation --------------------------------------------------------------------------------
 
 using training_session = basic_training_session<fake_transport, virtual_clock, virtual_sleeper>;
@@ -6129,6 +7556,17 @@ class simulation {
   std::vector<std::string> log;  // what the sessions said
 
   void advance(duration by) { time.advance(by); }
+
+  // Ends a session as the death of its process would: nothing more that it does reaches HUB or its
+  // spool's disk, which is then as the next process finds it.
+  void crash(std::unique_ptr<training_session>& session, crash_disk& disk,
+             crash_kind what = crash_kind::process, std::uint64_t seed = 0) {
+    if (!disk.dead()) disk.die_at(0);
+    const bool before = std::exchange(hub.unreachable, true);
+    session.reset();
+    hub.unreachable = before;
+    disk.restart(what, seed);
+  }
 
   // Options that reach nothing outside: no environment, settings file, terminal or signal.
   session_options options() {
