@@ -9,7 +9,7 @@
 # `N passed, N failed`; the exit code is zero only if none failed.
 
 unset CDPATH
-program=$1
+program=$(realpath "$1") || exit 1
 shift
 cd "$(dirname "$0")/.." || exit 1
 work=$(mktemp -d) || exit 1
