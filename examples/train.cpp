@@ -301,6 +301,7 @@ struct settings {
   std::optional<int> epochs;
   bool resume = false;
   std::filesystem::path folder = "runs";
+  std::filesystem::path spool;  // "" for none
   std::chrono::nanoseconds epoch_time{0};  // an epoch takes at least this long
   hub::rate_limit_options rate_limits;
 };
@@ -370,6 +371,8 @@ constexpr char usage[] =
   --epochs N               how long to train (default: what HUB says, else 60)
   --resume                 go on from the last checkpoint on HUB, if it has one
   --out DIR                where last.pt and best.pt go (default runs)
+  --spool DIR              keep in DIR what HUB has not confirmed, for the next start on this model
+                           or for sync; with it, training starts also while HUB is away
   --epoch-seconds S        stretch every epoch to at least S seconds (default 0)
   --metrics-interval S     at most one metrics request in S seconds (default 3)
   --checkpoint-interval S  at most one checkpoint in S seconds (default 900)
@@ -390,6 +393,7 @@ settings read_settings(const examples::flags& flags) {
   wanted.epochs = flags.whole_number("--epochs", 1, 1'000'000);
   wanted.resume = flags.has("--resume");
   wanted.folder = flags.text("--out").value_or("runs");
+  wanted.spool = flags.text("--spool").value_or("");
   wanted.epoch_time = flags.seconds("--epoch-seconds", 0).value_or(wanted.epoch_time);
   if (const auto s = flags.seconds("--metrics-interval", 0)) wanted.rate_limits.metrics = *s;
   if (const auto s = flags.seconds("--checkpoint-interval", 0)) wanted.rate_limits.checkpoint = *s;
@@ -439,7 +443,9 @@ int run(const settings& wanted) {
   hub::training_session session{wanted.model,
                                 {.rate_limits = wanted.rate_limits,
                                  // save_weights() renames, so no copy is needed to upload in peace.
-                                 .snapshot = hub::snapshot::none}};
+                                 .snapshot = hub::snapshot::none,
+                                 .spool = {.directory = wanted.spool,
+                                           .offline = hub::offline_start::allow}}};
   trainee it;
   if (wanted.resume) resume(session, wanted.folder / "last.pt", it);
   if (it.at.done == 0) it.at.epochs = std::max(session.train_args().epochs.value_or(60), 1);
@@ -455,7 +461,7 @@ int main(int argc, char** argv) {
   try {
     const examples::flags flags(
         argc, argv,
-        {"--model", "--epochs", "--out", "--epoch-seconds", "--metrics-interval",
+        {"--model", "--epochs", "--out", "--spool", "--epoch-seconds", "--metrics-interval",
          "--checkpoint-interval", "--heartbeat-interval"},
         {"--resume", "--help"});
     if (flags.has("--help")) {

@@ -2,6 +2,8 @@
 //
 // The examples as a user meets them: built programs, run as processes of their own, judged by what
 // they print, how they end, and what they leave on disk. Loopback only.
+//
+// HUB_KILLS=200 has train killed so often, instead of ten times; HUB_KILLS_SEED repeats a run.
 
 #include "../hub_session.hpp"
 #include "support/catch.hpp"
@@ -17,9 +19,11 @@
 #include <fstream>
 #include <map>
 #include <memory>
+#include <random>
 #include <set>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <utility>
 
 #include <arpa/inet.h>
@@ -269,7 +273,7 @@ TEST_CASE("what cannot be understood ends with code 2 and its name", "[examples]
     CHECK(contains(done->err(), name));
     CHECK(done->out().empty());
   };
-  for (const char* which : {"HUB_TRAIN", "HUB_UPLOAD", "HUB_LOCAL_HUB"}) {
+  for (const char* which : {"HUB_TRAIN", "HUB_UPLOAD", "HUB_SYNC", "HUB_LOCAL_HUB"}) {
     refused(which, {"--no-such-flag"}, "--no-such-flag");
     refused(which, {"--no-such-flag=3"}, "--no-such-flag");
     const auto help = at.run(which, {"--help"});
@@ -280,6 +284,8 @@ TEST_CASE("what cannot be understood ends with code 2 and its name", "[examples]
   refused("HUB_TRAIN", {"--model", "x", "--epochs", "none"}, "--epochs");
   refused("HUB_UPLOAD", {"x"}, "FILE");
   refused("HUB_UPLOAD", {"x", (at.folder / "nothing.pt").string()}, "nothing.pt");
+  refused("HUB_SYNC", {}, "SPOOL_DIR");
+  refused("HUB_SYNC", {(at.folder / "nothing").string()}, "nothing is not a folder");
   refused("HUB_LOCAL_HUB", {"--port", "65536"}, "--port");
   refused("HUB_LOCAL_HUB", {"--cert", "x.pem"}, "--key");
   refused("HUB_LOCAL_HUB", {"--epochs", "3"}, "--make-model");
@@ -287,6 +293,111 @@ TEST_CASE("what cannot be understood ends with code 2 and its name", "[examples]
   refused("HUB_LOCAL_HUB", {"--host", "0.0.0.0", "--data", at.data.string()}, "--api-key");
   refused("HUB_LOCAL_HUB", {"--host", "127.0.0.1.example.org", "--data", at.data.string()},
           "--api-key");
+}
+
+// ---- train and sync with a spool ----------------------------------------------------------------
+
+// How many epochs train had reported when it ended: it prints an epoch before it reports it, so the
+// last one that it printed is in doubt.
+int reported(const process& train) {
+  int lines = 0;
+  for (std::size_t at = 0; (at = train.out().find("epoch ", at)) != std::string::npos; ++at)
+    if (at == 0 || train.out()[at - 1] == '\n') ++lines;
+  return std::max(lines - 1, 0);
+}
+
+TEST_CASE("sync shows what a dead training left, and sends it", "[examples]") {
+  const home at;
+  running_hub hub = at.start_hub();
+  const auto train = at.start_train(
+      hub, {"--epochs", "100000", "--epoch-seconds", "0.01", "--spool", at.spool.string()});
+  train->wait_for_line("epoch 5 of ");
+  hub.program->send(SIGKILL);
+  hub.program->wait_for_end();
+  train->wait_for_line("epoch 12 of ");
+  train->send(SIGKILL);
+  train->wait_for_end();
+  const int epochs = reported(*train);
+
+  const auto shown = at.sync(hub, {"--dry-run"}, 1);
+  CHECK(shown->out().starts_with(hub.model + ": "));
+  CHECK(contains(shown->out(), "the checkpoint of epoch "));
+  CHECK(shown->last_line() == "1 model left in " + at.spool.string() + ".");
+  const auto failed = at.sync(hub, {}, 1);
+  CHECK(contains(failed->err(), hub.model));
+  CHECK(failed->last_line() == shown->last_line());
+
+  const running_hub again = at.start_hub_again(hub);
+  const auto sent = at.sync(again, {}, 0);
+  CHECK(sent->out().starts_with(hub.model + ": "));
+  CHECK(sent->last_line() == "Nothing is left in " + at.spool.string() + ".");
+  const std::set<int> arrived = epochs_in(at.model_folder(again) / "metrics.jsonl");
+  for (int epoch = 0; epoch < epochs; ++epoch) CHECK(arrived.contains(epoch));
+  CHECK(count_files(at.spool, ".pt") == 0);
+  check_all_whole(at.model_folder(again));
+  CHECK(at.sync(again, {"--dry-run"}, 0)->last_line() == sent->last_line());
+}
+
+// A model whose training is killed five times while its HUB comes and goes. Returns how often it was.
+int kill_five_times(std::mt19937& random) {
+  const home at;
+  running_hub hub = at.start_hub();
+  const int port = hub.port();
+  bool hub_is_up = true;
+  const auto flap = [&](unsigned one_in) {
+    if (random() % one_in != 0) return;
+    if (hub_is_up) {
+      hub.program->send(SIGKILL);
+      hub.program->wait_for_end();
+    } else {
+      hub = at.start_hub_again(hub, port);
+    }
+    hub_is_up = !hub_is_up;
+  };
+  int epochs = 0;
+  int kills = 0;
+  while (kills < 5) {
+    const bool may_end = random() % 4 == 0;
+    const auto train =
+        at.start_train(hub, {"--epochs", may_end ? "12" : "100000", "--epoch-seconds", "0.005",
+                             "--spool", at.spool.string()});
+    const unsigned last = 2 + random() % 11;
+    for (unsigned epoch = 1; epoch <= last; ++epoch) {
+      train->wait_for_line("epoch " + std::to_string(epoch) + " of ");
+      flap(8);
+    }
+    // Not to wait for anything: this is the moment at which it dies.
+    std::this_thread::sleep_for(std::chrono::microseconds(random() % 20'000));
+    train->send(SIGKILL);
+    const bool was_killed = train->wait_for_end().signal == SIGKILL;
+    epochs = std::max(epochs, reported(*train) + (was_killed ? 0 : 1));
+    kills += was_killed ? 1 : 0;
+    if (!was_killed) break;  // it was quicker, and HUB takes no further training
+    if (random() % 3 != 0 && !hub_is_up) flap(1);
+    if (hub_is_up && state(hub) == "trained") break;
+  }
+  if (!hub_is_up) flap(1);
+  at.sync(hub, {}, 0);
+  const std::set<int> arrived = epochs_in(at.model_folder(hub) / "metrics.jsonl");
+  for (int epoch = 0; epoch < epochs; ++epoch) {
+    INFO("epoch " << epoch << " of " << epochs);
+    CHECK(arrived.contains(epoch));
+  }
+  CHECK(count_files(at.spool, ".pt") == 0);
+  check_all_whole(at.model_folder(hub));
+  return kills;
+}
+
+TEST_CASE("a training that is killed at any moment loses nothing that it had reported",
+          "[examples]") {
+  const char* count = std::getenv("HUB_KILLS");
+  const char* given = std::getenv("HUB_KILLS_SEED");
+  const auto seed =
+      given ? static_cast<std::uint32_t>(std::strtoul(given, nullptr, 10)) : std::random_device{}();
+  INFO("HUB_KILLS_SEED=" << seed);
+  std::mt19937 random(seed);
+  const int wanted = count ? std::atoi(count) : 10;
+  for (int kills = 0; kills < wanted;) kills += kill_five_times(random);
 }
 
 // ---- local_hub ----------------------------------------------------------------------------------

@@ -4,7 +4,7 @@
 // for what they leave on disk. Nothing here sleeps: a test waits for a line of output or for the end
 // of a process.
 //
-// HUB_TRAIN, HUB_UPLOAD and HUB_LOCAL_HUB name the programs; meson.build sets them.
+// HUB_TRAIN, HUB_UPLOAD, HUB_SYNC and HUB_LOCAL_HUB name the programs; meson.build sets them.
 
 #pragma once
 
@@ -207,6 +207,7 @@ struct home {
   scratch_folder folder;
   fs::path data = folder / "data";
   fs::path out = folder / "out";
+  fs::path spool = folder / "spool";
 
   fs::path model_folder(const running_hub& hub) const { return data / "models" / hub.model; }
 
@@ -263,6 +264,16 @@ struct home {
                                   int code = 0) const {
     arguments.insert(arguments.end(), {hub.model, file.string()});
     auto done = start_client("HUB_UPLOAD", hub, arguments);
+    const int ended = done->wait_for_end().code;
+    INFO(done->out() << done->err());
+    CHECK(ended == code);
+    return done;
+  }
+
+  // The same, of what the spool holds.
+  std::unique_ptr<process> sync(const running_hub& hub, words arguments, int code) const {
+    arguments.push_back(spool.string());
+    auto done = start_client("HUB_SYNC", hub, arguments);
     const int ended = done->wait_for_end().code;
     INFO(done->out() << done->err());
     CHECK(ended == code);
