@@ -301,7 +301,7 @@ struct settings {
   std::optional<int> epochs;
   bool resume = false;
   std::filesystem::path folder = "runs";
-  std::filesystem::path spool;  // "" for none
+  std::filesystem::path spool;             // "" for none
   std::chrono::nanoseconds epoch_time{0};  // an epoch takes at least this long
   hub::rate_limit_options rate_limits;
 };
@@ -440,12 +440,12 @@ void resume(hub::training_session& session, const std::filesystem::path& last, t
 }
 
 int run(const settings& wanted) {
-  hub::training_session session{wanted.model,
-                                {.rate_limits = wanted.rate_limits,
-                                 // save_weights() renames, so no copy is needed to upload in peace.
-                                 .snapshot = hub::snapshot::none,
-                                 .spool = {.directory = wanted.spool,
-                                           .offline = hub::offline_start::allow}}};
+  hub::training_session session{
+      wanted.model,
+      {.rate_limits = wanted.rate_limits,
+       // save_weights() renames, so no copy is needed to upload in peace.
+       .snapshot = hub::snapshot::none,
+       .spool = {.directory = wanted.spool, .offline = hub::offline_start::allow}}};
   trainee it;
   if (wanted.resume) resume(session, wanted.folder / "last.pt", it);
   if (it.at.done == 0) it.at.epochs = std::max(session.train_args().epochs.value_or(60), 1);

@@ -361,7 +361,7 @@ int kill_five_times(std::mt19937& random) {
     const auto train =
         at.start_train(hub, {"--epochs", may_end ? "12" : "100000", "--epoch-seconds", "0.005",
                              "--spool", at.spool.string()});
-    const unsigned last = 2 + random() % 11;
+    const auto last = static_cast<unsigned>(2 + random() % 11);
     for (unsigned epoch = 1; epoch <= last; ++epoch) {
       train->wait_for_line("epoch " + std::to_string(epoch) + " of ");
       flap(8);
