@@ -33,10 +33,12 @@
 //   §1  configuration     version, the HUB_SESSION_* switches, includes
 //   §2  vocabulary        errc, error, result<T>, metrics_view, train_args, model_info, request,
 //                         reply, session_options, delivery, session_status, training_callbacks
-//   §3  policies          the concepts http_transport, monotonic_clock, sleeper; any_transport
+//   §3  policies          the concepts http_transport, monotonic_clock, sleeper; any_transport,
+//                         spool_storage
 //   §4  protocol          pure functions: everything that knows how HUB v1 looks on the wire
 //   §5  engine            what to send, when, how often to retry; reads no clock, does no I/O
-//   §6  session           drives the engine through the policies; files, keys, signals, shutdown
+//   §6  session           drives the engine through the policies; files, keys, downloads, the spool,
+//                         signals, shutdown
 //   §7  default policies  httplib_transport, steady_clock, thread_sleeper
 //   §8  test kit          hub::testing: virtual time, a HUB in memory, faults, simulation
 //   §9  hygiene           every internal macro undefined
@@ -56,7 +58,7 @@
 //
 // When not to use it: to train without a HUB-compatible server (there is nothing to report to; the
 // hosted HUB was retired on 31 July 2026), or to upload from a program that cannot afford up to
-// five background threads.
+// five background threads, or six with a spool.
 
 #if defined(HUB_SESSION_HPP_INCLUDED)
 #if HUB_SESSION_HPP_INCLUDED != 000100
