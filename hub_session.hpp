@@ -82,6 +82,10 @@
 // HUB_SESSION_NO_HTTPLIB: define it before including to leave out httplib.h and OpenSSL. Removes
 // hub::httplib_transport and the alias hub::training_session and nothing else, so translation units
 // with and without it may meet in one program.
+//
+// HUB_SESSION_INTERFACE_ONLY: define it before including where a file makes no session, but reports
+// to a hub::training_callbacks& or names a policy. Leaves out everything from §4 on, and httplib
+// with it, and so most of the time to compile. It may meet the others as well.
 
 #if defined(_WIN32)
 #define HUB_SESSION_WINDOWS 1
@@ -147,7 +151,7 @@
 #include <process.h>
 #endif
 
-#if !defined(HUB_SESSION_NO_HTTPLIB)
+#if !defined(HUB_SESSION_NO_HTTPLIB) && !defined(HUB_SESSION_INTERFACE_ONLY)
 #if defined(__has_include)
 #if !__has_include(<httplib.h>)
 #error \
@@ -818,6 +822,8 @@ class any_transport {
   std::unique_ptr<interface> held_;
 };
 
+#if !defined(HUB_SESSION_INTERFACE_ONLY)
+
 // =================================================================================================
 // §4  protocol
 //
@@ -914,14 +920,17 @@ inline std::string number_text(double value) {
 
 // `text` as a JSON string; bytes that are no UTF-8 become U+FFFD.
 inline void append_json_string(std::string& out, std::string_view text) {
-  const auto plain = [](char c) { return c >= 0x20 && c <= 0x7E && c != '"' && c != '\\'; };
-  if (all_of(text, plain)) {
-    out += '"';
-    out += text;
-    out += '"';
-  } else {
+  const auto plain = [](char c) { return c >= 0x20 && c <= 0x7E; };
+  if (!all_of(text, plain)) {
     out += json(text).dump(-1, ' ', false, json::error_handler_t::replace);
+    return;
   }
+  out += '"';
+  for (const char c : text) {
+    if (c == '"' || c == '\\') out += '\\';
+    out += c;
+  }
+  out += '"';
 }
 
 // ---- JSON --------------------------------------------------------------------------------------
@@ -1021,7 +1030,7 @@ inline std::optional<extent> find_json_member(std::string_view text, std::string
     const std::size_t value = text.find_first_not_of(blank, std::min(colon + 1, text.size()));
     if (value == std::string_view::npos) return found;
     at = json_value_end(text, value);
-    if (name && *name == wanted) found = extent{value, at - value};
+    if (name && name->get_ref<const std::string&>() == wanted) found = extent{value, at - value};
   }
 }
 
@@ -1421,7 +1430,7 @@ inline result<model_info> parse_model(std::string_view body, std::string_view mo
 // is signed.
 inline json without_queries(json value) {
   if (value.is_string()) {
-    std::string& text = value.get_ref<std::string&>();
+    auto& text = value.get_ref<std::string&>();
     if (text.find("://") != std::string::npos) text.resize(std::min(text.find('?'), text.size()));
   } else if (value.is_structured()) {
     for (json& each : value) each = without_queries(std::move(each));
@@ -1431,7 +1440,9 @@ inline json without_queries(json value) {
 
 // What parse_model reads as the same model later, from its `raw`.
 inline std::string model_text(const json& raw) {
-  return json{{"data", without_queries(raw)}}.dump(2, ' ', false, json::error_handler_t::replace);
+  json whole;
+  whole["data"] = without_queries(raw);
+  return whole.dump(2, ' ', false, json::error_handler_t::replace);
 }
 
 // Reads the reply to POST /v1/auth: whether HUB accepts the key.
@@ -1511,18 +1522,20 @@ inline request create_model_request(const caller& who, const new_model& wanted) 
   const bool pretrained = name.ends_with(".pt");
   for (std::string_view ending : {".pt", ".yaml"})
     if (name.ends_with(ending)) name.remove_suffix(ending.size());
-  json lineage = {{"architecture", {{"name", name}}}};
-  if (pretrained) lineage["parent"] = {{"name", wanted.architecture}};
-  const json body = {{"config",
-                      {{"batchSize", wanted.batch},
-                       {"epochs", wanted.epochs},
-                       {"imageSize", wanted.imgsz},
-                       {"patience", wanted.patience},
-                       {"device", wanted.device},
-                       {"cache", wanted.cache}}},
-                     {"dataset", {{"name", wanted.dataset}}},
-                     {"lineage", std::move(lineage)},
-                     {"meta", {{"name", wanted.name}}}};
+  // Member by member: an initializer list of nlohmann's is many times as much to compile.
+  json body;
+  json& config = body["config"];
+  config["batchSize"] = wanted.batch;
+  config["epochs"] = wanted.epochs;
+  config["imageSize"] = wanted.imgsz;
+  config["patience"] = wanted.patience;
+  config["device"] = wanted.device;
+  config["cache"] = wanted.cache;
+  body["dataset"]["name"] = wanted.dataset;
+  json& lineage = body["lineage"];
+  lineage["architecture"]["name"] = name;
+  if (pretrained) lineage["parent"]["name"] = wanted.architecture;
+  body["meta"]["name"] = wanted.name;
   return json_request(who, "/v1/models", body.dump(-1, ' ', false, json::error_handler_t::replace));
 }
 
@@ -3143,11 +3156,12 @@ class part_file final : public body_sink {
   void keep_record() {
     if (have_.bytes == recorded_) return;
     recorded_ = have_.bytes;
-    const nlohmann::json record = {{"address", have_.address},
-                                   {"etag", have_.etag},
-                                   {"bytes_total", have_.bytes_total},
-                                   {"bytes", have_.bytes},
-                                   {"fnv1a64", hash_}};
+    nlohmann::json record;
+    record["address"] = have_.address;
+    record["etag"] = have_.etag;
+    record["bytes_total"] = have_.bytes_total;
+    record["bytes"] = have_.bytes;
+    record["fnv1a64"] = hash_;
     write_text_file(record_, record.dump());  // where that fails, a later run begins anew
   }
 
@@ -4000,7 +4014,8 @@ class disk_folder final : public spool_folder {
 
 #if HUB_SESSION_POSIX
   // Whether a file that is open here was deleted, and its folder perhaps with it.
-  static bool is_gone(int descriptor) { struct stat now { };
+  static bool is_gone(int descriptor) {
+    struct stat now = {};
     return ::fstat(descriptor, &now) != 0 || now.st_nlink == 0;
   }
 
@@ -4063,8 +4078,8 @@ class spool {
     return nullptr;
   }
 
-  spool(const spool_options& options, reporter& report, std::unique_ptr<spool_folder> folder)
-      : options_(options), report_(report), folder_(std::move(folder)) {}
+  spool(spool_options options, reporter& report, std::unique_ptr<spool_folder> folder)
+      : options_(std::move(options)), report_(report), folder_(std::move(folder)) {}
 
   // What the session before left. Empty the second time.
   journal::contents take_left() { return std::exchange(left_, {}); }
@@ -4568,7 +4583,7 @@ class startup {
     for (;;) {
       what.deadline = std::min(options_.limits.request_deadline, deadline_ - clock_.now());
       apply_limits(options_.limits, what);
-      const reply answer = report_.redacted(send_and_wait(what, transport_, clock_, sleeper_));
+      reply answer = report_.redacted(send_and_wait(what, transport_, clock_, sleeper_));
       const protocol::outcome result = protocol::judge(answer, name, clock_.wall_now());
       const bool wanted =
           std::find(expected.begin(), expected.end(), answer.status) != expected.end();
@@ -4611,13 +4626,13 @@ class downloader {
   };
 
   downloader(const session_options& options, reporter& report, const protocol::caller& caller,
-             const model_info& model, const Transport& transport, const Clock& clock,
-             Sleeper& sleeper, std::uint64_t seed)
+             const model_info& model, Transport transport, const Clock& clock, Sleeper& sleeper,
+             std::uint64_t seed)
       : options_(options),
         report_(report),
         caller_(caller),
         model_(model),
-        transport_(transport),
+        transport_(std::move(transport)),
         clock_(clock),
         sleeper_(sleeper),
         random_(seed),
@@ -5169,6 +5184,7 @@ class basic_training_session final : public training_callbacks {
 
   void start_lanes() {
     std::vector<background_task> tasks;
+    tasks.reserve(lane_count + 1);  // the spool's
     for (lane which : all_lanes)
       tasks.push_back({to_string(which), [this, which] { return step(which); }});
     if (spool_) {
@@ -6626,7 +6642,7 @@ class hub_logic {
       case endpoint::heartbeat: return beat(model, what.body, now);
       case endpoint::metrics: return take_metrics(model, what.body);
       case endpoint::upload: return take_upload(model, what.form, now);
-      default: return {200, json{{"data", describe(model, now)}}.dump()};
+      default: return tell("data", describe(model, now));
     }
   }
 
@@ -6639,19 +6655,23 @@ class hub_logic {
     const bool training = about.state == model_state::training;
     const std::string resume = told(training ? "last.pt" : "");
     const json data = about.data.empty() ? json() : json(told(about.data));
-    json fields = {{"data", data},         {"batch", about.batch},       {"epochs", about.epochs},
-                   {"imgsz", about.imgsz}, {"patience", about.patience}, {"device", about.device},
-                   {"cache", about.cache}};
-    json out = {{"id", about.id},
-                {"status", state_name(about.state)},
-                {"cfg", about.cfg},
-                {"weights", told(about.weights)},
-                {"resume", resume}};
-    if (about.shape == reply_shape::flat) {
-      out.update(fields);
-    } else {
+    json out;
+    out["id"] = about.id;
+    out["status"] = state_name(about.state);
+    out["cfg"] = about.cfg;
+    out["weights"] = told(about.weights);
+    out["resume"] = resume;
+    const bool flat = about.shape == reply_shape::flat;
+    json& fields = flat ? out : out["train_args"];
+    fields["data"] = data;
+    fields["batch"] = about.batch;
+    fields["epochs"] = about.epochs;
+    fields["imgsz"] = about.imgsz;
+    fields["patience"] = about.patience;
+    fields["device"] = about.device;
+    fields["cache"] = about.cache;
+    if (!flat) {
       fields["time"] = nullptr;
-      out["train_args"] = std::move(fields);
       out["has_last_weights"] = training;
       out["has_best_weights"] = model.final_model() != nullptr;
       out["is_pretrained"] = !about.weights.empty();
@@ -6677,8 +6697,15 @@ class hub_logic {
     return std::nullopt;
   }
 
+  // A reply with one member.
+  static server_reply tell(const char* name, json value, int status = 200) {
+    json body;
+    body[name] = std::move(value);
+    return {status, body.dump(-1, ' ', false, json::error_handler_t::replace)};
+  }
+
   static server_reply refuse(int status, const std::string& why) {
-    return {status, json{{"message", why}}.dump(-1, ' ', false, json::error_handler_t::replace)};
+    return tell("message", why, status);
   }
 
   bool knows(const server_request& what) const {
@@ -6713,7 +6740,9 @@ class hub_logic {
     about.patience = protocol::get_int(*config, "patience").value_or(about.patience);
     about.device = config->value("device", json(""));
     about.cache = config->value("cache", json("ram"));
-    return {200, json{{"data", {{"id", add_model(std::move(about))}}}}.dump()};
+    json made;
+    made["id"] = add_model(std::move(about));
+    return tell("data", std::move(made));
   }
 
   server_reply beat(hub_model& model, const std::string& body, time_point now) {
@@ -6872,9 +6901,9 @@ inline std::string http_date(std::chrono::system_clock::time_point when) {
   const std::chrono::hh_mm_ss time(std::chrono::floor<std::chrono::seconds>(when - day));
   std::array<char, 64> text{};
   std::snprintf(text.data(), text.size(), "%.3s, %02u %.3s %04d %02d:%02d:%02d GMT",
-                weekdays.data() + 3 * std::chrono::weekday(day).c_encoding(),
+                weekdays.data() + std::size_t{3} * std::chrono::weekday(day).c_encoding(),
                 static_cast<unsigned>(date.day()),
-                protocol::month_names.data() + 3 * (static_cast<unsigned>(date.month()) - 1),
+                protocol::month_names.data() + std::size_t{3} * (unsigned{date.month()} - 1),
                 static_cast<int>(date.year()), static_cast<int>(time.hours().count()),
                 static_cast<int>(time.minutes().count()), static_cast<int>(time.seconds().count()));
   return text.data();
@@ -7187,7 +7216,7 @@ class fake_hub : public hub_logic {
   reply play_download(const request& what, fault_kind meets) {
     for (const auto& [name, value] : what.headers)
       if (name == "x-api-key" || name == "authorization")
-        problems_.push_back("a key was sent to the storage host");
+        problems_.emplace_back("a key was sent to the storage host");
     if (meets == fault_kind::reply_lost)
       return {.failure = error{errc::not_reachable, "connection reset before the reply"}};
     if (!lets_in(what.url))
@@ -7599,6 +7628,8 @@ class simulation {
 };
 
 }  // namespace testing
+
+#endif  // !HUB_SESSION_INTERFACE_ONLY
 
 }  // namespace v0_1
 }  // namespace hub

@@ -72,7 +72,7 @@ std::vector<sample> make_two_spirals(std::size_t count, random_source& random) {
   constexpr double noise = 0.35;
   std::vector<sample> samples;
   for (std::size_t i = 0; i < count; ++i) {
-    const double label = static_cast<double>(i % 2);
+    const auto label = static_cast<double>(i % 2);
     const double along = std::sqrt(random.uniform(0.01, 1));  // about evenly along the arm
     const double angle = std::numbers::pi * (2 * turns * along + label);
     const double x = radius * along * std::cos(angle) + random.uniform(-noise, noise);

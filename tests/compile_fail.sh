@@ -89,7 +89,7 @@ check_macros() {
     return
   fi
   sed -n 's/^#define \([A-Za-z0-9_]*\).*/\1/p' "$work/macros" | grep -i 'HUB' | sort >"$work/names"
-  grep -Ev '^HUB_SESSION_(VERSION(_MAJOR|_MINOR|_PATCH)?|HPP_INCLUDED|NO_HTTPLIB)$' "$work/names" \
+  grep -Ev '^HUB_SESSION_(VERSION(_MAJOR|_MINOR|_PATCH)?|HPP_INCLUDED|NO_HTTPLIB|INTERFACE_ONLY)$' "$work/names" \
     >"$work/output"
   if [ -s "$work/output" ]; then
     fail macros 'the header leaves these defined'

@@ -51,6 +51,14 @@ void* operator new(std::size_t size) {
   }
   return head + 1;
 }
+// The sanitizers bring one of their own, which would leave the head out.
+void* operator new(std::size_t size, const std::nothrow_t&) noexcept {
+  try {
+    return operator new(size);
+  } catch (const std::bad_alloc&) {
+    return nullptr;
+  }
+}
 void operator delete(void* room) noexcept {
   if (!room) return;
   auto* const head = static_cast<piece_head*>(room) - 1;

@@ -116,9 +116,10 @@ metric_list twelve_metrics() {
 }
 
 // on_fit_epoch_end, so many times without a pause, while metrics requests leave 300 times as often as
-// by default.
-void epochs(const std::string& url, int count, const std::string& mood) {
+// by default; with a spool where a folder for one is named.
+void epochs(const std::string& url, int count, const std::string& mood, const std::string& spool) {
   hub::session_options options = options_for(url);
+  options.spool.directory = spool;
   options.rate_limits.metrics = 10ms;
   options.limits.shutdown_deadline = 0s;
   std::vector<float> taken(static_cast<std::size_t>(count));
@@ -249,8 +250,8 @@ int main(int argc, char** argv) {
       upload(given[1], given[2], given[3]);
     else if (is("sendfile", 2))
       raw_sendfile(given[1], given[2]);
-    else if (is("epochs", 3))
-      epochs(given[1], std::stoi(given[2]), given[3]);
+    else if (is("epochs", 4))
+      epochs(given[1], std::stoi(given[2]), given[3], given[4]);
     else if (is("touch", 1))
       touch(std::stoul(given[1]));
     else if (is("save_not_due", 3))

@@ -212,9 +212,9 @@ class Bench:
         for _ in range(self.pairs):
             for mood in moods:
                 with self.sink() as sink:
-                    taken[mood].append(self.measure('epochs', sink.url, count, mood))
+                    taken[mood].append(self.measure('epochs', sink.url, count, mood, ''))
             with self.sink() as sink:
-                fewer.append(self.measure('epochs', sink.url, count // 4, 'hang'))
+                fewer.append(self.measure('epochs', sink.url, count // 4, 'hang', ''))
         for mood in moods:
             one = {key: median(each[key] for each in taken[mood]) for key in taken[mood][0]}
             self.add(f'`on_fit_epoch_end`, 12 metrics, {count:,} calls, server {mood}: median',
@@ -236,6 +236,18 @@ class Bench:
         grown = median(b['peak_mib'] / a['peak_mib'] for a, b in zip(fewer, taken['hang']))
         self.add(f'- peak memory, {count:,} calls against {count // 4:,}, server hangs',
                  f'{grown:.2f}', '1.0', grown <= 1.1, 'bounded by limits.metrics_queue_bytes_max')
+
+    def spool(self):
+        count = self.size(100_000, 5_000)
+        taken = []
+        for i in range(self.pairs):
+            with self.sink() as sink:
+                taken.append([self.measure('epochs', sink.url, count, 'fast', folder)['median_us']
+                              for folder in ('', self.folder / f'spool-{i}')])
+        more = median(with_spool - without for without, with_spool in taken)
+        self.add(f'`on_fit_epoch_end` with a spool, {count:,} calls: median over that without one',
+                 f'{more:.2f} µs', 'at most 10 µs', more <= 10,
+                 f'on {file_system(self.folder)}; spool_sync::interval')
 
     def save(self):
         size = self.size(100, 4) * MIB
@@ -332,7 +344,8 @@ class Bench:
         header = self.folder / 'header.cpp'
         header.write_text(f'#include "{HEADER}"\n')
         for what, goal, more in (('without httplib', 1.3, ['-DHUB_SESSION_NO_HTTPLIB']),
-                                 ('with httplib', 1.15, [])):
+                                 ('with httplib', 1.15, []),
+                                 ('of the interface only', 1.3, ['-DHUB_SESSION_INTERFACE_ONLY'])):
             taken = [(self.compile_seconds(header, *more), self.compile_seconds(included, *more))
                      for _ in range(self.pairs)]
             ratio = median(ours / theirs for ours, theirs in taken)
@@ -357,7 +370,12 @@ class Bench:
                  f'{with_httplib}', '1', with_httplib == 1, f'{taken:.0f} s to compile all')
 
 
-ROWS = ('upload', 'tls', 'memory', 'epochs', 'save', 'backlog', 'start', 'compile', 'parts')
+def file_system(folder):
+    return subprocess.run(['stat', '-f', '-c', '%T', folder], capture_output=True,
+                          text=True).stdout.strip()
+
+
+ROWS = ('upload', 'tls', 'memory', 'epochs', 'spool', 'save', 'backlog', 'start', 'compile', 'parts')
 
 
 def machine(build):

@@ -27,14 +27,8 @@ void add_size(layout& out, const char* name) {
   out[std::string("alignment of ") + name] = alignof(T);
 }
 
-[[maybe_unused]] layout layout_here() {
+[[maybe_unused]] layout interface_layout_here() {
   layout out;
-  add_size<hub::testing::training_session>(out, "testing::training_session");
-  add_size<hub::basic_training_session<hub::any_transport, hub::testing::virtual_clock,
-                                       hub::testing::virtual_sleeper>>(
-      out, "a session on any_transport");
-  add_size<hub::basic_training_session<hub::any_transport, hub::steady_clock, hub::thread_sleeper>>(
-      out, "a session on real time");
   add_size<hub::session_options>(out, "session_options");
   add_size<hub::session_status>(out, "session_status");
   add_size<hub::delivery>(out, "delivery");
@@ -44,8 +38,6 @@ void add_size(layout& out, const char* name) {
   add_size<hub::reply>(out, "reply");
   add_size<hub::error>(out, "error");
   add_size<hub::any_transport>(out, "any_transport");
-  add_size<hub::engine>(out, "engine");
-  add_size<hub::testing::simulation>(out, "testing::simulation");
 
   const hub::session_options options;
   out["endpoints"] = offset(options, options.endpoints);
@@ -62,9 +54,28 @@ void add_size(layout& out, const char* name) {
   return out;
 }
 
+#if !defined(HUB_SESSION_INTERFACE_ONLY)
+[[maybe_unused]] layout layout_here() {
+  layout out = interface_layout_here();
+  add_size<hub::testing::training_session>(out, "testing::training_session");
+  add_size<hub::basic_training_session<hub::any_transport, hub::testing::virtual_clock,
+                                       hub::testing::virtual_sleeper>>(
+      out, "a session on any_transport");
+  add_size<hub::basic_training_session<hub::any_transport, hub::steady_clock, hub::thread_sleeper>>(
+      out, "a session on real time");
+  add_size<hub::engine>(out, "engine");
+  add_size<hub::testing::simulation>(out, "testing::simulation");
+  return out;
+}
+#endif
+
 }  // namespace
 
 // What two.cpp has for one.cpp.
 layout layout_with_httplib();
 void report_with_httplib(hub::training_callbacks& session, int epoch);
 hub::any_transport transport_with_httplib();
+
+// What three.cpp has for it.
+layout layout_with_interface();
+void report_with_interface(hub::training_callbacks& session, int epoch);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// Tests of §1 and §9: two translation units of one program, of which this one leaves httplib and
-// OpenSSL out, and the other does not. What else the header may leave defined is in
-// tests/compile_fail.sh.
+// Tests of §1 and §9: three translation units of one program, of which this one leaves httplib and
+// OpenSSL out, the second does not, and the third has the interface only. What else the header may
+// leave defined is in tests/compile_fail.sh.
 
 #if !defined(HUB_SESSION_NO_HTTPLIB)
 #define HUB_SESSION_NO_HTTPLIB
@@ -32,14 +32,15 @@
 #include "../support/scratch.hpp"
 #include "layout.hpp"
 
-TEST_CASE("types have one layout, with httplib and without") {
+TEST_CASE("types have one layout, whatever is left out") {
   const layout here = layout_here();
-  const layout there = layout_with_httplib();
   CHECK(here.size() > 30);
-  CHECK(here == there);
+  CHECK(here == layout_with_httplib());
+  CHECK(interface_layout_here().size() > 10);
+  CHECK(interface_layout_here() == layout_with_interface());
 }
 
-TEST_CASE("a session of one translation unit is reported to by another") {
+TEST_CASE("a session of one translation unit is reported to by others") {
   hub::testing::simulation sim;
   const std::string id = sim.hub.add_model();
   auto session = sim.start(id);
@@ -47,11 +48,13 @@ TEST_CASE("a session of one translation unit is reported to by another") {
   report_with_httplib(session, 0);
   session.on_fit_epoch_end(1, {{"from one.cpp", 1}});
   report_with_httplib(session, 2);
+  report_with_interface(session, 3);
   const scratch_folder folder;
-  CHECK(session.on_train_end(2, folder.write("best.pt", "weights"), 0.5).complete());
+  CHECK(session.on_train_end(3, folder.write("best.pt", "weights"), 0.5).complete());
   CHECK(sim.hub.model(id).metrics.at(0).dump() == R"({"from two.cpp":1})");
   CHECK(sim.hub.model(id).metrics.at(1).dump() == R"({"from one.cpp":1})");
   CHECK(sim.hub.model(id).metrics.at(2).dump() == R"({"from two.cpp":1})");
+  CHECK(sim.hub.model(id).metrics.at(3).dump() == R"({"from three.cpp":1})");
 }
 
 TEST_CASE("a transport of one translation unit serves a session of another") {

@@ -2,7 +2,7 @@
 //
 // One of many translation units that report, none of which knows the network. PART is its number.
 
-#define HUB_SESSION_NO_HTTPLIB
+#define HUB_SESSION_INTERFACE_ONLY
 #include "../../../hub_session.hpp"
 
 #define HUB_SESSION_BENCH_JOIN(a, b) a##b
