@@ -10,8 +10,9 @@
 #   libc++        clang++ with libc++: everything is compiled, the tests without a network are
 #                 linked and run. Debian's libcpp-httplib.so is built with libstdc++, so that
 #                 nothing that needs it can be linked with libc++
-#   switches      the header, every template of it instantiated, under each compiler, with and
-#                 without HUB_SESSION_NO_HTTPLIB and -fno-rtti
+#   switches      the header, every template of it instantiated, under each compiler, whole, with
+#                 HUB_SESSION_NO_HTTPLIB and with HUB_SESSION_INTERFACE_ONLY; with and without
+#                 -fno-rtti
 #   asan, tsan    the tests of $tests under AddressSanitizer and UndefinedBehaviorSanitizer, and
 #                 under ThreadSanitizer
 #   tidy, format  clang-tidy and clang-format with the checked-in configurations
@@ -97,11 +98,11 @@ cell_libcxx() {
 
 cell_switches() {
   for compiler in "${CXX:-g++}" clang++ 'clang++ -stdlib=libc++'; do
-    for httplib in '' -DHUB_SESSION_NO_HTTPLIB; do
+    for left_out in '' -DHUB_SESSION_NO_HTTPLIB -DHUB_SESSION_INTERFACE_ONLY; do
       for rtti in '' -fno-rtti; do
-        echo "$compiler $httplib $rtti"
+        echo "$compiler $left_out $rtti"
         # shellcheck disable=SC2086 # none or one word
-        compile "$compiler" tests/support/whole_header.cpp $httplib $rtti || return
+        compile "$compiler" tests/support/whole_header.cpp $left_out $rtti || return
       done
     done
   done

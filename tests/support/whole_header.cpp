@@ -5,6 +5,7 @@
 
 #include "../../hub_session.hpp"
 
+#if !defined(HUB_SESSION_INTERFACE_ONLY)
 template class hub::basic_training_session<
     hub::testing::fake_transport, hub::testing::virtual_clock, hub::testing::virtual_sleeper>;
 template class hub::basic_training_session<hub::any_transport, hub::steady_clock,
@@ -12,4 +13,5 @@ template class hub::basic_training_session<hub::any_transport, hub::steady_clock
 #if !defined(HUB_SESSION_NO_HTTPLIB)
 template class hub::basic_training_session<hub::httplib_transport, hub::steady_clock,
                                            hub::thread_sleeper>;
+#endif
 #endif
