@@ -9,12 +9,14 @@ import http.client
 import json
 import os
 import platform
+import re
 import shlex
 import ssl
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -73,10 +75,38 @@ class Sink:
         return self.seen()['uploads'][-1]
 
 
+class LocalHub:
+    """A running local_hub with a folder of its own."""
+
+    key = 'k' * 42
+
+    def __init__(self, program, folder):
+        self.process = subprocess.Popen([program, '--port', '0', '--data', folder, '--quiet'],
+                                        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                                        env={**os.environ, 'LOCAL_HUB_API_KEY': self.key})
+        self.url = self.process.stdout.readline().decode().split()[-1]
+
+    def ask(self, method, path, body=None):
+        """Returns the body of the answer, and how many seconds it took."""
+        link = http.client.HTTPConnection(self.url.removeprefix('http://'))
+        began = time.monotonic()
+        link.request(method, path, body and json.dumps(body), {'x-api-key': self.key})
+        answer = link.getresponse().read()
+        taken = time.monotonic() - began
+        link.close()
+        return answer, taken
+
+    def memory_peak_mib(self):
+        with open(f'/proc/{self.process.pid}/status', encoding='utf-8') as about:
+            return int(re.search(r'VmHWM:\s+(\d+)', about.read())[1]) / 1024
+
+
 class Bench:
     def __init__(self, given, folder):
         self.client = given.build.resolve() / 'bench_client'
         self.sink_program = given.build.resolve() / 'bench_sink'
+        self.load_program = given.build.resolve() / 'bench_local_hub_load'
+        self.local_hub_program = given.build.resolve() / 'local_hub'
         self.httplib_dir = given.httplib_dir
         self.folder = folder
         self.quick = given.quick
@@ -97,6 +127,16 @@ class Bench:
         finally:
             sink.process.terminate()
             sink.process.wait()
+
+    @contextmanager
+    def local_hub(self):
+        with tempfile.TemporaryDirectory(dir=self.folder) as data:
+            hub = LocalHub(self.local_hub_program, data)
+            try:
+                yield hub
+            finally:
+                hub.process.terminate()
+                hub.process.wait()
 
     def add(self, what, figure, goal, met, note=''):
         """One row. `met` is None where there is no goal, or where it cannot be measured here."""
@@ -318,6 +358,51 @@ class Bench:
                  f'{requests}; {seen["connections"] - 1} connections; '
                  f'{taken["milliseconds"]:.1f} ms')
 
+    # ---- local_hub ------------------------------------------------------------------------------
+
+    def load(self, what, hub, *arguments):
+        return json.loads(run([self.load_program, what, hub.url, hub.key, *arguments])[0])
+
+    def hub(self):
+        agents = self.size(64, 4)
+        for what in ('heartbeats', 'metrics'):
+            with self.local_hub() as hub:
+                each = [self.load(what, hub, agents, self.size(5, 1))['per_second']
+                        for _ in range(self.pairs)]
+            self.add(f'local_hub: {what} a second, {agents} agents', f'{median(each):,.0f}',
+                     'measured', None, f'each on the disk before it is confirmed, '
+                     f'{file_system(self.folder)}' if what == 'metrics' else '')
+        self.hub_uploads()
+        self.hub_epochs()
+
+    def hub_uploads(self):
+        size = self.size(100, 1) * MIB
+        count = self.size(20, 4)
+        file = self.random_file(size)
+        with self.local_hub() as hub:
+            self.load('uploads', hub, 1, file)
+            before = hub.memory_peak_mib()
+            taken = self.load('uploads', hub, count, file)['seconds']
+            after = hub.memory_peak_mib()
+        self.add(f'local_hub: {count} uploads of {size // MIB} MiB at once: peak memory',
+                 f'{after:.0f} MiB', f'flat: at most {size // MIB} MiB more', after - before < size / MIB,
+                 f'{before:.0f} MiB after one of them alone; {taken:.1f} s in all')
+
+    def hub_epochs(self):
+        count = self.size(10_000, 200)
+        names = [f'{place}/{kind}_loss' for place in ('train', 'val') for kind in ('box', 'cls')]
+        with self.local_hub() as hub:
+            model = json.loads(hub.ask('POST', '/api/models', {'name': 'long'})[0])['id']
+            for first in range(0, count, 100):
+                epochs = {epoch: json.dumps({name: 1 / (epoch + 1) for name in names})
+                          for epoch in range(first, first + 100)}
+                hub.ask('POST', f'/v1/models/{model}', {'metrics': epochs, 'type': 'metrics'})
+            taken = median(hub.ask('GET', f'/api/models/{model}/metrics')[1]
+                           for _ in range(self.pairs))
+        self.add(f'local_hub: the metrics of {count:,} epochs, as the page asks for them',
+                 f'{taken * 1000:.0f} ms', 'at most 1 s', taken <= 1,
+                 'tests/browser.sh prints how long the browser takes to draw them')
+
     # ---- compiling ------------------------------------------------------------------------------
 
     def compiler(self):
@@ -371,11 +456,11 @@ class Bench:
 
 
 def file_system(folder):
-    return subprocess.run(['stat', '-f', '-c', '%T', folder], capture_output=True,
-                          text=True).stdout.strip()
+    return subprocess.run(['df', '--output=fstype', folder], capture_output=True,
+                          text=True).stdout.split()[-1]
 
 
-ROWS = ('upload', 'tls', 'memory', 'epochs', 'spool', 'save', 'backlog', 'start', 'compile', 'parts')
+ROWS = ('upload', 'tls', 'memory', 'epochs', 'spool', 'save', 'backlog', 'start', 'hub', 'compile', 'parts')
 
 
 def machine(build):
