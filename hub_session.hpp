@@ -5781,21 +5781,40 @@ inline void exit_watch::end_all() {
   while (!ended() && std::chrono::steady_clock::now() < until) std::this_thread::sleep_for(1ms);
 }
 
+#if defined(__GLIBC__)
+struct name_lookup {
+  std::string host;
+  addrinfo hints = {};
+  gaicb query = {};
+  name_lookup* next = nullptr;  // of those that were given up
+  ~name_lookup() {
+    if (query.ar_result) ::freeaddrinfo(query.ar_result);
+  }
+};
+
+// Takes over a look-up that was given up. The resolver may still write to it, and does not say when
+// it is done, so that the next one to come here looks; the last ones stay as long as the process.
+inline void keep_until_done(name_lookup* given_up) {
+  static std::mutex mutex;
+  static name_lookup* kept = nullptr;
+  const std::lock_guard lock(mutex);
+  for (name_lookup** at = &kept; *at;) {
+    if (::gai_error(&(*at)->query) == EAI_INPROGRESS)
+      at = &(*at)->next;
+    else
+      delete std::exchange(*at, (*at)->next);
+  }
+  given_up->next = std::exchange(kept, given_up);
+}
+#endif
+
 // Looks a name up without getting stuck in it: `given_up` is asked every few milliseconds. An empty
 // list means that httplib is to look it up itself, which cannot be cut short.
 inline result<std::vector<std::string>> look_up(const std::string& host,
                                                 const std::function<bool()>& given_up) {
   std::vector<std::string> addresses;
 #if defined(__GLIBC__)
-  struct lookup {
-    std::string host;
-    addrinfo hints = {};
-    gaicb query = {};
-    ~lookup() {
-      if (query.ar_result) ::freeaddrinfo(query.ar_result);
-    }
-  };
-  auto asked = std::make_unique<lookup>();
+  auto asked = std::make_unique<name_lookup>();
   asked->host = host;
   asked->hints.ai_socktype = SOCK_STREAM;
   asked->query.ar_name = asked->host.c_str();
@@ -5804,8 +5823,7 @@ inline result<std::vector<std::string>> look_up(const std::string& host,
   if (::getaddrinfo_a(GAI_NOWAIT, queries.data(), 1, nullptr) != 0) return addresses;
   while (::gai_error(&asked->query) == EAI_INPROGRESS) {
     if (given_up()) {
-      // The resolver may still write to it, so it has to stay for as long as the process.
-      if (::gai_cancel(&asked->query) != EAI_CANCELED) static_cast<void>(asked.release());
+      if (::gai_cancel(&asked->query) != EAI_CANCELED) keep_until_done(asked.release());
       return error{errc::timed_out,
                    "The name " + host + " was not found in time. Check the network."};
     }

@@ -119,7 +119,8 @@ cell_tsan() {
   # A child that ends by a signal or by _Exit would keep what was found to itself.
   export TSAN_OPTIONS=halt_on_error=1
   # glibc's getaddrinfo_a starts threads behind ThreadSanitizer's back, which it does not survive.
-  for test in $tests; do run tsan "$test" '~[names]' || return; done
+  # Whoever leaves some tests out has to name the hidden ones as well.
+  for test in $tests; do run tsan "$test" '~[names]~[.]' || return; done
 }
 
 cell_tidy() {

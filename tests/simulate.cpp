@@ -29,6 +29,7 @@
 #include "../hub_session.hpp"
 #include "simulate/fleet.hpp"
 #include "simulate/speed.hpp"
+#include "simulate/spooled.hpp"
 #include "simulate/training.hpp"
 #include "support/scratch.hpp"
 
@@ -68,9 +69,12 @@ extern "C" void on_crash(int signal_number) {
   std::raise(signal_number);
 }
 
+// Every third training has a spool.
 course run_seed(int seed, const scratch_folder& scratch, bool aloud) {
   current_seed = seed;
-  return training(static_cast<std::uint64_t>(seed), scratch.path(), aloud).run();
+  const auto number = static_cast<std::uint64_t>(seed);
+  if (seed % 3 == 0) return spooled_training(number, scratch.path(), aloud).run();
+  return training(number, scratch.path(), aloud).run();
 }
 
 bool held(int seed, const course& one) {

@@ -251,7 +251,7 @@ TEST_CASE("the wall clock goes with virtual time, and jumps without it") {
   for (hub::duration by : {hub::duration(24h * 365), hub::duration(-24h * 365 * 30)}) {
     const auto before = clock.wall_now();
     time.jump_wall_clock(by);
-    CHECK(clock.wall_now() == before + by);
+    CHECK((clock.wall_now() == before + by));  // Catch2 cannot print libc++'s
     CHECK(clock.now() == steady + 90min);
   }
   time.advance(30min);

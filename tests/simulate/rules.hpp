@@ -73,6 +73,11 @@ inline void last_value_is_on_hub(std::uint64_t there, std::uint64_t told, bool s
   require(set_aside || there == told, "the last value of every epoch is on HUB");
 }
 
+// Where a program dies, `least` is the last value that its spool promised to keep.
+inline void promised_value_is_on_hub(std::uint64_t there, std::uint64_t least) {
+  require(there >= least, "what the spool promised to keep is on HUB");
+}
+
 inline void values_arrive_exactly(const nlohmann::json& there, const metric_list& told) {
   require(same_metrics(there, told), "values arrive exactly");
 }

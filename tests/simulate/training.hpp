@@ -18,6 +18,7 @@
 #include <string_view>
 
 #include "../../hub_session.hpp"
+#include "course.hpp"
 #include "dice.hpp"
 #include "files.hpp"
 #include "metrics.hpp"
@@ -29,16 +30,6 @@
 namespace simulate {
 
 using hub::testing::fault;
-
-struct course {
-  std::string broken = {};  // the rule and when, "" where all held
-  std::uint64_t hash = 0;
-  std::uint64_t sessions = 0;
-  std::uint64_t epochs = 0;
-  std::uint64_t requests = 0;
-  std::uint64_t steps = 0;
-  duration simulated = {};
-};
 
 class training {
  public:
