@@ -4085,6 +4085,13 @@ class spool {
   journal::contents take_left() { return std::exchange(left_, {}); }
   bool has_left() const { return !left_.epochs.empty() || left_.upload; }
 
+  // For where HUB has the final model, which no checkpoint may follow.
+  void drop_left_checkpoint(time_point now) {
+    if (!left_.upload || left_.upload->fields.is_final) return;
+    strike({.uploads = {left_.upload->number}}, now);
+    left_.upload.reset();
+  }
+
   // From now on `wake` is called when maintain() has something to do.
   void on_work(std::function<void()> wake) { wake_ = std::move(wake); }
 
@@ -5043,7 +5050,7 @@ class basic_training_session final : public training_callbacks {
       return model;
     } catch (const session_error& problem) {
       // HUB takes what belongs to a training that has ended, but no further one.
-      if (problem.code() == errc::already_trained && spool_ && spool_->has_left()) finish_left();
+      if (problem.code() == errc::already_trained && spool_) finish_left();
       if (!detail::may_pass(problem.code())) throw;
       std::optional<model_info> known;
       if (knows_key && spool_ && options_.spool.offline == offline_start::allow)
@@ -5092,6 +5099,8 @@ class basic_training_session final : public training_callbacks {
 
   // A session that lasts only as long as it takes to send what was left.
   void finish_left() {
+    spool_->drop_left_checkpoint(clock_.now());
+    if (!spool_->has_left()) return;
     send_left();
     start_lanes();
     shut_down(options_.limits.start_deadline);

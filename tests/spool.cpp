@@ -625,6 +625,26 @@ TEST_CASE("what is left of a model that HUB takes for trained is delivered befor
   CHECK(sim.left().epochs.empty());
 }
 
+TEST_CASE("no checkpoint that was left follows the final model that HUB has") {
+  spooled_world sim;
+  sim.hub.outage(1s, 1h);
+  auto& first = sim.begin();
+  sim.advance(2s);
+  first.upload_model(3, sim.folder.write("last.pt", "weights"), false);
+  sim.die();
+  REQUIRE(sim.left().upload);
+  sim.advance(2h);
+  sim.model().about.state = hub::testing::model_state::trained;
+  try {
+    sim.begin();
+    FAIL("not refused");
+  } catch (const hub::session_error& problem) {
+    CHECK(problem.code() == errc::already_trained);
+  }
+  CHECK(sim.model().checkpoints.empty());
+  CHECK_FALSE(sim.left().upload);
+}
+
 // ---- death at every operation -------------------------------------------------------------------
 
 namespace {
