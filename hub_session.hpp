@@ -4300,7 +4300,7 @@ class spool {
 
   // What spool_sync::each promises: the file, if there is one, and then the journal that names it.
   bool settle(std::string_view file) {
-    if (!file.empty() && options_.sync == spool_sync::interval) unsynced_.emplace_back(file);
+    if (!file.empty() && options_.sync == spool_sync::interval) unsynced_.emplace(file);
     if (options_.sync != spool_sync::each) return true;
     std::optional<error> why;
     if (!file.empty()) why = folder_->sync(file);
@@ -4357,17 +4357,18 @@ class spool {
   // ---- forcing and rewriting, without the mutex --------------------------------------------------
 
   void sync() {
-    std::vector<std::string> names;
+    std::set<std::string> names;
     {
       const std::lock_guard lock(mutex_);
       names = std::exchange(unsynced_, {});
-      if (!fresh_) names.push_back(segment_name_);
+      if (!fresh_) names.insert(segment_name_);
       sync_due_ = never;
     }
     for (const std::string& each : names)
       if (auto why = folder_->sync(each)) {
         const std::lock_guard lock(mutex_);
         complain(*why);
+        unsynced_.insert(each);  // the next time, which the next write brings
       }
   }
 
@@ -4399,13 +4400,15 @@ class spool {
     }
     const std::string text = alive ? alive->text() : std::string();
     const auto why = alive ? folder_->replace(journal::segment_name(last), text) : alive.error();
+    const std::vector<std::uint64_t> there = journal::segments(*folder_);
     if (!why)
-      for (std::uint64_t index : journal::segments(*folder_))
+      for (std::uint64_t index : there)
         if (index < last) folder_->remove(journal::segment_name(index));
     const std::lock_guard lock(mutex_);
     if (why) {
       complain(*why);
-      unsynced_.push_back(journal::segment_name(last));
+      for (std::uint64_t index : there)
+        if (index <= last) unsynced_.insert(journal::segment_name(index));
       rewrite_at_ = std::max(rewrite_bytes_min(), journal_bytes_ * 2);
       return;
     }
@@ -4433,7 +4436,7 @@ class spool {
   std::size_t records_ = 0;                          // epochs in the journal,
   std::size_t struck_ = 0;                           // and how many of them were struck out
   std::map<std::uint64_t, std::uintmax_t> uploads_;  // the files by number, with their bytes
-  std::vector<std::string> unsynced_;                // files beside the current segment
+  std::set<std::string> unsynced_;                   // files beside the current segment
   time_point sync_due_ = never;
   std::uintmax_t rewrite_at_ = rewrite_bytes_min();
   std::size_t dropped_ = 0;
