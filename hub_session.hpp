@@ -7522,6 +7522,8 @@ class crash_disk final : public spool_storage {
 
     result<std::uintmax_t> adopt(const std::filesystem::path& from, std::string_view name,
                                  bool) override {
+      remove(name);  // what a dead session left and a disk that failed could not let go
+      if (folder_.seen.contains(std::string(name))) return failure();
       std::ifstream in(from, std::ios::binary);
       const std::string content{std::istreambuf_iterator<char>(in), {}};
       if (auto why = append(name, content)) return *why;
