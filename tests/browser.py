@@ -114,6 +114,15 @@ class Browser:
         actions = [{'type': kind, 'value': key} for key in keys for kind in ('keyDown', 'keyUp')]
         self.send('POST', '/actions', {'actions': [{'type': 'key', 'id': 'k', 'actions': actions}]})
 
+    def hover(self, selector):
+        """Moves the pointer to the middle of an element."""
+        element = self.find(selector)
+        middle = {'type': 'pointerMove', 'duration': 0, 'x': 0, 'y': 0,
+                  'origin': {'element-6066-11e4-a52e-4f735466cecf': element}}
+        self.send('POST', '/actions', {'actions': [
+            {'type': 'pointer', 'id': 'p', 'parameters': {'pointerType': 'mouse'},
+             'actions': [middle]}]})
+
     def emulate(self, width=1280, height=900, dark=False):
         run = lambda command, params: self.send('POST', '/goog/cdp/execute',
                                                 {'cmd': command, 'params': params})
@@ -253,11 +262,21 @@ def reads_values_with_the_keyboard(world):
     page.wait_text('train/accuracy', '[aria-label=Metrics] table')
 
 
+def reads_values_with_the_pointer(world):
+    page = world.browser
+    wait_for('an epoch in the middle', lambda: epochs_drawn(page) >= 10)
+    page.js('document.querySelector(".chart canvas").scrollIntoView({block: "center"})')
+    page.hover('.chart canvas')
+    wait_for('its values', lambda: int(re.search(r'epoch (\d+)', page.text('.chart'))[1]) >= 4)
+
+
 def sees_a_training_that_is_killed(world):
     page = world.browser
     world.training.kill()
     world.training.wait()
     page.wait_text('disconnected since', '.state')
+    beats = 'return document.querySelector("svg.beats")?.getAttribute("aria-label") ?? ""'
+    wait_for('the gap among the heartbeats', lambda: re.search(r'with [1-9]\d* gaps', page.js(beats)))
     page.click('a.brand')
     page.wait_text('disconnected since', '.models')
     page.shot('disconnected')
@@ -361,6 +380,17 @@ def draws_ten_thousand_epochs(world):
     assert epochs_drawn(page) == 10000
 
 
+def shows_values_within_two_seconds(world):
+    page = world.browser
+    model = world.hub.post('/api/models', {'name': 'live', 'epochs': 10})
+    page.open(f'{world.hub.url}/models/{model["id"]}')
+    page.wait_text('live', '#live')
+    world.hub.report(model, {0: {'train/loss': 0.5}})
+    began = time.monotonic()
+    wait_for('the first value', lambda: epochs_drawn(page) == 1, patience_s=2)
+    print(f'a value is drawn {(time.monotonic() - began) * 1000:.0f} ms after it was confirmed')
+
+
 def says_when_the_hub_is_gone(world):
     page = world.browser
     port = world.hub.port
@@ -404,9 +434,10 @@ def nothing_was_complained_about(world):
 
 
 STEPS = [makes_a_model, sees_the_chart_grow, reads_values_with_the_keyboard,
-         sees_a_training_that_is_killed, takes_the_model_out, renames_resets_and_deletes,
-         no_name_brings_markup, fits_a_phone, draws_ten_thousand_epochs, says_when_the_hub_is_gone,
-         asks_for_a_key, nothing_was_complained_about]
+         reads_values_with_the_pointer, sees_a_training_that_is_killed, takes_the_model_out,
+         renames_resets_and_deletes, no_name_brings_markup, fits_a_phone, draws_ten_thousand_epochs,
+         shows_values_within_two_seconds, says_when_the_hub_is_gone, asks_for_a_key,
+         nothing_was_complained_about]
 
 
 def main():
