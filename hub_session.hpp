@@ -4205,7 +4205,11 @@ class spool {
   }
 
   // The last words, when nothing else runs any more.
-  void close() {
+  void close(time_point now) {
+    {
+      const std::lock_guard lock(mutex_);
+      if (!backlog_.empty()) write({}, now);
+    }
     if (options_.sync != spool_sync::none) sync();
   }
 
@@ -5120,7 +5124,7 @@ class basic_training_session final : public training_callbacks {
     for (lane which : all_lanes) cancel(which);
     sleeper_.stop();
     guarded([&] {
-      if (spool_) spool_->close();
+      if (spool_) spool_->close(clock_.now());
     });
   }
 
