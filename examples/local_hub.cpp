@@ -57,6 +57,7 @@ constexpr char usage[] =
   --make-model NAME     make a model and print its id
   --epochs N            how long it is to be trained (default 100)
   --upload-bytes-max N  the largest file to accept (default 17179869184, which is 16 GiB)
+  --free-bytes-min N    take no upload that leaves less of the disk (default 67108864)
   --silence SECONDS     without a heartbeat for so long, a training counts as disconnected
                         (default 900)
   --page-needs-key      the page asks for a key on a loopback address too: for machines that others
@@ -75,7 +76,7 @@ struct settings {
   std::string api_key;  // "" where none was given
   std::optional<std::string> new_model;
   std::optional<int> epochs;
-  hub::duration silence = hub::testing::hub_model::silence_max;
+  local_hub::store_options store;
   local_hub::server_options server;
 };
 
@@ -114,7 +115,9 @@ settings read_settings(const examples::flags& flags) {
       flags.number("--upload-bytes-max", 1, 1e15).value_or(16.0 * 1024 * 1024 * 1024));
   wanted.server.log_requests = !flags.has("--quiet");
   wanted.server.page_needs_key = !is_loopback(wanted.host) || flags.has("--page-needs-key");
-  wanted.silence = flags.seconds("--silence", 0.1).value_or(wanted.silence);
+  wanted.store.silence = flags.seconds("--silence", 0.1).value_or(wanted.store.silence);
+  if (const auto bytes = flags.number("--free-bytes-min", 0, 1e18))
+    wanted.store.free_bytes_min = static_cast<std::uint64_t>(*bytes);
   return wanted;
 }
 
@@ -191,7 +194,7 @@ void run(const settings& wanted) {
   local_hub::key_ring keys(wanted.data);
   check_keys(wanted, keys);
   const local_hub::file_lock lock(wanted.data / "lock", local_hub::file_lock::when_taken::fail);
-  local_hub::model_store store(wanted.data, keys, wanted.silence);
+  local_hub::model_store store(wanted.data, keys, wanted.store);
   if (!wanted.api_key.empty()) store.add_key(wanted.api_key);
   if (wanted.new_model) {
     if (wanted.api_key.empty() && keys.list().empty())
@@ -213,10 +216,11 @@ void run(const settings& wanted) {
 
 int main(int argc, char** argv) {
   try {
-    const examples::flags flags(argc, argv,
-                                {"--host", "--port", "--data", "--api-key", "--cert", "--key",
-                                 "--make-model", "--epochs", "--upload-bytes-max", "--silence"},
-                                {"--quiet", "--page-needs-key", "--help"});
+    const examples::flags flags(
+        argc, argv,
+        {"--host", "--port", "--data", "--api-key", "--cert", "--key", "--make-model", "--epochs",
+         "--upload-bytes-max", "--free-bytes-min", "--silence"},
+        {"--quiet", "--page-needs-key", "--help"});
     if (flags.has("--help")) {
       std::cout << usage;
       return 0;

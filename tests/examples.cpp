@@ -555,6 +555,25 @@ TEST_CASE("local_hub refuses a file that is too large and keeps nothing of it", 
   CHECK(count_files(at.data, ".part") == 0);
 }
 
+TEST_CASE("local_hub takes no upload that its disk has no room for, and goes on", "[examples]") {
+  const home at;
+  running_hub hub = at.start_hub({"--make-model", "m", "--free-bytes-min", "1e17"});
+  const int connection = begin_upload(hub, 1000);
+  REQUIRE(::send(connection, std::string(1000, 'N').data(), 1000, MSG_NOSIGNAL) == 1000);
+  std::string answer(12, '\0');  // HTTP/1.1 507
+  REQUIRE(::recv(connection, answer.data(), answer.size(), MSG_WAITALL) == 12);
+  ::close(connection);
+  CHECK(answer.ends_with("507"));
+  CHECK(count_files(at.data, ".part") == 0);
+  CHECK(state(hub) == "new");
+
+  hub.program->send(SIGTERM);
+  CHECK(hub.program->wait_for_end().code == 0);
+  hub = at.start_hub_again(hub);  // on a disk with room
+  at.upload(hub, {"--last", "--epoch", "1"}, at.folder.write("last.pt", "weights"));
+  CHECK(state(hub) == "training");
+}
+
 TEST_CASE("local_hub hands out the last checkpoint to whoever has its URL", "[examples]") {
   const home at;
   const running_hub hub = at.start_hub();

@@ -70,16 +70,20 @@ struct download {
   std::string etag;
 };
 
+struct store_options {
+  hub::duration silence = hub_model::silence_max;  // after which a training counts as disconnected
+  std::uint64_t free_bytes_min = std::uint64_t{64} * 1024 * 1024;  // of the disk, left to others
+};
+
 // All members may be called from any thread.
 class model_store {
  public:
   static constexpr std::size_t refusals_max = 200;
   static constexpr std::size_t name_bytes_max = 200;
-  static constexpr std::uint64_t free_bytes_min = std::uint64_t{64} * 1024 * 1024;
 
-  // Reads what is there. A training counts as disconnected after this much `silence`.
-  model_store(const fs::path& data, key_ring& keys, hub::duration silence = hub_model::silence_max)
-      : folder_(data / "models"), trash_(data / "trash"), keys_(keys), silence_(silence) {
+  // Reads what is there.
+  model_store(const fs::path& data, key_ring& keys, store_options options)
+      : folder_(data / "models"), trash_(data / "trash"), keys_(keys), options_(options) {
     logic_.make_id = [] { return random_text(protocol::model_id_length); };
     logic_.url_of = [this](const hub_model& model, const std::string& name, hub::time_point) {
       return name == "last.pt" ? url_of_last(model) : name;
@@ -90,7 +94,7 @@ class model_store {
     for (const fs::directory_entry& each : fs::directory_iterator(folder_)) load(each.path());
   }
 
-  hub::duration silence() const { return silence_; }
+  hub::duration silence() const { return options_.silence; }
 
   // A key beside those of the ring, before anything is served.
   void add_key(std::string_view key) { given_digest_ = key_ring::digest(key); }
@@ -218,7 +222,7 @@ class model_store {
 
   // No room is a state that passes, so the client is told to come again.
   std::optional<server_reply> no_room_for(std::uint64_t bytes) const {
-    if (free_bytes(folder_) > bytes && free_bytes(folder_) - bytes >= free_bytes_min)
+    if (free_bytes(folder_) > bytes && free_bytes(folder_) - bytes >= options_.free_bytes_min)
       return std::nullopt;
     return server_reply{507, R"({"message": "the disk of this HUB is full; make room on it"})"};
   }
@@ -523,7 +527,7 @@ class model_store {
   fs::path trash_;
   key_ring& keys_;
   std::string given_digest_;
-  hub::duration silence_;
+  store_options options_;
   mutable std::mutex mutex_;  // of logic_ and what follows
   hub_logic logic_;
   std::string client_root_;  // of the request that logic_ handles

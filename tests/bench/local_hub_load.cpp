@@ -17,8 +17,12 @@ namespace {
 namespace protocol = hub::protocol;
 using clock_type = std::chrono::steady_clock;
 
+// Where many connect at once, httplib's short queue of connections lets some of them down. A session
+// would try again as well.
 hub::reply send(hub::httplib_transport& transport, const hub::request& what) {
+  constexpr int tries = 10;
   hub::reply answer = transport.send(what);
+  for (int i = 1; i < tries && answer.failure; ++i) answer = transport.send(what);
   if (answer.failure) throw std::runtime_error(answer.failure->message);
   if (answer.status != 200)
     throw std::runtime_error("local_hub answered " + std::to_string(answer.status));
@@ -29,7 +33,8 @@ hub::reply send(hub::httplib_transport& transport, const hub::request& what) {
 protocol::caller make_model(const std::string& url, const std::string& key) {
   protocol::caller who{.api_root = url, .api_key = key};
   hub::httplib_transport transport;
-  const hub::reply answer = send(transport, protocol::create_model_request(who, {.name = "load", .dataset = "coco8.yaml"}));
+  const hub::reply answer = send(
+      transport, protocol::create_model_request(who, {.name = "load", .dataset = "coco8.yaml"}));
   who.model_id = protocol::parse_created(answer.body).value();
   return who;
 }
@@ -64,8 +69,8 @@ void send_requests(const std::string& url, const std::string& key, int agents,
     const std::string agent = "agent-" + std::to_string(i);
     hub::httplib_transport transport;
     for (int epoch = 0; clock_type::now() < until; ++epoch) {
-      send(transport, heartbeats ? protocol::heartbeat_request(who, "load", agent)
-                                 : metrics_of(who, epoch));
+      send(transport,
+           heartbeats ? protocol::heartbeat_request(who, "load", agent) : metrics_of(who, epoch));
       ++answered;
     }
   });
@@ -97,7 +102,8 @@ void send_files(const std::string& url, const std::string& key, int count,
 int main(int argc, char** argv) {
   const std::vector<std::string> given(argv + 1, argv + argc);
   try {
-    if (given.size() != 5) throw std::runtime_error("see the top of tests/bench/local_hub_load.cpp");
+    if (given.size() != 5)
+      throw std::runtime_error("see the top of tests/bench/local_hub_load.cpp");
     const int count = std::stoi(given[3]);
     if (given[0] == "uploads")
       send_files(given[1], given[2], count, given[4]);
