@@ -634,7 +634,7 @@ TEST_CASE("no checkpoint that was left follows the final model that HUB has") {
   sim.die();
   REQUIRE(sim.left().upload);
   sim.advance(2h);
-  sim.model().about.state = hub::testing::model_state::trained;
+  sim.model().about.state = hub::model_state::trained;
   try {
     sim.begin();
     FAIL("not refused");
