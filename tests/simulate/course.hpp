@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: MIT
 //
-// What one seed came to.
+// What one seed came to, and how it is played.
 
 #pragma once
 
 #include <cstdint>
+#include <exception>
+#include <memory>
 #include <string>
 
 #include "../../hub_session.hpp"
+#include "rules.hpp"
 #include "trace.hpp"
 
 namespace simulate {
@@ -21,5 +24,24 @@ struct course {
   std::uint64_t steps = 0;
   duration simulated = {};
 };
+
+// Plays to the end, takes away the session that is left, and returns the first rule that did not hold
+// and when, "" where all held.
+template <class Session, class Play>
+std::string first_broken_rule(hub::testing::simulation& world, std::unique_ptr<Session>& session,
+                              Play play) {
+  std::string out;
+  try {
+    play();
+  } catch (const broken& rule) {
+    out = clock_text(rule.at.value_or(world.time.now())) + ": " + rule.what();
+  } catch (const std::exception& problem) {
+    out = clock_text(world.time.now()) + ": " + problem.what();
+  }
+  session.reset();
+  for (const std::string& each : world.hub.problems())
+    if (out.empty()) out = clock_text(world.time.now()) + ": HUB was sent what it refuses: " + each;
+  return out;
+}
 
 }  // namespace simulate

@@ -38,17 +38,7 @@ class training {
 
   course run() {
     course out;
-    try {
-      play();
-    } catch (const broken& rule) {
-      out.broken = clock_text(rule.at.value_or(now())) + ": " + rule.what();
-    } catch (const std::exception& problem) {
-      out.broken = clock_text(now()) + ": " + problem.what();
-    }
-    session_.reset();
-    for (const std::string& each : world_.hub.problems())
-      if (out.broken.empty())
-        out.broken = clock_text(now()) + ": HUB was sent what it refuses: " + each;
+    out.broken = first_broken_rule(world_, session_, [this] { play(); });
     out.hash = trace_.hash();
     out.sessions = sessions_;
     out.epochs = told_;
