@@ -168,7 +168,9 @@ TEST_CASE("a child that is forked while every lane sends does not touch what is 
   CHECK(at.hub.model().checkpoints.size() == 2);
 }
 
-TEST_CASE("a child that is forked at any moment sends nothing and ends cleanly") {
+// A sanitizer's allocator stays locked in the forked child where another thread held it, so it has to
+// leave this one out.
+TEST_CASE("a child that is forked at any moment sends nothing and ends cleanly", "[fork]") {
   chance luck;
   INFO("HUB_TEST_SEED=" << luck.seed());
   stage at(GENERATE(false, true));
@@ -266,6 +268,7 @@ void ask_for_everything(hub::training_session& session) {
 bool fork_one(std::optional<hub::training_session>& session, bool destroys) {
   const pid_t child = ::fork();
   if (child == 0) {
+    limit_time();  // which no child inherits
     ask_for_everything(*session);
     if (destroys) session.reset();
     std::exit(0);
