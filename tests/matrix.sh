@@ -112,7 +112,8 @@ cell_switches() {
   done
 }
 
-# Under a sanitizer some tests are left out. Whoever does so has to name the hidden ones as well.
+# A sanitizer's runtime does not survive the fork of a program with threads: in the child, locks that
+# another thread held stay held. Whoever leaves tests out has to name the hidden ones as well.
 cell_asan() {
   build asan "${CXX:-g++}" "$tests" -Db_sanitize=address,undefined \
     '-Dcpp_args=-fno-sanitize-recover=undefined' || return

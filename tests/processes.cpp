@@ -94,9 +94,6 @@ struct two_stages {
   }
 };
 
-// LeakSanitizer counts what only the parent's other threads knew of as leaked in a forked child.
-const std::string no_leak_check = "ASAN_OPTIONS=detect_leaks=0";
-
 std::string ended_by(int number) { return "signal " + std::to_string(number); }
 
 }  // namespace
@@ -148,11 +145,11 @@ TEST_CASE("a second signal at any moment ends the program at once, whatever hang
 
 // ---- forks --------------------------------------------------------------------------------------
 
-TEST_CASE("a child that is forked while every lane sends does not touch what is sent") {
+TEST_CASE("a child that is forked while every lane sends does not touch what is sent", "[fork]") {
   stage at(GENERATE(false, true));
   const std::string way = GENERATE(as<std::string>(), "destroy", "exit");
   at.hub.hold();
-  child_process child("fork_in_flight", at.variables({"HUB_TEST_WAY=" + way, no_leak_check}));
+  child_process child("fork_in_flight", at.variables({"HUB_TEST_WAY=" + way}));
   child.read_until("started\n");
   REQUIRE(at.hub.wait_for_held(hub::lane_count));
   const std::size_t before = at.hub.answered();
@@ -168,14 +165,11 @@ TEST_CASE("a child that is forked while every lane sends does not touch what is 
   CHECK(at.hub.model().checkpoints.size() == 2);
 }
 
-// A sanitizer's allocator stays locked in the forked child where another thread held it, so it has to
-// leave this one out.
 TEST_CASE("a child that is forked at any moment sends nothing and ends cleanly", "[fork]") {
   chance luck;
   INFO("HUB_TEST_SEED=" << luck.seed());
   stage at(GENERATE(false, true));
-  child_process child(
-      "fork_often", at.variables({"HUB_TEST_SEED=" + std::to_string(luck.seed()), no_leak_check}));
+  child_process child("fork_often", at.variables({"HUB_TEST_SEED=" + std::to_string(luck.seed())}));
   const std::string end = child.wait();
   CHECK(end == "exit 0");
   const hub::testing::hub_model model = at.hub.model();

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <csignal>
 #include <cstdint>
 #include <filesystem>
@@ -274,7 +275,7 @@ TEST_CASE("while a download takes its time, the lanes go on") {
   session.on_pretrain_routine_end();
   session.on_fit_epoch_end(0, {{"a", 1}});
   sim.check_fetched(session.fetch_model_file(sim.target), weights('A'));
-  CHECK(sim.now() == Approx(3600).margin(5));
+  CHECK(std::abs(sim.now() - 3600) < 5);
   CHECK(sim.model().heartbeats.size() >= 12);
   CHECK(sim.epochs_on_hub() == epochs(0, 0));
 }
