@@ -5940,6 +5940,10 @@ struct httplib_options {
 // followed, a reply is never decompressed and never longer than asked for, and no exchange outlives
 // its deadline. Plain HTTP is spoken only to an http:// address. Once the program has called
 // std::exit, exchanges are cut and none begins.
+//
+// Against one thing there is no defence here: httplib reads a status line with std::regex, and one of
+// 28 kB overflows the stack. Where the server is not yours, take upstream's header and compile with
+// -DCPPHTTPLIB_MAX_LINE_LENGTH=8192.
 class httplib_transport {
  public:
   explicit httplib_transport(httplib_options options = {})

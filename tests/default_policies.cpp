@@ -649,7 +649,6 @@ TEST_CASE("a broken reply ends the exchange, stays small, and spoils no later on
 }
 
 TEST_CASE("long header lines and many of them do no harm") {
-  // 0.11.4 overflows the stack at a status line of 28 kB, before anything of ours can see it.
   struct shape {
     const char* name;
     std::string head;
@@ -657,12 +656,16 @@ TEST_CASE("long header lines and many of them do no harm") {
   std::string many;
   for (int i = 0; i < 500; ++i)
     many += "x-header-" + std::to_string(i) + ": " + std::string(50, 'y') + "\r\n";
-  const std::vector<shape> all = {
+  std::vector<shape> all = {
       {"a status line of 4 kB", "HTTP/1.1 200 " + std::string(4'000, 'O') + "\r\n"},
       {"a header of 8 kB", "HTTP/1.1 200 OK\r\nx-long: " + std::string(8'000, 'y') + "\r\n"},
       {"a header of 1 MB", "HTTP/1.1 200 OK\r\nx-long: " + std::string(1'000'000, 'y') + "\r\n"},
       {"500 headers", "HTTP/1.1 200 OK\r\n" + many},
   };
+#if defined(CPPHTTPLIB_MAX_LINE_LENGTH) && CPPHTTPLIB_MAX_LINE_LENGTH <= 8192
+  // Where httplib takes longer lines it overflows the stack, before anything of ours can see it.
+  all.push_back({"a status line of 30 kB", "HTTP/1.1 200 " + std::string(30'000, 'O') + "\r\n"});
+#endif
   for (const shape& each : all) {
     INFO(each.name);
     raw_server server(answer_once(each.head + "Content-Length: 2\r\n\r\n{}"));

@@ -226,8 +226,9 @@ std::string gzip_bomb() {
 struct hostile {
   const char* name;
   raw_server::script script;
-  // What reading it comes to: the error's name, or "" where that is the reader's affair.
-  std::string failed = {};
+  // What reading it comes to: an error's name, or several where versions of httplib differ, or none
+  // where that is the reader's affair.
+  std::vector<std::string> failed = {};
 };
 
 // Answers that are broken below JSON.
@@ -235,22 +236,28 @@ std::vector<hostile> broken_answers() {
   const std::string chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
   const std::string mega(mebibyte, 'x');
   return {
-      {"nothing", send_and_close(""), "not_reachable"},
-      {"another protocol", send_and_close("SSH-2.0-OpenSSH_9.2\r\n"), "not_reachable"},
+      {"nothing", send_and_close(""), {"not_reachable"}},
+      {"another protocol", send_and_close("SSH-2.0-OpenSSH_9.2\r\n"), {"not_reachable"}},
       {"a length of 4 GiB, and they come",
-       send_for_ever("HTTP/1.1 200 OK\r\nContent-Length: 4294967296\r\n\r\n", mega), "bad_reply"},
+       send_for_ever("HTTP/1.1 200 OK\r\nContent-Length: 4294967296\r\n\r\n", mega),
+       {"bad_reply"}},
       {"a length of 4 GiB, and a few bytes",
-       send_and_close("HTTP/1.1 200 OK\r\nContent-Length: 4294967296\r\n\r\n{}"), "not_reachable"},
-      {"no length and no end", send_for_ever("HTTP/1.1 200 OK\r\n\r\n", mega), "bad_reply"},
-      {"chunks without end", send_for_ever(chunked, "100000\r\n" + mega + "\r\n"), "bad_reply"},
-      {"one-byte chunks without end", send_for_ever(chunked, repeated("1\r\nx\r\n", 10'000)),
-       "bad_reply"},
-      {"a chunk of size -2", send_for_ever(chunked + "-2\r\n", mega), "bad_reply"},
-      {"a chunk of size 2^64 - 2", send_for_ever(chunked + "fffffffffffffffe\r\n", mega),
-       "bad_reply"},
-      {"a chunk cut off", send_and_close(chunked + "5\r\nabc"), "not_reachable"},
+       send_and_close("HTTP/1.1 200 OK\r\nContent-Length: 4294967296\r\n\r\n{}"),
+       {"not_reachable"}},
+      {"no length and no end", send_for_ever("HTTP/1.1 200 OK\r\n\r\n", mega), {"bad_reply"}},
+      {"chunks without end", send_for_ever(chunked, "100000\r\n" + mega + "\r\n"), {"bad_reply"}},
+      {"one-byte chunks without end",
+       send_for_ever(chunked, repeated("1\r\nx\r\n", 10'000)),
+       {"bad_reply"}},
+      {"a chunk of size -2",
+       send_for_ever(chunked + "-2\r\n", mega),
+       {"bad_reply", "not_reachable"}},
+      {"a chunk of size 2^64 - 2",
+       send_for_ever(chunked + "fffffffffffffffe\r\n", mega),
+       {"bad_reply"}},
+      {"a chunk cut off", send_and_close(chunked + "5\r\nabc"), {"not_reachable"}},
       {"a gzip bomb", send_and_close(whole(gzip_bomb(), "200 OK", "Content-Encoding: gzip\r\n"))},
-      {"a body above the cap", send_and_close(whole(std::string(2 * cap, ' '))), "bad_reply"},
+      {"a body above the cap", send_and_close(whole(std::string(2 * cap, ' '))), {"bad_reply"}},
   };
 }
 
@@ -312,7 +319,10 @@ TEST_CASE("an answer that is broken on the wire is an error of each call, within
       INFO(call.name << ": " << each.name);
       const experience what = meet(call, each.script);
       check_bounds(what, usual);
-      if (!each.failed.empty()) CHECK(what.failed == each.failed);
+      if (!each.failed.empty()) {
+        INFO("it failed with " << what.failed);
+        CHECK(std::count(each.failed.begin(), each.failed.end(), what.failed) == 1);
+      }
     }
   }
 }
