@@ -460,7 +460,8 @@ def file_system(folder):
                           text=True).stdout.split()[-1]
 
 
-ROWS = ('upload', 'tls', 'memory', 'epochs', 'spool', 'save', 'backlog', 'start', 'hub', 'compile', 'parts')
+ROWS = ('upload', 'tls', 'memory', 'epochs', 'spool', 'save', 'backlog', 'start', 'hub', 'compile',
+        'parts')
 
 
 def machine(build):
