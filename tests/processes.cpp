@@ -260,9 +260,8 @@ void ask_for_everything(hub::training_session& session) {
 // Forks; the child asks for everything and ends, whether it destroys its session or not. True where
 // it ended cleanly.
 bool fork_one(std::optional<hub::training_session>& session, bool destroys) {
-  const pid_t child = ::fork();
+  const pid_t child = fork_with_limit();
   if (child == 0) {
-    limit_time();  // which no child inherits
     ask_for_everything(*session);
     if (destroys) session.reset();
     std::exit(0);

@@ -1412,7 +1412,7 @@ void play_fork() {
   const std::filesystem::path file = std::filesystem::path(variable("HUB_TEST_FOLDER")) / "last.pt";
   std::optional<hub::training_session> session(std::in_place, model_id, options);
   session->on_fit_epoch_end(0, {{"loss", 0}});
-  const pid_t child = ::fork();
+  const pid_t child = fork_with_limit();
   if (child == 0) {
     session->on_fit_epoch_end(99, {{"loss", 99}});
     session->on_model_save(99, file, true);
@@ -1428,7 +1428,7 @@ void play_fork() {
   if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) end_child(false, 2);
 
   // A signal to a child is the child's alone.
-  const pid_t second = ::fork();
+  const pid_t second = fork_with_limit();
   if (second == 0) {
     for (int each : {SIGALRM, SIGINT}) ::signal(each, SIG_DFL);
     ::raise(SIGTERM);

@@ -410,7 +410,8 @@ class Bench:
 
     def flags(self):
         if self.httplib_dir:
-            packages, more = [], ['-isystem' + self.httplib_dir, '-DCPPHTTPLIB_OPENSSL_SUPPORT']
+            packages, more = [], ['-isystem' + self.httplib_dir, '-DCPPHTTPLIB_OPENSSL_SUPPORT',
+                                  '-DCPPHTTPLIB_MAX_LINE_LENGTH=8192']
         else:
             packages, more = ['cpp-httplib'], []
         asked, _ = run(['pkg-config', '--cflags', 'openssl', 'nlohmann_json', *packages])

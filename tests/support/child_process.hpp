@@ -219,6 +219,13 @@ inline void act_as_told(int number, const std::string& action) {
 // A child that hangs is a test that fails. A long scenario says this again with each step.
 inline void limit_time() { ::alarm(static_cast<unsigned>(patience.count())); }
 
+// What a child forks inherits no limit, and would keep the test's output open if it hung.
+inline pid_t fork_with_limit() {
+  const pid_t child = ::fork();
+  if (child == 0) limit_time();
+  return child;
+}
+
 // Plays what the parent asked for.
 inline void play_scenario(const std::map<std::string, void (*)()>& scenarios) {
   limit_time();
