@@ -5,9 +5,10 @@
 #
 # Installs clang and its sanitizers where they are missing (Debian, Ubuntu), builds the targets of
 # tests/fuzz with libFuzzer, AddressSanitizer and UndefinedBehaviorSanitizer, and gives each its
-# corpus and then RUNS inputs (default 100,000, about a minute in all). The last line is
-# `N passed, N failed`, counted in targets. An input that fails is kept in the build folder, named
-# on the line before. BUILD_DIR names another folder than build/.
+# corpus and then RUNS inputs (default 100,000, about a minute in all). Prints a line for each; the
+# last line is `N passed, N failed`, counted in targets. Each leaves its log in the build folder, and
+# an input that fails beside it; the end of the log of one that failed is printed and names it.
+# BUILD_DIR names another folder than build/.
 
 unset CDPATH
 cd "$(dirname "$0")/.." || exit 1
@@ -36,20 +37,30 @@ clang_can_fuzz || install_packages clang libclang-rt-dev && clang_can_fuzz ||
 have_library nlohmann_json || install_packages pkg-config nlohmann-json3-dev ||
   give_up 'nlohmann/json is needed.'
 
+# attack TARGET: builds it and gives it the inputs. What it finds goes to a folder of its own: the
+# corpus is kept small by hand.
+attack() {
+  mkdir -p "$out/found-$1"
+  # shellcheck disable=SC2046 # one word per flag
+  clang++ -std=c++20 -O1 -g -fsanitize=$sanitizers -fno-sanitize-recover=all \
+    $(pkg-config --cflags nlohmann_json) "tests/fuzz/$1.cpp" -o "$out/$1" &&
+    "$out/$1" -runs="$runs" -seed=1 -max_len=512 -print_final_stats=1 -verbosity=0 \
+      -artifact_prefix="$out/$1-" "$out/found-$1" "tests/fuzz/corpus/$1"
+}
+
 passed=0
 failed=0
 for source in tests/fuzz/*.cpp; do
   target=$(basename "$source" .cpp)
-  # The inputs that were found go to a folder of their own: the corpus is kept small by hand.
-  mkdir -p "$out/found-$target"
-  # shellcheck disable=SC2046 # one word per flag
-  if clang++ -std=c++20 -O1 -g -fsanitize=$sanitizers -fno-sanitize-recover=all \
-    $(pkg-config --cflags nlohmann_json) "$source" -o "$out/$target" &&
-    "$out/$target" -runs="$runs" -seed=1 -max_len=512 -print_final_stats=1 -verbosity=0 \
-      -artifact_prefix="$out/$target-" "$out/found-$target" "tests/fuzz/corpus/$target" >&2; then
+  log=$out/$target.log
+  if attack "$target" >"$log" 2>&1; then
+    inputs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")
+    echo "$target: passed with $inputs inputs"
     passed=$((passed + 1))
   else
-    say "$target failed."
+    tail -n 40 "$log" >&2
+    say "All of it is in $log."
+    echo "$target: failed"
     failed=$((failed + 1))
   fi
 done
