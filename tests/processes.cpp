@@ -100,7 +100,8 @@ std::string ended_by(int number) { return "signal " + std::to_string(number); }
 
 // ---- signals ------------------------------------------------------------------------------------
 
-TEST_CASE("a signal at any moment ends the program as it would have without a session") {
+TEST_CASE("a signal at any moment ends the program as it would have without a session",
+          "[signals]") {
   chance luck;
   two_stages stages;
   for (int i = 0; i < rounds(); ++i) {
@@ -119,7 +120,7 @@ TEST_CASE("a signal at any moment ends the program as it would have without a se
   }
 }
 
-TEST_CASE("a second signal at any moment ends the program at once, whatever hangs") {
+TEST_CASE("a second signal at any moment ends the program at once, whatever hangs", "[signals]") {
   chance luck;
   two_stages stages;
   for (int i = 0; i < rounds(); ++i) {
