@@ -111,18 +111,17 @@ class Browser:
         """Does something with an element. The page is live, and may put another one in its place."""
         def done():
             try:
-                action(self.find(selector))
+                element = self.find(selector)
+                # The driver scrolls as little as it can, which may be to below the bar at the top.
+                self.js('arguments[0].scrollIntoView({block: "center"})', {ELEMENT: element})
+                action(element)
             except Unsteady:
                 return False
             return True
         wait_for(f'{selector} to stay', done)
 
     def click(self, selector):
-        def action(element):
-            # The driver scrolls as little as it can, which may be to below the bar at the top.
-            self.js('arguments[0].scrollIntoView({block: "center"})', {ELEMENT: element})
-            self.send('POST', f'/element/{element}/click', {})
-        self.act(selector, action)
+        self.act(selector, lambda element: self.send('POST', f'/element/{element}/click', {}))
 
     def type(self, selector, text):
         def action(element):
@@ -137,7 +136,6 @@ class Browser:
     def hover(self, selector):
         """Moves the pointer to the middle of an element."""
         def action(element):
-            self.js('arguments[0].scrollIntoView({block: "center"})', {ELEMENT: element})
             middle = {'type': 'pointerMove', 'duration': 0, 'x': 0, 'y': 0,
                       'origin': {ELEMENT: element}}
             self.send('POST', '/actions', {'actions': [
