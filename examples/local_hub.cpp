@@ -38,6 +38,7 @@
 
 #if LOCAL_HUB_POSIX
 #include <sys/resource.h>
+#include <sys/stat.h>
 #endif
 
 namespace {
@@ -85,12 +86,18 @@ bool is_loopback(std::string_view host) {
   return host == "localhost" || host == "::1" || (dotted && host.starts_with("127."));
 }
 
+constexpr std::size_t api_key_bytes_min = 20;
+
 std::string given_key(const examples::flags& flags) {
   const char* from_environment = std::getenv("LOCAL_HUB_API_KEY");
   std::string key = flags.text("--api-key").value_or(from_environment ? from_environment : "");
   if (flags.has("--api-key") && key.empty()) throw examples::usage_error("--api-key: it is empty");
   if (!hub::protocol::all_of(key, hub::protocol::is_visible))
     throw examples::usage_error("--api-key: no header can carry blanks or bytes beyond ASCII");
+  if (!key.empty() && key.size() < api_key_bytes_min)
+    throw examples::usage_error("--api-key: " + std::to_string(api_key_bytes_min) +
+                                " characters at least, so that nobody guesses it; "
+                                "`local_hub keys make NAME` makes one");
   return key;
 }
 
@@ -121,10 +128,25 @@ settings read_settings(const examples::flags& flags) {
   return wanted;
 }
 
+// What trainings send is nobody else's on this machine. A folder from before stays as it is, as it
+// may be shared on purpose.
+void keep_private(const std::filesystem::path& data) {
+#if LOCAL_HUB_POSIX
+  ::umask(077);
+  struct stat facts {};
+  if (::stat(data.c_str(), &facts) == 0 && (facts.st_mode & 077) != 0)
+    local_hub::say("other users of this machine can read " + data.string() +
+                   "; chmod 700 changes that");
+#else
+  static_cast<void>(data);
+#endif
+}
+
 // ---- keys ---------------------------------------------------------------------------------------
 
 // local_hub keys [list | make NAME | revoke NAME], beside a HUB that may be running.
 void manage_keys(const std::vector<std::string>& words, const std::filesystem::path& data) {
+  keep_private(data);
   local_hub::make_folder(data);
   local_hub::key_ring keys(data);
   const std::string verb = words.size() > 1 ? words[1] : "list";
@@ -190,6 +212,7 @@ void allow_many_files() {
 // ---- the program --------------------------------------------------------------------------------
 
 void run(const settings& wanted) {
+  keep_private(wanted.data);
   local_hub::make_folder(wanted.data);
   local_hub::key_ring keys(wanted.data);
   check_keys(wanted, keys);

@@ -290,6 +290,8 @@ TEST_CASE("what cannot be understood ends with code 2 and its name", "[examples]
   refused("HUB_LOCAL_HUB", {"--cert", "x.pem"}, "--key");
   refused("HUB_LOCAL_HUB", {"--epochs", "3"}, "--make-model");
   refused("HUB_LOCAL_HUB", {"--api-key", "two words"}, "--api-key");
+  refused("HUB_LOCAL_HUB", {"--api-key", "a"}, "--api-key");
+  refused("HUB_LOCAL_HUB", {"--api-key", std::string(19, 'k')}, "--api-key");
   refused("HUB_LOCAL_HUB", {"--host", "0.0.0.0", "--data", at.data.string()}, "--api-key");
   refused("HUB_LOCAL_HUB", {"--host", "127.0.0.1.example.org", "--data", at.data.string()},
           "--api-key");

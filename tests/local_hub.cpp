@@ -4,6 +4,7 @@
 // taken away, what survives a crash, and what a hostile or a slow client cannot do. The page itself
 // is shown to a browser by tests/browser.sh.
 
+#include "support/local_hub.hpp"
 #include "../hub_session.hpp"
 #include "support/catch.hpp"
 #include "support/programs.hpp"
@@ -20,8 +21,6 @@
 #include <utility>
 #include <vector>
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -33,85 +32,6 @@
 namespace {
 
 using namespace hub_test;
-
-// A hub without any key of its own, as a user starts it.
-running_hub start_plain(const home& at, const words& flags = {}) {
-  running_hub hub;
-  words arguments = {"--port", "0"};
-  arguments.insert(arguments.end(), flags.begin(), flags.end());
-  hub.program = at.launch_hub(arguments);
-  const std::string lead = "local_hub: listening on ";
-  hub.url = hub.program->wait_for_line(lead).substr(lead.size());
-  return hub;
-}
-
-struct answer {
-  int status;
-  std::string body;
-  httplib::Headers headers;
-  json value() const { return json::parse(body); }
-  std::string header(const char* name) const {
-    const auto found = headers.find(name);
-    return found == headers.end() ? "" : found->second;
-  }
-};
-
-answer send(const running_hub& hub, const char* method, const std::string& path,
-            const std::string& body = "", httplib::Headers headers = {}) {
-  httplib::Client client("127.0.0.1", hub.port());
-  client.set_decompress(false);
-  httplib::Request what;
-  what.method = method;
-  what.path = path;
-  what.body = body;
-  what.headers = std::move(headers);
-  if (!body.empty()) what.headers.emplace("Content-Type", "application/json");
-  const auto got = client.send(what);
-  REQUIRE(got);
-  return {got->status, got->body, got->headers};
-}
-
-struct made_model {
-  std::string id;
-  std::string key;
-};
-
-made_model make(const running_hub& hub, const std::string& name, int epochs = 10) {
-  const answer made =
-      send(hub, "POST", "/api/models", json{{"name", name}, {"epochs", epochs}}.dump());
-  INFO(made.body);
-  REQUIRE(made.status == 200);
-  return {made.value().at("id"), made.value().at("key")};
-}
-
-answer report(const running_hub& hub, const made_model& model, int epoch, const json& values) {
-  const json body = {{"type", "metrics"}, {"metrics", {{std::to_string(epoch), values.dump()}}}};
-  return send(hub, "POST", "/v1/models/" + model.id, body.dump(), {{"x-api-key", model.key}});
-}
-
-answer upload(const running_hub& hub, const made_model& model, int epoch,
-              const std::string& content) {
-  const std::string field = "--edge\r\nContent-Disposition: form-data; name=\"";
-  std::string form = field + "epoch\"\r\n\r\n" + std::to_string(epoch) + "\r\n" + field +
-                     "type\"\r\n\r\nepoch\r\n" + field + "isBest\"\r\n\r\nTrue\r\n" + field +
-                     "last.pt\"; filename=\"last.pt\"\r\n\r\n" + content + "\r\n--edge--\r\n";
-  httplib::Client client("127.0.0.1", hub.port());
-  const auto got =
-      client.Post(("/v1/models/" + model.id + "/upload").c_str(), {{"x-api-key", model.key}}, form,
-                  "multipart/form-data; boundary=edge");
-  REQUIRE(got);
-  return {got->status, got->body, got->headers};
-}
-
-int connect_to(const running_hub& hub) {
-  const int connection = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  address.sin_port = htons(static_cast<std::uint16_t>(hub.port()));
-  REQUIRE(::connect(connection, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0);
-  return connection;
-}
 
 // ---- who may ------------------------------------------------------------------------------------
 
@@ -348,69 +268,6 @@ TEST_CASE("everything comes as a zip", "[local_hub]") {
       file.string() + "'";
   CHECK(std::system(check.c_str()) == 0);
   CHECK(contains(zip.body, std::string(500'000, 'w')));
-}
-
-// ---- the original client ------------------------------------------------------------------------
-
-TEST_CASE("the original Python client's recorded requests are taken", "[local_hub]") {
-  const home at;
-  const std::string id = "abcdefghij0123456789";
-  for (const char* name : {"original_session.jsonl", "original_resume.jsonl"}) {
-    CAPTURE(name);
-    fs::remove_all(at.data);
-    fs::create_directories(at.data / "models" / id);
-    std::ofstream(at.data / "models" / id / "model.json")
-        << json{{"id", id}, {"name", "recorded"}, {"data", "coco8.yaml"}};
-    std::ifstream recording(std::string(HUB_SESSION_TEST_DATA) + '/' + name);
-    std::vector<json> requests;
-    for (std::string line; std::getline(recording, line);) requests.push_back(json::parse(line));
-    REQUIRE_FALSE(requests.empty());
-    const std::string key = requests[0].at("headers").at("x-api-key");
-    const running_hub hub = start_plain(at, {"--api-key", key});
-    std::size_t uploads = 0;
-    for (const json& each : requests) {
-      httplib::Headers headers;
-      for (const auto& header : each.at("headers").items())
-        if (header.key() != "host" && header.key() != "content-length" &&
-            header.key() != "connection")
-          headers.emplace(header.key(), header.value().get<std::string>());
-      std::string body = each.contains("json") ? each.at("json").dump() : "";
-      bool has_file = true;
-      if (each.contains("parts")) {
-        const std::string type = each.at("headers").at("content-type");
-        const std::string edge = "--" + type.substr(type.find("boundary=") + 9);
-        has_file = false;
-        for (const json& part : each.at("parts")) {
-          const std::string disposition = part.at("disposition");
-          std::string content = part.value("text", "");
-          if (contains(disposition, "filename=")) {
-            has_file = true;
-            content.assign(part.at("bytes"), contains(disposition, "best.pt") ? 'B' : 'L');
-            CHECK(sha256(content) == part.at("sha256"));
-          }
-          body += edge + "\r\nContent-Disposition: " + disposition + "\r\n\r\n" + content + "\r\n";
-        }
-        body += edge + "--\r\n";
-        uploads += has_file ? 1 : 0;
-      }
-      httplib::Request what;
-      what.method = each.at("method");
-      what.path = each.at("path");
-      what.headers = std::move(headers);
-      what.body = body;
-      httplib::Client client("127.0.0.1", hub.port());
-      const auto got = client.send(what);
-      REQUIRE(got);
-      INFO(what.method << ' ' << what.path << ": " << got->body);
-      // Two uploads of a file that was not there carry none, and a HUB cannot keep one.
-      CHECK(got->status == (has_file ? 200 : 400));
-    }
-    const json shown = send(hub, "GET", "/api/models/" + id).value();
-    CHECK(shown.at("agent") == "python-8.0.147-local");
-    CHECK(shown.at("checkpoints").size() == uploads);
-    CHECK(shown.at("state") == (uploads > 0 ? "trained" : "training"));
-    CHECK(shown.at("epoch") == (uploads > 0 ? 3 : 0));
-  }
 }
 
 // ---- hostile and slow clients -------------------------------------------------------------------

@@ -47,7 +47,20 @@ inline void say(const std::string& text) { std::fprintf(stderr, "local_hub: %s\n
 struct file_error : std::runtime_error {
   file_error(const char* doing, const std::filesystem::path& what, int number)
       : std::runtime_error(std::string("cannot ") + doing + ' ' + what.string() + ": " +
-                           std::generic_category().message(number)) {}
+                           std::generic_category().message(number)),
+        number_(number) {}
+
+  // Nothing is broken: there is no room, or one is not given any.
+  bool disk_is_full() const {
+    return number_ == ENOSPC || number_ == EFBIG
+#if defined(EDQUOT)
+           || number_ == EDQUOT
+#endif
+        ;
+  }
+
+ private:
+  int number_;
 };
 
 // ---- to the disk --------------------------------------------------------------------------------

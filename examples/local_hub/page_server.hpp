@@ -40,10 +40,6 @@
 
 namespace local_hub {
 
-inline server_reply refusal(int status, std::string_view why) {
-  return {status, json{{"message", why}}.dump(-1, ' ', false, json::error_handler_t::replace)};
-}
-
 // ---- a list that is always up to date -----------------------------------------------------------
 
 // The rows of the list of models, each with its best metric, which is looked for again only when its
@@ -171,7 +167,11 @@ class page_server {
     const std::vector<std::string> words = words_of(path);
     if (const auto refused = not_allowed(from, words)) return send(to, *refused);
     if (words.empty() || words[0] != "api") return send_page(from, to, path, words);
-    answer_api(from, to, {words.begin() + 1, words.end()}, body);
+    try {
+      answer_api(from, to, {words.begin() + 1, words.end()}, body);
+    } catch (const std::exception& problem) {
+      send(to, model_store::reply_to(problem));
+    }
   }
 
  private:
@@ -370,11 +370,9 @@ class page_server {
     const auto said = protocol::parse_json(body);
     model_options about;
     about.name = said ? protocol::get_string(*said, "name") : "";
-    if (about.name.empty() || about.name.size() > model_store::name_bytes_max)
-      return send(to, refusal(400, "a name of 1 to 200 bytes is needed"));
-    about.epochs = protocol::get_int(*said, "epochs").value_or(about.epochs);
-    if (about.epochs < 1 || about.epochs > 1'000'000)
-      return send(to, refusal(400, "1 to 1000000 epochs can be trained"));
+    if (said) about.epochs = protocol::get_int(*said, "epochs").value_or(about.epochs);
+    if (const std::string_view why = model_store::fault_of(about); !why.empty())
+      return send(to, refusal(400, why));
     // A session trains nothing that has no dataset.
     const auto text_or = [&](const char* name, const char* otherwise) {
       const std::string text = protocol::get_string(*said, name);

@@ -9,9 +9,13 @@
 #include "hub_session.hpp"
 
 #include <algorithm>
+#include <array>
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <string>
+#include <string_view>
 
 namespace local_hub {
 
@@ -28,6 +32,33 @@ inline std::string to_line(const ordered_json& value) {
 
 inline std::string to_page(const ordered_json& value) {
   return value.dump(2, ' ', false, json::error_handler_t::replace) + '\n';
+}
+
+inline hub::testing::server_reply refusal(int status, std::string_view why) {
+  return {status, json{{"message", why}}.dump(-1, ' ', false, json::error_handler_t::replace)};
+}
+
+// What Python's json writes for a number that is not finite (NaN, Infinity, -Infinity) is no JSON; it
+// becomes null, and a text that has none of it stays as it is.
+inline std::string without_nan(std::string_view text) {
+  constexpr std::array<std::string_view, 3> tokens = {"NaN", "Infinity", "-Infinity"};
+  std::string out;
+  out.reserve(text.size());
+  bool in_string = false;
+  for (std::size_t at = 0; at < text.size(); ++at) {
+    if (text[at] == '"') in_string = !in_string;
+    if (in_string && text[at] == '\\') out += text[at++];  // and what it escapes, a quote perhaps
+    const auto token = std::find_if(tokens.begin(), tokens.end(), [&](std::string_view each) {
+      return !in_string && text.substr(at).starts_with(each);
+    });
+    if (token != tokens.end()) {
+      out += "null";
+      at += token->size() - 1;
+    } else if (at < text.size()) {
+      out += text[at];
+    }
+  }
+  return out;
 }
 
 inline ordered_json to_json(const model_options& about) {
@@ -79,13 +110,15 @@ inline ordered_json to_json(const checkpoint_record& record) {
   return out;
 }
 
+inline constexpr double not_a_number = std::numeric_limits<double>::quiet_NaN();  // null in JSON
+
 inline checkpoint_record checkpoint_from(const json& written) {
   constexpr double bytes_max = 9e15;  // up to where a double counts in ones
   return {.at = time_from(written),
           .epoch = protocol::get_int(written, "epoch").value_or(0),
           .is_final = protocol::get_string(written, "type") == "final",
           .is_best = protocol::get_flag(written, "is_best"),
-          .map = protocol::get_number(written, "map").value_or(0),
+          .map = protocol::get_number(written, "map").value_or(not_a_number),
           .size_bytes = static_cast<std::uint64_t>(
               std::clamp(protocol::get_number(written, "bytes").value_or(0), 0.0, bytes_max)),
           .hash = 0,

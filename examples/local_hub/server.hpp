@@ -107,8 +107,8 @@ class upload_form {
       work();
       return true;
     } catch (const std::exception& problem) {
-      say(problem.what());
-      return fail(500, "the upload cannot be stored; local_hub's log says why");
+      problem_ = model_store::reply_to(problem);
+      return false;
     }
   }
 
@@ -233,8 +233,7 @@ class hub_server {
     server_request what;
     what.method = from.method;
     what.path = from.target;
-    what.api_key = from.get_header_value("x-api-key");
-    what.authorization = from.get_header_value("authorization");
+    what.api_key = key_of(from);
     what.root = root_for(from);
     if (!body && model_store::is_download(what.path)) return answer_download(from, to);
     const auto call = hub_logic::route(what.method, what.path);
@@ -246,6 +245,15 @@ class hub_server {
       answer_upload(from, to, *body, std::move(what), call->second);
     else
       answer_json(from, to, *body, std::move(what));
+  }
+
+  // A gate in front may have a login of its own in Authorization, which hides no key.
+  std::string key_of(const request& from) const {
+    constexpr std::string_view bearer = "Bearer ";
+    const std::string key = from.get_header_value("x-api-key");
+    const std::string authorization = from.get_header_value("authorization");
+    if (!authorization.starts_with(bearer) || store_.accepts(key)) return key;
+    return authorization.substr(bearer.size());
   }
 
   // How the client reaches this HUB, where it says so in a way that makes a URL.
@@ -317,7 +325,7 @@ class hub_server {
 
   void answer_upload(const request& from, response& to, const content_reader& body,
                      server_request what, const std::string& model_id) {
-    auto refused = store_.refusal(what);
+    auto refused = store_.refusal_of_head(what);
     if (!refused) refused = store_.no_room_for(announced_bytes(from));
     if (refused) {
       store_.note_refusal(what, *refused);

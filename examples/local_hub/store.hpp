@@ -80,6 +80,7 @@ class model_store {
  public:
   static constexpr std::size_t refusals_max = 200;
   static constexpr std::size_t name_bytes_max = 200;
+  static constexpr int epochs_max = 1'000'000;  // of a model, and of what is reported
 
   // Reads what is there.
   model_store(const fs::path& data, key_ring& keys, store_options options)
@@ -113,51 +114,61 @@ class model_store {
     return make_model(std::move(about));
   }
   std::string make_model(model_options about) {
-    std::unique_lock lock(mutex_);
-    about.id = logic_.add_model(about);
-    lock.unlock();
-    keep(about);
-    touch(about.id);
+    about.id = logic_.make_id();
+    add(about);
     return about.id;
+  }
+
+  // Why there can be no such model; "" where there can.
+  static std::string_view fault_of(const model_options& about) {
+    if (about.name.empty() || about.name.size() > name_bytes_max)
+      return "a name of 1 to 200 bytes is needed";
+    if (about.epochs < 1 || about.epochs > epochs_max) return "1 to 1000000 epochs can be trained";
+    return "";
   }
 
   // ---- what the owner does; each is false where there is no such model ----
 
-  bool rename_model(const std::string& id, std::string name) {
-    return change(id, [&](hub_model& model) {
-      model.about.name = std::move(name);
-      return [this, about = model.about] { keep(about); };
-    });
+  bool rename_model(const std::string& id, const std::string& name) {
+    return change(
+        id,
+        [&](model_options about) {
+          about.name = name;
+          keep(about);
+        },
+        [&] { logic_.model(id).about.name = name; });
   }
 
   // Whatever arrived goes away; a crash meanwhile leaves some of it.
   bool reset_model(const std::string& id) {
-    return change(id, [&](hub_model&) {
-      logic_.reset_model(id);
-      history_.erase(id);
-      return [this, id] {
-        const fs::path at = folder_ / id;
-        fs::remove_all(at / "checkpoints");
-        for (const char* each : {"best.json", "best.pt", "metrics.jsonl", "heartbeats.jsonl"})
-          fs::remove(at / each);
-        make_folder(at / "checkpoints");
-        sync_folder(at);
-      };
-    });
+    return change(
+        id,
+        [&](const model_options&) {
+          const fs::path at = folder_ / id;
+          fs::remove_all(at / "checkpoints");
+          for (const char* each : {"best.json", "best.pt", "metrics.jsonl", "heartbeats.jsonl"})
+            fs::remove(at / each);
+          make_folder(at / "checkpoints");
+          sync_folder(at);
+        },
+        [&] {
+          logic_.reset_model(id);
+          history_.erase(id);
+        });
   }
 
   bool remove_model(const std::string& id) {
-    return change(id, [&](hub_model&) {
-      logic_.remove_model(id);
-      return [this, id] {
-        make_folder(trash_);
-        const fs::path gone = trash_ / (id + '-' + random_text(8));
-        rename_file(folder_ / id, gone);
-        sync_folder(folder_);
-        std::error_code ignored;  // the next start tries again
-        fs::remove_all(gone, ignored);
-      };
-    });
+    return change(
+        id,
+        [&](const model_options&) {
+          make_folder(trash_);
+          const fs::path gone = trash_ / (id + '-' + random_text(8));
+          rename_file(folder_ / id, gone);
+          sync_folder(folder_);
+          std::error_code ignored;  // the next start tries again
+          fs::remove_all(gone, ignored);
+        },
+        [&] { logic_.remove_model(id); });
   }
 
   // ---- what the page sees ----
@@ -215,7 +226,7 @@ class model_store {
   // ---- what trainings send ----
 
   // Why an upload is refused before any of it is received: no such key or model.
-  std::optional<server_reply> refusal(const server_request& head) {
+  std::optional<server_reply> refusal_of_head(const server_request& head) const {
     const std::lock_guard lock(mutex_);
     return logic_.refusal(head);
   }
@@ -224,7 +235,15 @@ class model_store {
   std::optional<server_reply> no_room_for(std::uint64_t bytes) const {
     if (free_bytes(folder_) > bytes && free_bytes(folder_) - bytes >= options_.free_bytes_min)
       return std::nullopt;
-    return server_reply{507, R"({"message": "the disk of this HUB is full; make room on it"})"};
+    return disk_is_full();
+  }
+
+  // What a client is told where something went wrong here; the log has the rest, paths included.
+  static server_reply reply_to(const std::exception& problem) {
+    say(problem.what());
+    const auto* of_disk = dynamic_cast<const file_error*>(&problem);
+    if (of_disk && of_disk->disk_is_full()) return disk_is_full();
+    return {500, R"({"message": "this HUB has a fault; its log says which"})"};
   }
 
   void note_refusal(const server_request& what, const server_reply& reply) {
@@ -295,6 +314,9 @@ class model_store {
 
   static hub::time_point now() { return std::chrono::steady_clock::now(); }
   static bool accepted(const server_reply& reply) { return reply.status < 300; }
+  static server_reply disk_is_full() {
+    return refusal(507, "the disk of this HUB is full; make room on it");
+  }
 
   server_reply decide(const server_request& what, unfinished_file* upload) {
     const auto to = hub_logic::route(what.method, what.path);
@@ -304,12 +326,25 @@ class model_store {
       if (to && to->first == endpoint::metrics) return take_metrics(what, to->second);
       if (to && to->first == endpoint::upload) return take_upload(what, to->second, upload);
     } catch (const std::exception& problem) {
-      say(problem.what());
-      return {500, R"({"message": "this HUB has a fault; its log says which"})"};
+      return reply_to(problem);
     }
     const std::lock_guard lock(mutex_);
     client_root_ = what.root;
-    return logic_.handle(what, now());
+    server_reply reply = logic_.handle(what, now());
+    if (to && to->first == endpoint::model && accepted(reply))
+      reply.body = json{{"data", in_both_shapes(logic_.models().at(to->second))}}.dump(
+          -1, ' ', false, json::error_handler_t::replace);
+    return reply;
+  }
+
+  // The first clients read the one shape of a model, the later ones the other, and neither says
+  // which it is. No member stands in both with different values.
+  json in_both_shapes(const hub_model& model) const {
+    hub_model later{.about = model.about, .checkpoints = model.checkpoints};
+    later.about.shape = hub::testing::reply_shape::nested;
+    json out = logic_.describe(model, now());
+    out.update(logic_.describe(later, now()));
+    return out;
   }
 
   // When a model changed, and when each of its epochs did, counted in changes of any model.
@@ -331,17 +366,37 @@ class model_store {
     for (const int epoch : epochs) of.epochs[epoch] = version_;
   }
 
-  // `what` changes the model and returns what is to be done on disk, which is done unlocked.
-  template <class What>
-  bool change(const std::string& id, What what) {
+  // Changes a model's files, given its description, and then the model: so a disk that fails leaves
+  // both as they were.
+  template <class OnDisk, class InMemory>
+  bool change(const std::string& id, OnDisk on_disk, InMemory in_memory) {
     const std::lock_guard one_by_one(files_of(id));
     std::unique_lock lock(mutex_);
     if (!logic_.models().contains(id)) return false;
-    const auto on_disk = what(logic_.model(id));
+    const model_options about = logic_.model(id).about;
     lock.unlock();
-    on_disk();
+    on_disk(about);
+    lock.lock();
+    in_memory();
+    lock.unlock();
     touch(id);
     return true;
+  }
+
+  // Nobody knows the model's id before this is done.
+  void add(const model_options& about) {
+    try {
+      keep(about);
+    } catch (...) {
+      std::error_code ignored;  // the next start leaves out what has no description
+      fs::remove_all(folder_ / about.id, ignored);
+      throw;
+    }
+    {
+      const std::lock_guard lock(mutex_);
+      logic_.add_model(about);
+    }
+    touch(about.id);
   }
 
   // ---- what comes in ----
@@ -352,6 +407,25 @@ class model_store {
     return file_mutexes_[std::hash<std::string>()(id) % file_mutexes_.size()];
   }
 
+  // What hub_logic makes of a request, on a HUB that has but this model, and nothing of it yet: so
+  // what a request brings is known, and can be brought to the disk, before anybody sees it.
+  struct judgement {
+    server_reply reply;
+    hub_model brought;
+  };
+  judgement judge(const server_request& what, const std::string& id) const {
+    hub_logic alone;
+    alone.is_key = logic_.is_key;
+    {
+      const std::lock_guard lock(mutex_);
+      if (const auto refused = logic_.refusal(what)) return {*refused, {}};
+      alone.add_model(logic_.models().at(id).about);
+    }
+    server_reply reply = alone.handle(what, now());
+    return {std::move(reply), std::move(alone.model(id))};
+  }
+
+  // It shows that a training is alive whether or not the disk has room for it.
   server_reply take_heartbeat(const server_request& what, const std::string& id) {
     const std::lock_guard one_by_one(files_of(id));
     std::unique_lock lock(mutex_);
@@ -362,72 +436,94 @@ class model_store {
     const ordered_json line = {{"time", to_text(wall_time_of(beat.at))},
                                {"agent", beat.agent},
                                {"agentId", beat.agent_id}};
-    append_lines(folder_ / id / "heartbeats.jsonl", to_line(line), durability::at_some_time);
+    try {
+      append_lines(folder_ / id / "heartbeats.jsonl", to_line(line), durability::at_some_time);
+    } catch (const file_error& problem) {
+      say(problem.what());
+    }
     touch(id);
     return reply;
   }
 
-  server_reply take_metrics(const server_request& what, const std::string& id) {
+  // Python sends what is not finite as NaN, in the text of each epoch.
+  static std::string body_without_nan(const std::string& body) {
+    if (body.find("NaN") == body.npos && body.find("Infinity") == body.npos) return body;
+    auto said = protocol::parse_json(without_nan(body));
+    if (!said || !said->is_object() || !said->contains("metrics")) return body;
+    for (json& epoch : said->at("metrics"))
+      if (epoch.is_string()) epoch = without_nan(epoch.get_ref<const std::string&>());
+    return to_line(*said);
+  }
+
+  server_reply take_metrics(server_request what, const std::string& id) {
+    what.body = body_without_nan(what.body);
     const std::lock_guard one_by_one(files_of(id));
-    std::unique_lock lock(mutex_);
-    server_reply reply = logic_.handle(what, now());
+    const auto [reply, brought] = judge(what, id);
     if (!accepted(reply)) return reply;
     const std::string time = to_text(std::chrono::system_clock::now());
-    // It was accepted, so the body is known to be an object with an epoch's number as each key.
-    const json said = protocol::parse_json(what.body).value();
     std::string lines;
     std::vector<int> epochs;
-    for (const auto& entry : said.at("metrics").items()) {
-      const int epoch = std::stoi(entry.key());
-      lines += to_line(
-          {{"epoch", epoch}, {"time", time}, {"metrics", logic_.model(id).metrics.at(epoch)}});
+    for (const auto& [epoch, values] : brought.metrics) {
+      if (!is_epoch(epoch)) return refusal(400, no_epoch(epoch));
+      lines += to_line({{"epoch", epoch}, {"time", time}, {"metrics", values}});
       epochs.push_back(epoch);
     }
-    lock.unlock();
     append_lines(folder_ / id / "metrics.jsonl", lines, durability::before_return);
+    {
+      const std::lock_guard lock(mutex_);
+      for (const auto& [epoch, values] : brought.metrics) logic_.model(id).metrics[epoch] = values;
+    }
     touch(id, epochs);
     return reply;
   }
 
-  server_reply take_upload(const server_request& what, const std::string& id,
-                           unfinished_file* upload) {
+  static bool is_epoch(int epoch) { return epoch >= 0 && epoch < epochs_max; }
+  static std::string no_epoch(int epoch) {
+    return "epoch " + std::to_string(epoch) + " is not from 0 to " + std::to_string(epochs_max - 1);
+  }
+
+  // A final model of which Python has no number comes with "nan" as its map.
+  static bool take_map_without_number(server_request& what) {
+    for (hub::testing::form_part& each : what.form)
+      if (each.name == "map" && (each.content == "nan" || each.content == "inf" ||
+                                 each.content == "-inf" || each.content == "null")) {
+        each.content = "null";
+        return true;
+      }
+    return false;
+  }
+
+  server_reply take_upload(server_request what, const std::string& id, unfinished_file* upload) {
+    const bool without_map = take_map_without_number(what);
     if (upload) upload->finish();  // the part that takes long, so before anybody has to wait for it
     const std::lock_guard one_by_one(files_of(id));
-    std::unique_lock lock(mutex_);
-    const auto was = model_state_of(id);
-    server_reply reply = logic_.handle(what, now());
+    const auto [reply, brought] = judge(what, id);
     if (!accepted(reply)) return reply;
-    const checkpoint_record record = logic_.model(id).checkpoints.back();
-    lock.unlock();
-    try {
-      keep(*upload, checkpoint_path(id, record), record);
-    } catch (...) {
-      lock.lock();
-      logic_.model(id).checkpoints.pop_back();
-      logic_.model(id).about.state = was;
-      throw;
+    checkpoint_record record = brought.checkpoints.back();
+    if (!is_epoch(record.epoch)) return refusal(400, no_epoch(record.epoch));
+    if (without_map) record.map = not_a_number;
+    keep(*upload, checkpoint_path(id, record), record);
+    {
+      const std::lock_guard lock(mutex_);
+      logic_.model(id).checkpoints.push_back(record);
+      logic_.model(id).about.state = brought.about.state;
     }
     touch(id);
     return reply;
   }
 
-  hub::model_state model_state_of(const std::string& id) const {
-    const auto found = logic_.models().find(id);
-    return found == logic_.models().end() ? hub::model_state::fresh : found->second.about.state;
-  }
-
   server_reply create(const server_request& what) {
-    std::unique_lock lock(mutex_);
-    server_reply reply = logic_.handle(what, now());
+    hub_logic alone;
+    alone.is_key = logic_.is_key;
+    alone.make_id = logic_.make_id;
+    server_reply reply = alone.handle(what, now());
     if (!accepted(reply)) return reply;
-    const model_options about = logic_.model(protocol::parse_created(reply.body).value()).about;
-    lock.unlock();
-    keep(about);
-    touch(about.id);
+    const model_options& about = alone.models().begin()->second.about;
+    if (const std::string_view why = fault_of(about); !why.empty()) return refusal(400, why);
+    add(about);
     return reply;
   }
 
-  // Nobody knows the model's id before this is done.
   void keep(const model_options& about) const {
     make_folder(folder_ / about.id / "checkpoints");
     write_file(folder_ / about.id / "model.json", to_page(to_json(about)));
@@ -496,7 +592,7 @@ class model_store {
     for (const json& line : read_lines(folder / "metrics.jsonl")) {
       const auto epoch = protocol::get_int(line, "epoch");
       const json* values = protocol::get_member(line, "metrics");
-      if (epoch && values) model.metrics[*epoch] = *values;
+      if (epoch && is_epoch(*epoch) && values) model.metrics[*epoch] = *values;
     }
     for (const json& line : read_lines(folder / "heartbeats.jsonl"))
       model.heartbeats.push_back({time_from(line), protocol::get_string(line, "agent"),

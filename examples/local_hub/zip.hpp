@@ -48,10 +48,12 @@ class crc32 {
 
 class zip_stream {
  public:
-  // Every file below the folder but those that are still being received.
+  // Every file below the folder but those that are still being received. What is behind a link is
+  // no part of the model, and maybe nobody's to take away.
   explicit zip_stream(const std::filesystem::path& folder, std::string name_in_archive) {
     for (const auto& each : std::filesystem::recursive_directory_iterator(folder)) {
-      if (!each.is_regular_file() || each.path().extension() == ".part") continue;
+      if (!std::filesystem::is_regular_file(each.symlink_status())) continue;
+      if (each.path().extension() == ".part") continue;
       const std::string name = each.path().lexically_relative(folder).generic_string();
       entries_.push_back({each.path(), name_in_archive + '/' + name, each.file_size()});
     }

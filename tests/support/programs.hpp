@@ -94,6 +94,7 @@ class process {
     ::close(from_stdout_);
   }
 
+  pid_t id() const { return id_; }
   void send(int signal) const { ::kill(id_, signal); }
 
   // The next line of stdout that begins so. Fails the test where there is none.
