@@ -825,793 +825,17 @@ class any_transport {
 #if !defined(HUB_SESSION_INTERFACE_ONLY)
 
 // =================================================================================================
-// §4  protocol
+// engine
 //
-// Rules: pure functions. All knowledge of HUB v1's wire is here and nowhere else, so that another
-// protocol can stand beside it. Whatever comes from outside is checked here once: nothing in this
-// room throws on bad input, and no error text holds a key or the query of a URL.
+// Rules: no clock, no sleeping, no lock, no I/O, no callback, no wire. Time comes in as an argument,
+// orders come out, outcomes go in; the same calls give the same answers on every machine. Not thread
+// safe: the session holds its mutex around every call. What the engine wants said, it leaves as notes.
 // =================================================================================================
 
-namespace protocol {
-
-using nlohmann::json;
-
-// ---- text --------------------------------------------------------------------------------------
-
-inline constexpr std::string_view default_api_root = "https://api.ultralytics.com";
-inline constexpr std::string_view default_web_root = "https://hub.ultralytics.com";
-inline constexpr std::size_t api_key_length = 42;
-inline constexpr std::size_t model_id_length = 20;
-inline constexpr std::size_t json_depth_max = 64;
-inline constexpr std::size_t reply_values_max = 4096;  // each takes many times the room of its text
-inline constexpr std::size_t reply_token_bytes_max = 64 * kibibyte;
-inline constexpr std::size_t quoted_bytes_max = 200;  // of foreign text in one of our messages
-
-constexpr bool is_alphanumeric(char c) noexcept {
-  return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z');
-}
-constexpr bool is_digit(char c) noexcept { return c >= '0' && c <= '9'; }
-constexpr bool is_visible(char c) noexcept { return c >= 0x21 && c <= 0x7E; }
-constexpr char to_lower(char c) noexcept {
-  return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-}
-
-template <class Predicate>
-constexpr bool all_of(std::string_view text, Predicate test) {
-  return std::all_of(text.begin(), text.end(), test);
-}
-
-inline std::string lowered(std::string_view text) {
-  std::string out(text);
-  std::transform(out.begin(), out.end(), out.begin(), to_lower);
-  return out;
-}
-
-// Foreign text made safe for a terminal and a log: printable ASCII, bounded.
-inline std::string printable(std::string_view text) {
-  std::string out;
-  for (char c : text.substr(0, quoted_bytes_max)) out += is_visible(c) || c == ' ' ? c : '?';
-  if (text.size() > quoted_bytes_max) out += "...";
-  return out;
-}
-
-// `text` without any of `secrets` and without the query of any URL in it.
-inline std::string redact(std::string text, std::span<const std::string> secrets) {
-  // The longest first: one secret may begin like another.
-  std::vector<std::string_view> ordered(secrets.begin(), secrets.end());
-  std::sort(ordered.begin(), ordered.end(), [](auto a, auto b) { return a.size() > b.size(); });
-  for (std::string_view secret : ordered) {
-    if (secret.empty()) continue;
-    for (std::size_t at = 0; (at = text.find(secret, at)) != std::string::npos; at += 3)
-      text.replace(at, secret.size(), "***");
-  }
-  for (std::size_t at = 0; (at = text.find("://", at)) != std::string::npos; at += 3) {
-    const std::size_t end = std::min(text.find_first_of(" \t\r\n\"<>", at), text.size());
-    const std::size_t query = text.find('?', at);
-    if (query < end) text.replace(query, end - query, "?***");
-  }
-  return text;
-}
-
-// FNV-1a, so that a content is the same number everywhere.
-inline std::uint64_t content_hash(std::string_view content,
-                                  std::uint64_t seed = 14695981039346656037u) {
-  for (char c : content) seed = (seed ^ static_cast<unsigned char>(c)) * 1099511628211u;
-  return seed;
-}
-
-// The shortest decimal that reads back as exactly `value`, or "null" where JSON has no number.
-inline void append_number(std::string& out, double value) {
-  if (!std::isfinite(value)) {
-    out += "null";
-    return;
-  }
-  std::array<char, 32> digits;
-  const auto end = std::to_chars(digits.data(), digits.data() + digits.size(), value).ptr;
-  out.append(digits.data(), end);
-  if (value == 0 && std::signbit(value)) out += ".0";  // "-0" alone reads back as the integer 0
-}
-
-inline std::string number_text(double value) {
-  std::string out;
-  append_number(out, value);
-  return out;
-}
-
-// `text` as a JSON string; bytes that are no UTF-8 become U+FFFD.
-inline void append_json_string(std::string& out, std::string_view text) {
-  const auto plain = [](char c) { return c >= 0x20 && c <= 0x7E; };
-  if (!all_of(text, plain)) {
-    out += json(text).dump(-1, ' ', false, json::error_handler_t::replace);
-    return;
-  }
-  out += '"';
-  for (const char c : text) {
-    if (c == '"' || c == '\\') out += '\\';
-    out += c;
-  }
-  out += '"';
-}
-
-// ---- JSON --------------------------------------------------------------------------------------
-
-struct json_bounds {
-  std::size_t values_max = std::numeric_limits<std::size_t>::max();
-  std::size_t token_bytes_max = std::numeric_limits<std::size_t>::max();
-};
-inline constexpr json_bounds reply_bounds = {reply_values_max, reply_token_bytes_max};
-
-// Refuses NUL bytes, which end nlohmann's text early, nesting that would overflow the stack when
-// the value is copied, and what would take many times the room of its text.
-inline bool is_bounded_json(std::string_view text, const json_bounds& bounds) {
-  std::size_t depth = 0;
-  std::size_t values = 1;
-  bool in_string = false;
-  std::size_t begin = 0;  // of the string, number or gap
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    const char c = text[i];
-    if (c == '\0' || i - begin > bounds.token_bytes_max) return false;
-    if (in_string) {
-      if (c == '\\') ++i;
-      if (c != '"') continue;
-      in_string = false;
-    } else if (c == '"') {
-      in_string = true;
-    } else if (c == '{' || c == '[') {
-      if (++depth > json_depth_max) return false;
-    } else if (c == '}' || c == ']') {
-      if (depth > 0) --depth;
-    } else if (c == ',') {
-      if (++values > bounds.values_max) return false;
-    } else if (c != ':') {
-      continue;
-    }
-    begin = i;
-  }
-  return true;
-}
-
-// Parses without exceptions.
-inline std::optional<json> parse_json(std::string_view text, const json_bounds& bounds = {}) {
-  if (!is_bounded_json(text, bounds)) return std::nullopt;
-  json value = json::parse(text.begin(), text.end(), nullptr, false);
-  if (value.is_discarded()) return std::nullopt;
-  return value;
-}
-
-// Empties a value from its leaves on: nlohmann's destructor allocates where there is something in a
-// value, and ends the program where it cannot.
-inline void take_apart(json& value) noexcept {
-  if (!value.is_structured()) return;
-  for (json& each : value) take_apart(each);
-  value.clear();
-}
-
-// A stretch of a text.
-struct extent {
-  std::size_t begin;
-  std::size_t length;
-};
-
-// Behind the JSON value that begins at `at` in a text that is known to parse.
-inline std::size_t json_value_end(std::string_view text, std::size_t at) {
-  std::size_t depth = 0;
-  for (; at < text.size(); ++at) {
-    const char c = text[at];
-    if (c == '"') {
-      for (++at; at < text.size() && text[at] != '"'; ++at)
-        if (text[at] == '\\') ++at;
-      if (depth == 0) return std::min(at + 1, text.size());
-    } else if (c == '{' || c == '[') {
-      ++depth;
-    } else if (c == '}' || c == ']') {
-      if (depth == 0) return at;  // of what holds a bare value
-      if (--depth == 0) return at + 1;
-    } else if (depth == 0 &&
-               (c == ',' || c == ':' || " \t\r\n"sv.find(c) != std::string_view::npos)) {
-      return at;
-    }
-  }
-  return at;
-}
-
-// Where the value of a member stands in the object that `text` is known to be; of the last one,
-// which is the one that counts, where there are several.
-inline std::optional<extent> find_json_member(std::string_view text, std::string_view wanted) {
-  constexpr std::string_view blank = " \t\r\n";
-  std::optional<extent> found;
-  std::size_t at = text.find('{') + 1;
-  for (;;) {
-    at = text.find_first_not_of(" \t\r\n,", at);
-    if (at == std::string_view::npos || text[at] != '"') return found;
-    const std::size_t name_end = json_value_end(text, at);
-    const std::optional<json> name = parse_json(text.substr(at, name_end - at));
-    const std::size_t colon = text.find_first_not_of(blank, name_end);
-    const std::size_t value = text.find_first_not_of(blank, std::min(colon + 1, text.size()));
-    if (value == std::string_view::npos) return found;
-    at = json_value_end(text, value);
-    if (name && name->get_ref<const std::string&>() == wanted) found = extent{value, at - value};
-  }
-}
-
-// What a text begins with behind blanks and a byte order mark; NUL where there is nothing.
-inline char first_of(std::string_view text) {
-  const std::size_t first = text.find_first_not_of(" \t\r\n\xEF\xBB\xBF");
-  return first == std::string_view::npos ? '\0' : text[first];
-}
-
-// Whether a reply is a JSON object. This and the two below take no room but the text's, however
-// many values it holds, and leave nothing behind that has to be freed with memory at hand.
-inline bool is_object(std::string_view text) {
-  return first_of(text) == '{' && is_bounded_json(text, reply_bounds) &&
-         json::accept(text.begin(), text.end());
-}
-
-// A member as it is written; "" where it is missing or null, or where `text` is no object but still
-// JSON.
-inline std::string_view member_text(std::string_view text, std::string_view name) {
-  const auto found = first_of(text) == '{' ? find_json_member(text, name) : std::nullopt;
-  if (!found) return {};
-  const std::string_view value = text.substr(found->begin, found->length);
-  return value == "null" ? std::string_view() : value;
-}
-
-// The same where the member is a string, else "".
-inline std::string member_string(std::string_view text, std::string_view name) {
-  const std::string_view value = member_text(text, name);
-  const std::optional<json> read = value.starts_with('"') ? parse_json(value) : std::nullopt;
-  return read ? read->get<std::string>() : std::string();
-}
-
-// Typed getters. None throws; a member of another type counts as missing.
-inline const json* get_member(const json& object, const char* key) {
-  if (!object.is_object()) return nullptr;
-  const auto found = object.find(key);
-  return found == object.end() || found->is_null() ? nullptr : &*found;
-}
-
-inline std::string get_string(const json& object, const char* key) {
-  const json* member = get_member(object, key);
-  return member && member->is_string() ? member->get<std::string>() : std::string();
-}
-
-inline std::optional<double> get_number(const json& object, const char* key) {
-  const json* member = get_member(object, key);
-  if (!member || !member->is_number()) return std::nullopt;
-  return member->get<double>();
-}
-
-inline std::optional<int> as_int(const json* value) {
-  constexpr double low = std::numeric_limits<int>::min();
-  constexpr double high = std::numeric_limits<int>::max();
-  if (!value || !value->is_number()) return std::nullopt;
-  const auto number = value->get<double>();
-  if (!(number >= low && number <= high) || number != std::trunc(number)) return std::nullopt;
-  return static_cast<int>(number);
-}
-
-inline std::optional<int> get_int(const json& object, const char* key) {
-  return as_int(get_member(object, key));
-}
-
-inline std::uint64_t get_unsigned(const json& object, const char* key) {
-  const json* member = get_member(object, key);
-  return member && member->is_number_unsigned() ? member->get<std::uint64_t>() : 0;
-}
-
-inline bool get_flag(const json& object, const char* key) {
-  const json* member = get_member(object, key);
-  return member && member->is_boolean() && member->get<bool>();
-}
-
-// ---- addresses and identifiers -----------------------------------------------------------------
-
-struct url {
-  bool tls = true;
-  std::string host = {};  // without the brackets of an IPv6 address
-  int port = 443;
-  std::string path = {};  // "" or "/..." without a trailing slash
-
-  std::string text() const {
-    const bool bracketed = host.find(':') != std::string::npos;
-    std::string out = tls ? "https://" : "http://";
-    out += bracketed ? '[' + host + ']' : host;
-    if (port != (tls ? 443 : 80)) out += ':' + std::to_string(port);
-    return out + path;
-  }
-};
-
-inline error bad_url(std::string_view what) {
-  return {errc::invalid_endpoint, "This HUB address cannot be used: " + std::string(what) +
-                                      ". Give it as http(s)://host[:port][/path]."};
-}
-
-inline std::optional<int> parse_port(std::string_view text) {
-  int port = 0;
-  const auto [end, failed] = std::from_chars(text.data(), text.data() + text.size(), port);
-  if (failed != std::errc() || end != text.data() + text.size() || port < 1 || port > 65535)
-    return std::nullopt;
-  return port;
-}
-
-inline bool is_host(std::string_view host, bool bracketed) {
-  if (host.empty() || host.size() > 253) return false;
-  if (!bracketed)
-    return all_of(host,
-                  [](char c) { return is_alphanumeric(c) || c == '.' || c == '-' || c == '_'; });
-  const auto of_address = [](char c) {
-    return "0123456789abcdefABCDEF:."sv.find(c) != std::string_view::npos;
-  };
-  return host.find(':') != std::string_view::npos && all_of(host, of_address);
-}
-
-// Reads http(s)://host[:port] and takes what stands behind it as it is. Stricter than httplib, which
-// takes what it cannot read for a plain-HTTP host name.
-inline result<url> parse_origin(std::string_view text) {
-  url out;
-  const std::size_t scheme_end = text.find("://");
-  const std::string scheme = lowered(text.substr(0, scheme_end));
-  if (scheme_end == std::string_view::npos || (scheme != "http" && scheme != "https"))
-    return bad_url("it does not begin with http:// or https://");
-  out.tls = scheme == "https";
-  out.port = out.tls ? 443 : 80;
-  text.remove_prefix(scheme.size() + 3);
-
-  const std::size_t slash = std::min(text.find('/'), text.size());
-  std::string_view authority = text.substr(0, slash);
-  std::string_view path = text.substr(slash);
-  if (authority.find('@') != std::string_view::npos)
-    return bad_url("it holds a user name or password");
-
-  const bool bracketed = authority.starts_with('[');
-  const std::size_t host_end =
-      bracketed ? authority.find(']') : std::min(authority.find(':'), authority.size());
-  if (host_end == std::string_view::npos)
-    return bad_url("the bracket of its IPv6 address is not closed");
-  const std::string_view host = authority.substr(bracketed ? 1 : 0, host_end - (bracketed ? 1 : 0));
-  if (!is_host(host, bracketed)) return bad_url("its host name is missing or not valid");
-  std::string_view rest = authority.substr(host_end + (bracketed ? 1 : 0));
-  if (!rest.empty()) {
-    const auto port = rest.starts_with(':') ? parse_port(rest.substr(1)) : std::nullopt;
-    if (!port) return bad_url("its port is not a number from 1 to 65535");
-    out.port = *port;
-  }
-  out.host = host;
-  out.path = path;
-  return out;
-}
-
-// Reads a HUB address: http(s)://host[:port][/path].
-inline result<url> parse_url(std::string_view text) {
-  auto out = parse_origin(text);
-  if (!out) return out;
-  if (!all_of(out->path, [](char c) {
-        return is_visible(c) && c != '?' && c != '#' && c != '\\' && c != '%';
-      }))
-    return bad_url("its path holds a query, a fragment, a space or an escape");
-  while (out->path.ends_with('/')) out->path.pop_back();
-  return out;
-}
-
-// Reads the address of a request, which may end in a query; it is sent as it is, escapes and all.
-inline result<url> parse_target(std::string_view text) {
-  auto out = parse_origin(text);
-  if (out && !all_of(out->path, [](char c) { return is_visible(c) && c != '#' && c != '\\'; }))
-    return bad_url("its path holds a fragment or a space");
-  return out;
-}
-
-inline bool is_model_id(std::string_view text) {
-  return text.size() == model_id_length && all_of(text, is_alphanumeric);
-}
-
-struct identifier {
-  std::string api_key = {};  // "" where the identifier names only the model
-  std::string model_id = {};
-};
-
-// What of an identifier may be shown: a model id, but nothing that could be a key.
-inline std::string blotted(std::string_view text) {
-  const std::size_t mark = text.rfind('_');
-  const std::string_view tail = mark == std::string_view::npos ? text : text.substr(mark + 1);
-  const bool harmless = tail.size() <= model_id_length && all_of(tail, is_alphanumeric);
-  return (mark == std::string_view::npos ? "" : "***_") + (harmless ? std::string(tail) : "***");
-}
-
-// Reads `{web}/models/ID`, `KEY_ID` or `ID`; a URL may end in a slash, a query or a fragment.
-inline result<identifier> parse_identifier(std::string_view text, std::string_view web_root) {
-  const auto refuse = [&](std::string_view shown) {
-    return error{
-        errc::invalid_identifier,
-        "'" + blotted(shown) + "' does not name a model. Give a model's page (" +
-            std::string(web_root) +
-            "/models/MODEL), a model id of 20 letters and digits, or KEY_MODEL with a key of "
-            "42 letters and digits."};
-  };
-  std::string_view rest = text;
-  if (text.find("://") != std::string_view::npos) {
-    const std::string prefix = std::string(web_root) + "/models/";
-    if (!rest.starts_with(prefix)) return refuse("***");
-    rest.remove_prefix(prefix.size());
-    rest = rest.substr(0, std::min(rest.find_first_of("?#"), rest.size()));
-    if (rest.ends_with('/')) rest.remove_suffix(1);
-  }
-  identifier out;
-  if (rest.size() == api_key_length + 1 + model_id_length && rest[api_key_length] == '_') {
-    out.api_key = rest.substr(0, api_key_length);
-    rest.remove_prefix(api_key_length + 1);
-  }
-  out.model_id = rest;
-  if (!is_model_id(out.model_id) || !all_of(out.api_key, is_alphanumeric)) return refuse(rest);
-  return out;
-}
-
-// ---- credentials -------------------------------------------------------------------------------
-
-// Why `secret` may not go into a header, if so. CR, LF and NUL would reach the wire unchecked.
-inline std::optional<error> check_secret(std::string_view secret, std::string_view what) {
-  if (all_of(secret, is_visible)) return std::nullopt;
-  return error{errc::invalid_credentials,
-               "The " + std::string(what) +
-                   " holds a space, a line break or another byte that no header may carry. Copy it "
-                   "again from the HUB's settings page."};
-}
-
-enum class settings_format { json_text, yaml_text };
-
-// The value of a top-level `api_key:` line, without a comment behind it.
-inline std::optional<extent> find_yaml_key(std::string_view text) {
-  constexpr std::string_view name = "api_key:";
-  for (std::size_t line = 0; line < text.size();) {
-    const std::size_t end = std::min(text.find('\n', line), text.size());
-    if (text.substr(line, end - line).starts_with(name)) {
-      std::size_t first = line + name.size();
-      while (first < end && (text[first] == ' ' || text[first] == '\t')) ++first;
-      std::size_t last =
-          first < end && text[first] == '#' ? first : std::min(text.find(" #", first), end);
-      while (last > first && (text[last - 1] == ' ' || text[last - 1] == '\r')) --last;
-      return extent{first, last - first};
-    }
-    line = end + 1;
-  }
-  return std::nullopt;
-}
-
-// The key in the text of an Ultralytics settings file, "" where there is none.
-inline std::string find_api_key(std::string_view text, settings_format format) {
-  if (format == settings_format::json_text) {
-    const std::optional<json> settings = parse_json(text);
-    return settings ? get_string(*settings, "api_key") : std::string();
-  }
-  const auto found = find_yaml_key(text);
-  if (!found) return {};
-  const std::string_view value = text.substr(found->begin, found->length);
-  if (value == "null" || value == "~") return {};
-  if (value.size() >= 2 && value.starts_with('\'') && value.ends_with('\''))
-    return std::string(value.substr(1, value.size() - 2));
-  const std::optional<json> in_quotes = value.starts_with('"') ? parse_json(value) : std::nullopt;
-  return in_quotes && in_quotes->is_string() ? in_quotes->get<std::string>() : std::string(value);
-}
-
-// The same text with the key in it and nothing else changed; nothing where `text` cannot be read.
-inline std::optional<std::string> replace_api_key(std::string_view text, std::string_view api_key,
-                                                  settings_format format) {
-  std::string value;
-  append_json_string(value, api_key);  // which YAML reads as well
-  std::string out(text);
-  if (format == settings_format::yaml_text) {
-    if (const auto found = find_yaml_key(text)) {
-      const bool glued = out[found->begin - 1] == ':';  // "api_key:" alone, with no space after it
-      const bool before_comment = found->length == 0 && out.substr(found->begin).starts_with('#');
-      return out.replace(found->begin, found->length,
-                         (glued ? " " : "") + value + (before_comment ? " " : ""));
-    }
-    if (!out.empty() && !out.ends_with('\n')) out += '\n';
-    return out + "api_key: " + value + '\n';
-  }
-  if (text.find_first_not_of(" \t\r\n") == std::string_view::npos)
-    return "{\n  \"api_key\": " + value + "\n}\n";
-  const std::optional<json> settings = parse_json(text);
-  if (!settings || !settings->is_object()) return std::nullopt;
-  if (const auto found = find_json_member(text, "api_key"))
-    return out.replace(found->begin, found->length, value);
-  return out.insert(out.find('{') + 1,
-                    "\n  \"api_key\": " + value + (settings->empty() ? "\n" : ","));
-}
-
-// ---- the model ---------------------------------------------------------------------------------
-
-// The name under which today's weights of a YOLOv3 or YOLOv5 model are published: yolov5n.pt is
-// yolov5nu.pt. Only the file name counts, not the folder or host in front of it.
-inline std::string rename_yolov5(std::string_view path) {
-  const std::size_t slash = path.rfind('/');
-  const std::string_view folder =
-      slash == std::string_view::npos ? ""sv : path.substr(0, slash + 1);
-  const std::string_view name = path.substr(folder.size());
-  const auto renamed = [&] {
-    return std::string(folder) + std::string(name.substr(0, name.size() - 3)) + "u.pt";
-  };
-  if (!name.ends_with(".pt") || name.find('u') != std::string_view::npos) return std::string(path);
-  const std::string_view stem = name.substr(0, name.size() - 3);
-  for (std::string_view base : {"yolov3", "yolov3-tiny", "yolov3-spp"})
-    if (stem.ends_with(base)) return renamed();
-  const std::size_t v5 = stem.rfind("yolov5");
-  if (v5 == std::string_view::npos) return std::string(path);
-  std::string_view size = stem.substr(v5 + 6);
-  if (size.ends_with('6')) size.remove_suffix(1);
-  const bool known = size.size() == 1 && "nsmlx"sv.find(size) != std::string_view::npos;
-  return known ? renamed() : std::string(path);
-}
-
-// HUB sends a device as text, a number, a list of either, or null.
-inline std::string parse_device(const json* device) {
-  if (!device) return {};
-  if (device->is_string()) return device->get<std::string>();
-  if (device->is_number_integer()) return device->dump();
-  std::string out;
-  if (device->is_array())
-    for (const json& entry : *device) out += (out.empty() ? "" : ",") + parse_device(&entry);
-  return out;
-}
-
-inline std::string parse_cache(const json* cache) {
-  if (!cache) return {};
-  if (cache->is_boolean()) return cache->get<bool>() ? "ram" : "";
-  return cache->is_string() ? cache->get<std::string>() : std::string();
-}
-
-inline train_args parse_train_args(const json& fields) {
-  train_args out;
-  out.data = get_string(fields, "data");
-  out.batch = get_number(fields, "batch");
-  if (!out.batch) out.batch = get_number(fields, "batch_size");
-  out.epochs = get_int(fields, "epochs");
-  out.imgsz = get_int(fields, "imgsz");
-  out.patience = get_int(fields, "patience");
-  out.time_hours = get_number(fields, "time");
-  out.device = parse_device(get_member(fields, "device"));
-  out.cache = parse_cache(get_member(fields, "cache"));
-  return out;
-}
-
-// Whether what should be JSON is a page of HTML.
-inline bool is_page(std::string_view body) { return first_of(body) == '<'; }
-
-inline error unreadable(std::string_view what, std::string_view body) {
-  const bool page = is_page(body);
-  return {errc::bad_reply,
-          "HUB's reply to " + std::string(what) + " cannot be read" +
-              (page ? ": it is an HTML page, so something stands in front of HUB" : "") +
-              ". Check the HUB address."};
-}
-
-// Reads the reply to GET /v1/models/{id}, in its first shape (fields beside each other) and its
-// second (a member train_args, and has_last_weights for a training that can go on).
-inline result<model_info> parse_model(std::string_view body, std::string_view model_id) {
-  std::optional<json> whole = parse_json(body, reply_bounds);
-  const json* found = whole ? get_member(*whole, "data") : nullptr;
-  if (!found || !found->is_object()) return unreadable("the model request", body);
-
-  model_info out;
-  out.id = model_id;
-  out.raw = std::move((*whole)["data"]);
-  const json& data = out.raw;
-  const std::string status = get_string(data, "status");
-  if (status == "trained")
-    return error{
-        errc::already_trained,
-        "Model " + out.id +
-            " is trained already. Make a new model on HUB, or reset this one, and use its id."};
-  const json* second_shape = get_member(data, "train_args");
-  const bool nested = second_shape && second_shape->is_object();
-  const json& fields = nested ? *second_shape : data;
-  const bool resumes = nested ? get_flag(data, "has_last_weights") : status == "training";
-  out.state = resumes ? model_state::training : model_state::fresh;
-
-  out.train_args = parse_train_args(fields);
-  if (out.train_args.data.empty())
-    return error{errc::dataset_not_ready, "The dataset of model " + out.id +
-                                              " is missing or still being processed. Look at it on "
-                                              "HUB and start again when it is ready."};
-  if (resumes) {
-    out.train_args = {.data = std::move(out.train_args.data), .resume = true};
-    out.model_file = get_string(data, "resume");
-  } else {
-    const bool from_weights =
-        nested ? get_flag(data, "is_pretrained") : get_string(data, "cfg").empty();
-    out.model_file = get_string(data, from_weights ? "weights" : "cfg");
-  }
-  out.train_args.raw = fields;
-  out.model_file = rename_yolov5(out.model_file);
-  return out;
-}
-
-// `value` with every URL in it cut off at its query, which is short-lived and a secret where the URL
-// is signed.
-inline json without_queries(json value) {
-  if (value.is_string()) {
-    auto& text = value.get_ref<std::string&>();
-    if (text.find("://") != std::string::npos) text.resize(std::min(text.find('?'), text.size()));
-  } else if (value.is_structured()) {
-    for (json& each : value) each = without_queries(std::move(each));
-  }
-  return value;
-}
-
-// What parse_model reads as the same model later, from its `raw`.
-inline std::string model_text(const json& raw) {
-  json whole;
-  whole["data"] = without_queries(raw);
-  return whole.dump(2, ' ', false, json::error_handler_t::replace);
-}
-
-// Reads the reply to POST /v1/auth: whether HUB accepts the key.
-inline result<bool> parse_auth(std::string_view body) {
-  const std::string_view success = is_object(body) ? member_text(body, "success") : ""sv;
-  if (success != "true" && success != "false") return unreadable("the sign-in", body);
-  return success == "true";
-}
-
-// Reads the reply to POST /v1/models: the new model's id.
-inline result<std::string> parse_created(std::string_view body) {
-  const std::string_view data = is_object(body) ? member_text(body, "data") : ""sv;
-  std::string id = member_string(data, "id");
-  if (!is_model_id(id)) return unreadable("the making of a model", body);
-  return id;
-}
-
-// Reads the reply to a heartbeat: the agent id to send from now on, "" where HUB names none.
-inline result<std::string> parse_heartbeat(std::string_view body) {
-  if (!is_object(body)) return unreadable("a heartbeat", body);
-  const std::string_view data = member_text(body, "data");
-  const std::string_view agent = member_text(data, "agentId");
-  const bool odd = !data.empty() && !data.starts_with('{');
-  if (odd || (!agent.empty() && !agent.starts_with('"'))) return unreadable("a heartbeat", body);
-  return member_string(data, "agentId");
-}
-
-// ---- requests ----------------------------------------------------------------------------------
-
-// Who asks, whom, and about which model.
-struct caller {
-  std::string api_root = {};
-  std::string api_key = {};
-  std::string id_token = {};
-  std::string model_id = {};
-};
-
-inline request base_request(const caller& who, std::string method, std::string_view path) {
-  request out;
-  out.method = std::move(method);
-  out.url = who.api_root + std::string(path);
-  out.headers.emplace_back("user-agent", "hub_session/" HUB_SESSION_VERSION);
-  if (!who.id_token.empty())
-    out.headers.emplace_back("authorization", "Bearer " + who.id_token);
-  else if (!who.api_key.empty())
-    out.headers.emplace_back("x-api-key", who.api_key);
-  return out;
-}
-
-inline request json_request(const caller& who, std::string_view path, std::string body) {
-  request out = base_request(who, "POST", path);
-  out.headers.emplace_back("content-type", "application/json");
-  out.body = std::move(body);
-  return out;
-}
-
-inline request auth_request(const caller& who) { return base_request(who, "POST", "/v1/auth"); }
-
-inline request model_request(const caller& who) {
-  return base_request(who, "GET", "/v1/models/" + who.model_id);
-}
-
-inline request heartbeat_request(const caller& who, std::string_view agent,
-                                 std::string_view agent_id) {
-  std::string body = "{\"agent\": ";
-  append_json_string(body, agent);
-  body += ", \"agentId\": ";
-  if (agent_id.empty())
-    body += "null";
-  else
-    append_json_string(body, agent_id);
-  return json_request(who, "/v1/agent/heartbeat/models/" + who.model_id, body + "}");
-}
-
-inline request create_model_request(const caller& who, const new_model& wanted) {
-  std::string_view name = wanted.architecture;
-  const bool pretrained = name.ends_with(".pt");
-  for (std::string_view ending : {".pt", ".yaml"})
-    if (name.ends_with(ending)) name.remove_suffix(ending.size());
-  // Member by member: an initializer list of nlohmann's is many times as much to compile.
-  json body;
-  json& config = body["config"];
-  config["batchSize"] = wanted.batch;
-  config["epochs"] = wanted.epochs;
-  config["imageSize"] = wanted.imgsz;
-  config["patience"] = wanted.patience;
-  config["device"] = wanted.device;
-  config["cache"] = wanted.cache;
-  body["dataset"]["name"] = wanted.dataset;
-  json& lineage = body["lineage"];
-  lineage["architecture"]["name"] = name;
-  if (pretrained) lineage["parent"]["name"] = wanted.architecture;
-  body["meta"]["name"] = wanted.name;
-  return json_request(who, "/v1/models", body.dump(-1, ' ', false, json::error_handler_t::replace));
-}
-
-// One epoch's metrics as the text of a JSON object; NaN and infinities become null.
-inline std::string encode_metrics(const epoch_record& values) {
-  std::string out;
-  out.reserve(values.json_bytes());
-  out = '{';
-  values.for_each([&](std::string_view name, double value) {
-    if (out.size() > 1) out += ", ";
-    append_json_string(out, name);
-    out += ": ";
-    append_number(out, value);
-  });
-  return out += '}';
-}
+// ---- orders and outcomes -----------------------------------------------------------------------
 
 // An epoch on its way: its number and its metrics, shared with the queue.
 using queued_epoch = std::pair<int, std::shared_ptr<const epoch_record>>;
-
-// HUB wants each epoch's object encoded once more, as a string.
-inline request metrics_request(const caller& who, std::span<const queued_epoch> batch) {
-  std::string body = "{\"metrics\": {";
-  for (const auto& entry : batch) {
-    if (&entry != batch.data()) body += ", ";
-    body += '"' + std::to_string(entry.first) + "\": ";
-    append_json_string(body, encode_metrics(*entry.second));
-  }
-  body += "}, \"type\": \"metrics\"}";
-  return json_request(who, "/v1/models/" + who.model_id, std::move(body));
-}
-
-// A multipart/form-data body: text fields first, then one file, as the original frames it.
-class multipart_body final : public body_source {
- public:
-  using field = std::pair<std::string_view, std::string>;
-
-  multipart_body(std::string_view boundary, std::span<const field> fields,
-                 std::string_view file_name, std::shared_ptr<body_source> file)
-      : file_(std::move(file)) {
-    const std::string delimiter = "--" + std::string(boundary);
-    for (const auto& [name, value] : fields) {
-      head_ += delimiter + "\r\nContent-Disposition: form-data; name=\"";
-      head_ += std::string(name) + "\"\r\n\r\n" + value + "\r\n";
-    }
-    head_ += delimiter + "\r\nContent-Disposition: form-data; name=\"" + std::string(file_name);
-    head_ += "\"; filename=\"" + std::string(file_name) + "\"\r\n\r\n";
-    tail_ = "\r\n" + delimiter + "--\r\n";
-  }
-
-  std::uint64_t size_bytes() const override {
-    return head_.size() + file_->size_bytes() + tail_.size();
-  }
-
-  result<std::size_t> read(std::uint64_t offset, std::span<char> out) override {
-    const std::uint64_t file_end = head_.size() + file_->size_bytes();
-    if (offset < head_.size()) return copy(head_, offset, out);
-    if (offset < file_end) {
-      const auto left =
-          static_cast<std::size_t>(std::min<std::uint64_t>(out.size(), file_end - offset));
-      return file_->read(offset - head_.size(), out.first(left));
-    }
-    return copy(tail_, offset - file_end, out);
-  }
-
- private:
-  static std::size_t copy(std::string_view from, std::uint64_t offset, std::span<char> out) {
-    const std::string_view rest =
-        from.substr(std::min<std::size_t>(static_cast<std::size_t>(offset), from.size()));
-    return rest.copy(out.data(), out.size());
-  }
-
-  std::string head_;
-  std::shared_ptr<body_source> file_;
-  std::string tail_;
-};
 
 // What stands beside the file in an upload.
 struct upload_fields {
@@ -1620,31 +844,6 @@ struct upload_fields {
   bool is_best = false;  // of a checkpoint
   double map = 0;        // of the final model: metrics/mAP50-95(B) or what stands for it
 };
-
-// HUB tells checkpoints and final models apart by the part's name, whatever the file's own name is.
-inline std::string_view upload_file_name(const upload_fields& fields) {
-  return fields.is_final ? "best.pt" : "last.pt";
-}
-
-inline request upload_request(const caller& who, const upload_fields& fields,
-                              std::shared_ptr<body_source> file, std::string_view boundary) {
-  std::vector<multipart_body::field> form = {{"epoch", std::to_string(fields.epoch)}};
-  if (fields.is_final) {
-    form.emplace_back("type", "final");
-    form.emplace_back("map", number_text(fields.map));
-  } else {
-    form.emplace_back("type", "epoch");
-    form.emplace_back("isBest", fields.is_best ? "True" : "False");
-  }
-  request out = base_request(who, "POST", "/v1/models/" + who.model_id + "/upload");
-  out.headers.emplace_back("content-type",
-                           "multipart/form-data; boundary=" + std::string(boundary));
-  out.content =
-      std::make_shared<multipart_body>(boundary, form, upload_file_name(fields), std::move(file));
-  return out;
-}
-
-// ---- replies -----------------------------------------------------------------------------------
 
 // What a reply means for the request that it answers.
 enum class verdict {
@@ -1661,291 +860,6 @@ struct outcome {
   std::optional<duration> retry_after = {};  // HUB's own wish, not yet clamped
   std::string agent_id = {};                 // of a heartbeat's reply
 };
-
-inline constexpr std::string_view month_names = "JanFebMarAprMayJunJulAugSepOctNovDec";
-
-// Days since 1970-01-01 of a date in the Gregorian calendar.
-inline std::optional<std::chrono::sys_days> calendar_day(int year, std::string_view month,
-                                                         int day) {
-  const std::size_t at = month.size() == 3 ? month_names.find(month) : std::string_view::npos;
-  if (at == std::string_view::npos || at % 3 != 0) return std::nullopt;
-  const std::chrono::year_month_day date{std::chrono::year(year),
-                                         std::chrono::month(static_cast<unsigned>(at / 3 + 1)),
-                                         std::chrono::day(static_cast<unsigned>(day))};
-  if (!date.ok()) return std::nullopt;
-  return std::chrono::sys_days(date);
-}
-
-// Reads Retry-After: seconds, or a date such as "Wed, 21 Oct 2026 07:28:00 GMT". A date in the past
-// is zero; anything else is nothing. The header comes percent-decoded, so it is never shown.
-inline std::optional<duration> parse_retry_after(std::string_view text,
-                                                 std::chrono::system_clock::time_point wall_now) {
-  constexpr std::chrono::seconds most = 24h;  // beyond this, only that it is long matters
-  if (!text.empty() && all_of(text, is_digit)) {
-    std::int64_t seconds = 0;
-    const auto read = std::from_chars(text.data(), text.data() + text.size(), seconds);
-    return read.ec == std::errc() ? std::min(std::chrono::seconds(seconds), most) : most;
-  }
-  constexpr std::string_view shape = "aaa, 00 aaa 0000 00:00:00 GMT";
-  if (text.size() != shape.size()) return std::nullopt;
-  for (std::size_t i = 0; i < shape.size(); ++i) {
-    const bool fits = shape[i] == '0'   ? is_digit(text[i])
-                      : shape[i] == 'a' ? is_alphanumeric(text[i])
-                                        : shape[i] == text[i];
-    if (!fits) return std::nullopt;
-  }
-  const auto field = [&](std::size_t at, std::size_t length) {
-    int value = 0;
-    std::from_chars(text.data() + at, text.data() + at + length, value);
-    return value;
-  };
-  const auto day = calendar_day(field(12, 4), text.substr(8, 3), field(5, 2));
-  if (!day || field(17, 2) > 23 || field(20, 2) > 59 || field(23, 2) > 60) return std::nullopt;
-  // In whole seconds: nanoseconds end in the year 2262.
-  const std::chrono::sys_seconds when = *day + std::chrono::hours(field(17, 2)) +
-                                        std::chrono::minutes(field(20, 2)) +
-                                        std::chrono::seconds(field(23, 2));
-  const auto wait = when - std::chrono::floor<std::chrono::seconds>(wall_now);
-  return std::clamp<std::chrono::seconds>(wait, 0s, most);
-}
-
-// HUB's own words in an error reply, where it has any that can be shown.
-inline std::string server_message(std::string_view body) {
-  const std::string text = is_object(body) ? member_string(body, "message") : std::string();
-  return text.empty() ? std::string() : " (\"" + printable(text) + "\")";
-}
-
-inline error status_error(int status, std::string_view body, std::string_view what) {
-  const std::string answer = "HUB answered " + std::to_string(status) + " to " + std::string(what) +
-                             server_message(body) + ". ";
-  switch (status) {
-    case 401:
-      return {errc::not_authenticated, answer + "Check the API key; HUB's settings page shows it.",
-              status};
-    case 403:
-      return {errc::access_denied,
-              answer + "This key may not write to this model; use the key of its owner.", status};
-    case 429:
-      return {errc::rate_limited, answer + "It wants fewer requests; they go on more slowly.",
-              status};
-    case 400:
-    case 413:
-    case 422:
-      return {errc::rejected, answer + "It does not take this content; it is not sent again.",
-              status};
-    case 404:
-      return {errc::unexpected_status,
-              answer + "Check the model's id, the HUB address, and that the model was not deleted.",
-              status};
-    default: break;
-  }
-  if (status >= 300 && status < 400)
-    return {errc::unexpected_status,
-            answer +
-                "Redirects are not followed, as they would carry the key elsewhere; give the final "
-                "HUB address.",
-            status};
-  if (status == 408 || status >= 500)
-    return {errc::server_error,
-            answer + "The fault is on its side or in between; it is tried again.", status};
-  return {errc::unexpected_status, answer + "Check the HUB address.", status};
-}
-
-constexpr verdict status_verdict(int status) noexcept {
-  if (status >= 200 && status < 300) return verdict::delivered;
-  switch (status) {
-    case 408:
-    case 429:
-    case 500:
-    case 502:
-    case 503:
-    case 504: return verdict::retry;
-    case 400:
-    case 413:
-    case 422: return verdict::rejected;
-    default: return verdict::denied;
-  }
-}
-
-// What `what` (such as "a heartbeat") came to.
-inline outcome judge(const reply& answer, std::string_view what,
-                     std::chrono::system_clock::time_point wall_now) {
-  outcome out;
-  if (answer.failure) {
-    const errc code = answer.failure->code;
-    out.why = *answer.failure;
-    if (out.why.message.empty())
-      out.why.message = "No request could be made: out of memory, or the transport threw.";
-    out.verdict = code == errc::file_changed ? verdict::restart
-                  : code == errc::file_error ? verdict::rejected
-                                             : verdict::retry;
-    return out;
-  }
-  out.verdict = status_verdict(answer.status);
-  if (out.verdict == verdict::delivered) {
-    if (is_page(answer.body)) {  // a captive portal says 200 to everything
-      out.verdict = verdict::retry;
-      out.why = unreadable(what, answer.body);
-    }
-    return out;
-  }
-  out.why = status_error(answer.status, answer.body, what);
-  out.retry_after = parse_retry_after(answer.retry_after, wall_now);
-  return out;
-}
-
-// The same for a heartbeat, whose reply also has content: without it, the beat counts as failed.
-inline outcome judge_heartbeat(const reply& answer,
-                               std::chrono::system_clock::time_point wall_now) {
-  outcome out = judge(answer, "a heartbeat", wall_now);
-  if (out.verdict != verdict::delivered) return out;
-  if (auto agent_id = parse_heartbeat(answer.body)) {
-    out.agent_id = *std::move(agent_id);
-  } else {
-    out.verdict = verdict::retry;
-    out.why = agent_id.error();
-  }
-  return out;
-}
-
-// ---- downloads ---------------------------------------------------------------------------------
-//
-// Files that HUB names lie on a storage host, which is none of HUB's: it is never sent the key, as
-// the URL's own signature is what lets the download in.
-
-// How much there is of a file, and of which version of it.
-struct partial_download {
-  std::string address = {};       // the URL it comes from, without the query
-  std::string etag = {};          // of the version; "" where none can be told from another
-  std::uint64_t bytes_total = 0;  //
-  std::uint64_t bytes = 0;        // from the beginning on
-};
-
-// What of a URL may be shown and kept: all but the query, which may hold a signature.
-inline std::string without_query(std::string_view url) {
-  return std::string(url.substr(0, url.find('?')));
-}
-
-// Why `url` cannot be downloaded for a session with the HUB at `api_root`, if so.
-inline std::optional<error> check_download(std::string_view url, std::string_view what,
-                                           std::string_view api_root) {
-  if (url.find("://") == std::string_view::npos)
-    return error{errc::not_downloadable,
-                 "HUB names " +
-                     (url.empty() ? "no " + std::string(what)
-                                  : "the " + std::string(what) + " '" +
-                                        printable(without_query(url)) + "', which is no URL") +
-                     ", so there is nothing to download. Take it from where you have it."};
-  const auto refuse = [&](std::string_view why) {
-    return error{errc::invalid_endpoint, "HUB's URL of the " + std::string(what) + " " +
-                                             std::string(why) + ". Tell whoever runs the HUB."};
-  };
-  const auto to = parse_target(url);
-  if (!to) return refuse("cannot be used");
-  if (!to->tls && api_root.starts_with("https:"))
-    return refuse("is not https as HUB's own is, so the file could be changed on its way");
-  return std::nullopt;
-}
-
-// Asks for the whole file, or for the rest of the version that `have` is the beginning of.
-inline request download_request(std::string_view url, const partial_download& have) {
-  request out = base_request({}, "GET", url);
-  if (have.bytes > 0) {
-    out.headers.emplace_back("range", "bytes=" + std::to_string(have.bytes) + "-");
-    out.headers.emplace_back("if-range", have.etag);
-  }
-  return out;
-}
-
-inline std::optional<std::uint64_t> parse_size(std::string_view text) {
-  std::uint64_t size = 0;
-  const auto read = std::from_chars(text.data(), text.data() + text.size(), size);
-  if (text.empty() || !all_of(text, is_digit) || read.ec != std::errc()) return std::nullopt;
-  return size;
-}
-
-// Whether an ETag tells one version from every other, byte for byte, and may go into a header.
-inline bool is_strong_etag(std::string_view text) {
-  constexpr std::size_t bytes_max = 256;
-  return text.size() > 2 && text.size() <= bytes_max && text.starts_with('"') &&
-         text.find('"', 1) == text.size() - 1 && all_of(text, is_visible);
-}
-
-// Reads the head of a 2xx to download_request(have): what is there once its body begins. That is
-// `have` where the rest follows, or nothing of the version that the host has now.
-inline result<partial_download> parse_download_head(const reply& head,
-                                                    const partial_download& have) {
-  const auto refuse = [](std::string_view why) {
-    return error{errc::bad_reply, "The storage host's reply to the download " + std::string(why) +
-                                      ". It is asked again."};
-  };
-  const auto length = parse_size(head.content_length);
-  if (lowered(head.content_type).starts_with("text/html"))
-    return refuse("is an HTML page, so something stands in front of it");
-  if (head.status == 206) {
-    // Without If-Range and its ETag, two versions could be put together.
-    const std::string rest = "bytes " + std::to_string(have.bytes) + "-" +
-                             std::to_string(have.bytes_total - 1) + "/" +
-                             std::to_string(have.bytes_total);
-    if (have.bytes == 0 || head.content_range != rest || head.etag != have.etag ||
-        length.value_or(have.bytes_total - have.bytes) != have.bytes_total - have.bytes)
-      return refuse("is another part of the file, or of another version, than was asked for");
-    return have;
-  }
-  if (head.status != 200) return refuse("is of a status that no download has");
-  if (!length || *length == 0)
-    return refuse("does not say how long the file is, or that it is empty");
-  return partial_download{have.address, is_strong_etag(head.etag) ? head.etag : "", *length, 0};
-}
-
-// What a reply to download_request comes to, where the file is not whole with it: `denied` wants a
-// fresh URL from HUB, `restart` wants the file from its beginning.
-inline outcome judge_download(const reply& answer, std::string_view host,
-                              std::chrono::system_clock::time_point wall_now) {
-  if (answer.failure) return judge(answer, "a download", wall_now);
-  const int status = answer.status;
-  const std::string said =
-      "The storage host " + std::string(host) + " answered " + std::to_string(status);
-  const auto came_to = [&](verdict what, errc code, std::string_view why) {
-    return outcome{what, {code, said + " to the download. " + std::string(why), status}};
-  };
-  using enum verdict;
-  if (status >= 200 && status < 300)
-    return came_to(retry, errc::bad_reply, "It sent less than the file; the rest is asked for.");
-  if (status >= 300 && status < 400)
-    return came_to(rejected, errc::unexpected_status,
-                   "Redirects are not followed. Tell whoever runs the HUB.");
-  if (status == 416)
-    return came_to(restart, errc::unexpected_status,
-                   "It has no such rest of the file, which begins anew.");
-  switch (status) {
-    case 400:
-    case 401:
-    case 403:
-    case 404:
-    case 410:
-      return came_to(denied, errc::access_denied,
-                     "HUB's URL is not valid, or not any more, or the file is gone. Look at the "
-                     "model on HUB.");
-    default: break;
-  }
-  if (status_verdict(status) != retry)
-    return came_to(rejected, errc::unexpected_status, "Tell whoever runs the HUB.");
-  outcome out = came_to(retry, status == 429 ? errc::rate_limited : errc::server_error,
-                        "The fault is on its side or in between; it is tried again.");
-  out.retry_after = parse_retry_after(answer.retry_after, wall_now);
-  return out;
-}
-
-}  // namespace protocol
-
-// =================================================================================================
-// §5  engine
-//
-// Rules: no clock, no sleeping, no lock, no I/O, no callback. Time comes in as an argument, orders
-// come out, outcomes go in; the same calls give the same answers on every machine. Not thread safe:
-// the session holds its mutex around every call. What the engine wants said, it leaves as notes.
-// =================================================================================================
 
 // A lane is one thing that goes on by itself; a long upload on one holds up no other.
 enum class lane : std::size_t { heartbeat, metrics, checkpoint };
@@ -2581,14 +1495,1071 @@ class engine {
 };
 
 // =================================================================================================
-// §6  session
+// text
 //
-// Rules: acts and decides nothing. Every decision is the engine's, every byte's meaning the
-// protocol's. One mutex guards the engine; nothing blocks while it is held. Operating system calls
-// stand in this room and in §7 only, each beside a branch in standard C++ or for Windows.
+// Rules: text, numbers, JSON, addresses and dates, which most rooms below use. Pure functions that know
+// no server and no file; none throws on bad input, and what they quote of foreign text can be shown.
 // =================================================================================================
 
-namespace detail {
+namespace text {
+
+using nlohmann::json;
+
+// ---- text --------------------------------------------------------------------------------------
+
+inline constexpr std::size_t json_depth_max = 64;
+inline constexpr std::size_t reply_values_max = 4096;  // each takes many times the room of its text
+inline constexpr std::size_t reply_token_bytes_max = 64 * kibibyte;
+inline constexpr std::size_t quoted_bytes_max = 200;  // of foreign text in one of our messages
+
+constexpr bool is_alphanumeric(char c) noexcept {
+  return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z');
+}
+constexpr bool is_digit(char c) noexcept { return c >= '0' && c <= '9'; }
+constexpr bool is_visible(char c) noexcept { return c >= 0x21 && c <= 0x7E; }
+constexpr char to_lower(char c) noexcept {
+  return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+}
+
+template <class Predicate>
+constexpr bool all_of(std::string_view text, Predicate test) {
+  return std::all_of(text.begin(), text.end(), test);
+}
+
+inline std::string lowered(std::string_view text) {
+  std::string out(text);
+  std::transform(out.begin(), out.end(), out.begin(), to_lower);
+  return out;
+}
+
+// Foreign text made safe for a terminal and a log: printable ASCII, bounded.
+inline std::string printable(std::string_view text) {
+  std::string out;
+  for (char c : text.substr(0, quoted_bytes_max)) out += is_visible(c) || c == ' ' ? c : '?';
+  if (text.size() > quoted_bytes_max) out += "...";
+  return out;
+}
+
+// `text` without any of `secrets` and without the query of any URL in it.
+inline std::string redact(std::string text, std::span<const std::string> secrets) {
+  // The longest first: one secret may begin like another.
+  std::vector<std::string_view> ordered(secrets.begin(), secrets.end());
+  std::sort(ordered.begin(), ordered.end(), [](auto a, auto b) { return a.size() > b.size(); });
+  for (std::string_view secret : ordered) {
+    if (secret.empty()) continue;
+    for (std::size_t at = 0; (at = text.find(secret, at)) != std::string::npos; at += 3)
+      text.replace(at, secret.size(), "***");
+  }
+  for (std::size_t at = 0; (at = text.find("://", at)) != std::string::npos; at += 3) {
+    const std::size_t end = std::min(text.find_first_of(" \t\r\n\"<>", at), text.size());
+    const std::size_t query = text.find('?', at);
+    if (query < end) text.replace(query, end - query, "?***");
+  }
+  return text;
+}
+
+// FNV-1a, so that a content is the same number everywhere.
+inline std::uint64_t content_hash(std::string_view content,
+                                  std::uint64_t seed = 14695981039346656037u) {
+  for (char c : content) seed = (seed ^ static_cast<unsigned char>(c)) * 1099511628211u;
+  return seed;
+}
+
+// The shortest decimal that reads back as exactly `value`, or "null" where JSON has no number.
+inline void append_number(std::string& out, double value) {
+  if (!std::isfinite(value)) {
+    out += "null";
+    return;
+  }
+  std::array<char, 32> digits;
+  const auto end = std::to_chars(digits.data(), digits.data() + digits.size(), value).ptr;
+  out.append(digits.data(), end);
+  if (value == 0 && std::signbit(value)) out += ".0";  // "-0" alone reads back as the integer 0
+}
+
+inline std::string number_text(double value) {
+  std::string out;
+  append_number(out, value);
+  return out;
+}
+
+// `text` as a JSON string; bytes that are no UTF-8 become U+FFFD.
+inline void append_json_string(std::string& out, std::string_view text) {
+  const auto plain = [](char c) { return c >= 0x20 && c <= 0x7E; };
+  if (!all_of(text, plain)) {
+    out += json(text).dump(-1, ' ', false, json::error_handler_t::replace);
+    return;
+  }
+  out += '"';
+  for (const char c : text) {
+    if (c == '"' || c == '\\') out += '\\';
+    out += c;
+  }
+  out += '"';
+}
+
+// ---- JSON --------------------------------------------------------------------------------------
+
+struct json_bounds {
+  std::size_t values_max = std::numeric_limits<std::size_t>::max();
+  std::size_t token_bytes_max = std::numeric_limits<std::size_t>::max();
+};
+inline constexpr json_bounds reply_bounds = {reply_values_max, reply_token_bytes_max};
+
+// Refuses NUL bytes, which end nlohmann's text early, nesting that would overflow the stack when
+// the value is copied, and what would take many times the room of its text.
+inline bool is_bounded_json(std::string_view text, const json_bounds& bounds) {
+  std::size_t depth = 0;
+  std::size_t values = 1;
+  bool in_string = false;
+  std::size_t begin = 0;  // of the string, number or gap
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (c == '\0' || i - begin > bounds.token_bytes_max) return false;
+    if (in_string) {
+      if (c == '\\') ++i;
+      if (c != '"') continue;
+      in_string = false;
+    } else if (c == '"') {
+      in_string = true;
+    } else if (c == '{' || c == '[') {
+      if (++depth > json_depth_max) return false;
+    } else if (c == '}' || c == ']') {
+      if (depth > 0) --depth;
+    } else if (c == ',') {
+      if (++values > bounds.values_max) return false;
+    } else if (c != ':') {
+      continue;
+    }
+    begin = i;
+  }
+  return true;
+}
+
+// Parses without exceptions.
+inline std::optional<json> parse_json(std::string_view text, const json_bounds& bounds = {}) {
+  if (!is_bounded_json(text, bounds)) return std::nullopt;
+  json value = json::parse(text.begin(), text.end(), nullptr, false);
+  if (value.is_discarded()) return std::nullopt;
+  return value;
+}
+
+// Empties a value from its leaves on: nlohmann's destructor allocates where there is something in a
+// value, and ends the program where it cannot.
+inline void take_apart(json& value) noexcept {
+  if (!value.is_structured()) return;
+  for (json& each : value) take_apart(each);
+  value.clear();
+}
+
+// A stretch of a text.
+struct extent {
+  std::size_t begin;
+  std::size_t length;
+};
+
+// Behind the JSON value that begins at `at` in a text that is known to parse.
+inline std::size_t json_value_end(std::string_view text, std::size_t at) {
+  std::size_t depth = 0;
+  for (; at < text.size(); ++at) {
+    const char c = text[at];
+    if (c == '"') {
+      for (++at; at < text.size() && text[at] != '"'; ++at)
+        if (text[at] == '\\') ++at;
+      if (depth == 0) return std::min(at + 1, text.size());
+    } else if (c == '{' || c == '[') {
+      ++depth;
+    } else if (c == '}' || c == ']') {
+      if (depth == 0) return at;  // of what holds a bare value
+      if (--depth == 0) return at + 1;
+    } else if (depth == 0 &&
+               (c == ',' || c == ':' || " \t\r\n"sv.find(c) != std::string_view::npos)) {
+      return at;
+    }
+  }
+  return at;
+}
+
+// Where the value of a member stands in the object that `text` is known to be; of the last one,
+// which is the one that counts, where there are several.
+inline std::optional<extent> find_json_member(std::string_view text, std::string_view wanted) {
+  constexpr std::string_view blank = " \t\r\n";
+  std::optional<extent> found;
+  std::size_t at = text.find('{') + 1;
+  for (;;) {
+    at = text.find_first_not_of(" \t\r\n,", at);
+    if (at == std::string_view::npos || text[at] != '"') return found;
+    const std::size_t name_end = json_value_end(text, at);
+    const std::optional<json> name = parse_json(text.substr(at, name_end - at));
+    const std::size_t colon = text.find_first_not_of(blank, name_end);
+    const std::size_t value = text.find_first_not_of(blank, std::min(colon + 1, text.size()));
+    if (value == std::string_view::npos) return found;
+    at = json_value_end(text, value);
+    if (name && name->get_ref<const std::string&>() == wanted) found = extent{value, at - value};
+  }
+}
+
+// What a text begins with behind blanks and a byte order mark; NUL where there is nothing.
+inline char first_of(std::string_view text) {
+  const std::size_t first = text.find_first_not_of(" \t\r\n\xEF\xBB\xBF");
+  return first == std::string_view::npos ? '\0' : text[first];
+}
+
+// Whether a reply is a JSON object. This and the two below take no room but the text's, however
+// many values it holds, and leave nothing behind that has to be freed with memory at hand.
+inline bool is_object(std::string_view text) {
+  return first_of(text) == '{' && is_bounded_json(text, reply_bounds) &&
+         json::accept(text.begin(), text.end());
+}
+
+// A member as it is written; "" where it is missing or null, or where `text` is no object but still
+// JSON.
+inline std::string_view member_text(std::string_view text, std::string_view name) {
+  const auto found = first_of(text) == '{' ? find_json_member(text, name) : std::nullopt;
+  if (!found) return {};
+  const std::string_view value = text.substr(found->begin, found->length);
+  return value == "null" ? std::string_view() : value;
+}
+
+// The same where the member is a string, else "".
+inline std::string member_string(std::string_view text, std::string_view name) {
+  const std::string_view value = member_text(text, name);
+  const std::optional<json> read = value.starts_with('"') ? parse_json(value) : std::nullopt;
+  return read ? read->get<std::string>() : std::string();
+}
+
+// Typed getters. None throws; a member of another type counts as missing.
+inline const json* get_member(const json& object, const char* key) {
+  if (!object.is_object()) return nullptr;
+  const auto found = object.find(key);
+  return found == object.end() || found->is_null() ? nullptr : &*found;
+}
+
+inline std::string get_string(const json& object, const char* key) {
+  const json* member = get_member(object, key);
+  return member && member->is_string() ? member->get<std::string>() : std::string();
+}
+
+inline std::optional<double> get_number(const json& object, const char* key) {
+  const json* member = get_member(object, key);
+  if (!member || !member->is_number()) return std::nullopt;
+  return member->get<double>();
+}
+
+inline std::optional<int> as_int(const json* value) {
+  constexpr double low = std::numeric_limits<int>::min();
+  constexpr double high = std::numeric_limits<int>::max();
+  if (!value || !value->is_number()) return std::nullopt;
+  const auto number = value->get<double>();
+  if (!(number >= low && number <= high) || number != std::trunc(number)) return std::nullopt;
+  return static_cast<int>(number);
+}
+
+inline std::optional<int> get_int(const json& object, const char* key) {
+  return as_int(get_member(object, key));
+}
+
+inline std::uint64_t get_unsigned(const json& object, const char* key) {
+  const json* member = get_member(object, key);
+  return member && member->is_number_unsigned() ? member->get<std::uint64_t>() : 0;
+}
+
+inline bool get_flag(const json& object, const char* key) {
+  const json* member = get_member(object, key);
+  return member && member->is_boolean() && member->get<bool>();
+}
+
+// ---- addresses ---------------------------------------------------------------------------------
+
+struct url {
+  bool tls = true;
+  std::string host = {};  // without the brackets of an IPv6 address
+  int port = 443;
+  std::string path = {};  // "" or "/..." without a trailing slash
+
+  std::string text() const {
+    const bool bracketed = host.find(':') != std::string::npos;
+    std::string out = tls ? "https://" : "http://";
+    out += bracketed ? '[' + host + ']' : host;
+    if (port != (tls ? 443 : 80)) out += ':' + std::to_string(port);
+    return out + path;
+  }
+};
+
+inline error bad_url(std::string_view what) {
+  return {errc::invalid_endpoint, "This HUB address cannot be used: " + std::string(what) +
+                                      ". Give it as http(s)://host[:port][/path]."};
+}
+
+inline std::optional<int> parse_port(std::string_view text) {
+  int port = 0;
+  const auto [end, failed] = std::from_chars(text.data(), text.data() + text.size(), port);
+  if (failed != std::errc() || end != text.data() + text.size() || port < 1 || port > 65535)
+    return std::nullopt;
+  return port;
+}
+
+inline bool is_host(std::string_view host, bool bracketed) {
+  if (host.empty() || host.size() > 253) return false;
+  if (!bracketed)
+    return all_of(host,
+                  [](char c) { return is_alphanumeric(c) || c == '.' || c == '-' || c == '_'; });
+  const auto of_address = [](char c) {
+    return "0123456789abcdefABCDEF:."sv.find(c) != std::string_view::npos;
+  };
+  return host.find(':') != std::string_view::npos && all_of(host, of_address);
+}
+
+// Reads http(s)://host[:port] and takes what stands behind it as it is. Stricter than httplib, which
+// takes what it cannot read for a plain-HTTP host name.
+inline result<url> parse_origin(std::string_view text) {
+  url out;
+  const std::size_t scheme_end = text.find("://");
+  const std::string scheme = lowered(text.substr(0, scheme_end));
+  if (scheme_end == std::string_view::npos || (scheme != "http" && scheme != "https"))
+    return bad_url("it does not begin with http:// or https://");
+  out.tls = scheme == "https";
+  out.port = out.tls ? 443 : 80;
+  text.remove_prefix(scheme.size() + 3);
+
+  const std::size_t slash = std::min(text.find('/'), text.size());
+  std::string_view authority = text.substr(0, slash);
+  std::string_view path = text.substr(slash);
+  if (authority.find('@') != std::string_view::npos)
+    return bad_url("it holds a user name or password");
+
+  const bool bracketed = authority.starts_with('[');
+  const std::size_t host_end =
+      bracketed ? authority.find(']') : std::min(authority.find(':'), authority.size());
+  if (host_end == std::string_view::npos)
+    return bad_url("the bracket of its IPv6 address is not closed");
+  const std::string_view host = authority.substr(bracketed ? 1 : 0, host_end - (bracketed ? 1 : 0));
+  if (!is_host(host, bracketed)) return bad_url("its host name is missing or not valid");
+  std::string_view rest = authority.substr(host_end + (bracketed ? 1 : 0));
+  if (!rest.empty()) {
+    const auto port = rest.starts_with(':') ? parse_port(rest.substr(1)) : std::nullopt;
+    if (!port) return bad_url("its port is not a number from 1 to 65535");
+    out.port = *port;
+  }
+  out.host = host;
+  out.path = path;
+  return out;
+}
+
+// Reads a HUB address: http(s)://host[:port][/path].
+inline result<url> parse_url(std::string_view text) {
+  auto out = parse_origin(text);
+  if (!out) return out;
+  if (!all_of(out->path, [](char c) {
+        return is_visible(c) && c != '?' && c != '#' && c != '\\' && c != '%';
+      }))
+    return bad_url("its path holds a query, a fragment, a space or an escape");
+  while (out->path.ends_with('/')) out->path.pop_back();
+  return out;
+}
+
+// Reads the address of a request, which may end in a query; it is sent as it is, escapes and all.
+inline result<url> parse_target(std::string_view text) {
+  auto out = parse_origin(text);
+  if (out && !all_of(out->path, [](char c) { return is_visible(c) && c != '#' && c != '\\'; }))
+    return bad_url("its path holds a fragment or a space");
+  return out;
+}
+
+// What of a URL may be shown and kept: all but the query, which may hold a signature.
+inline std::string without_query(std::string_view url) {
+  return std::string(url.substr(0, url.find('?')));
+}
+
+// `value` with every URL in it cut off at its query, which is short-lived and a secret where the URL
+// is signed.
+inline json without_queries(json value) {
+  if (value.is_string()) {
+    auto& text = value.get_ref<std::string&>();
+    if (text.find("://") != std::string::npos) text.resize(std::min(text.find('?'), text.size()));
+  } else if (value.is_structured()) {
+    for (json& each : value) each = without_queries(std::move(each));
+  }
+  return value;
+}
+
+// Whether what should be JSON is a page of HTML.
+inline bool is_page(std::string_view body) { return first_of(body) == '<'; }
+
+// ---- dates and sizes ---------------------------------------------------------------------------
+
+inline constexpr std::string_view month_names = "JanFebMarAprMayJunJulAugSepOctNovDec";
+
+// Days since 1970-01-01 of a date in the Gregorian calendar.
+inline std::optional<std::chrono::sys_days> calendar_day(int year, std::string_view month,
+                                                         int day) {
+  const std::size_t at = month.size() == 3 ? month_names.find(month) : std::string_view::npos;
+  if (at == std::string_view::npos || at % 3 != 0) return std::nullopt;
+  const std::chrono::year_month_day date{std::chrono::year(year),
+                                         std::chrono::month(static_cast<unsigned>(at / 3 + 1)),
+                                         std::chrono::day(static_cast<unsigned>(day))};
+  if (!date.ok()) return std::nullopt;
+  return std::chrono::sys_days(date);
+}
+
+// Reads Retry-After: seconds, or a date such as "Wed, 21 Oct 2026 07:28:00 GMT". A date in the past
+// is zero; anything else is nothing. The header comes percent-decoded, so it is never shown.
+inline std::optional<duration> parse_retry_after(std::string_view text,
+                                                 std::chrono::system_clock::time_point wall_now) {
+  constexpr std::chrono::seconds most = 24h;  // beyond this, only that it is long matters
+  if (!text.empty() && all_of(text, is_digit)) {
+    std::int64_t seconds = 0;
+    const auto read = std::from_chars(text.data(), text.data() + text.size(), seconds);
+    return read.ec == std::errc() ? std::min(std::chrono::seconds(seconds), most) : most;
+  }
+  constexpr std::string_view shape = "aaa, 00 aaa 0000 00:00:00 GMT";
+  if (text.size() != shape.size()) return std::nullopt;
+  for (std::size_t i = 0; i < shape.size(); ++i) {
+    const bool fits = shape[i] == '0'   ? is_digit(text[i])
+                      : shape[i] == 'a' ? is_alphanumeric(text[i])
+                                        : shape[i] == text[i];
+    if (!fits) return std::nullopt;
+  }
+  const auto field = [&](std::size_t at, std::size_t length) {
+    int value = 0;
+    std::from_chars(text.data() + at, text.data() + at + length, value);
+    return value;
+  };
+  const auto day = calendar_day(field(12, 4), text.substr(8, 3), field(5, 2));
+  if (!day || field(17, 2) > 23 || field(20, 2) > 59 || field(23, 2) > 60) return std::nullopt;
+  // In whole seconds: nanoseconds end in the year 2262.
+  const std::chrono::sys_seconds when = *day + std::chrono::hours(field(17, 2)) +
+                                        std::chrono::minutes(field(20, 2)) +
+                                        std::chrono::seconds(field(23, 2));
+  const auto wait = when - std::chrono::floor<std::chrono::seconds>(wall_now);
+  return std::clamp<std::chrono::seconds>(wait, 0s, most);
+}
+
+inline std::optional<std::uint64_t> parse_size(std::string_view text) {
+  std::uint64_t size = 0;
+  const auto read = std::from_chars(text.data(), text.data() + text.size(), size);
+  if (text.empty() || !all_of(text, is_digit) || read.ec != std::errc()) return std::nullopt;
+  return size;
+}
+
+}  // namespace text
+
+// =================================================================================================
+// protocols
+//
+// Rules: pure functions, no clock, no I/O, no thread. All knowledge of a wire is here and nowhere else:
+// what each protocol sends and reads in a namespace of its own, which names no other protocol, and what they
+// share before them. Whatever comes from outside is checked here once: nothing in this room throws on
+// bad input, and no error text holds a key or the query of a URL.
+// =================================================================================================
+
+namespace protocols {
+
+using namespace text;
+
+// Why `secret` may not go into a header, if so. CR, LF and NUL would reach the wire unchecked.
+inline std::optional<error> check_secret(std::string_view secret, std::string_view what) {
+  if (all_of(secret, is_visible)) return std::nullopt;
+  return error{errc::invalid_credentials,
+               "The " + std::string(what) +
+                   " holds a space, a line break or another byte that no header may carry. Copy it "
+                   "again from the HUB's settings page."};
+}
+
+// A multipart/form-data body: text fields first, then one file, as the original frames it.
+class multipart_body final : public body_source {
+ public:
+  using field = std::pair<std::string_view, std::string>;
+
+  multipart_body(std::string_view boundary, std::span<const field> fields,
+                 std::string_view file_name, std::shared_ptr<body_source> file)
+      : file_(std::move(file)) {
+    const std::string delimiter = "--" + std::string(boundary);
+    for (const auto& [name, value] : fields) {
+      head_ += delimiter + "\r\nContent-Disposition: form-data; name=\"";
+      head_ += std::string(name) + "\"\r\n\r\n" + value + "\r\n";
+    }
+    head_ += delimiter + "\r\nContent-Disposition: form-data; name=\"" + std::string(file_name);
+    head_ += "\"; filename=\"" + std::string(file_name) + "\"\r\n\r\n";
+    tail_ = "\r\n" + delimiter + "--\r\n";
+  }
+
+  std::uint64_t size_bytes() const override {
+    return head_.size() + file_->size_bytes() + tail_.size();
+  }
+
+  result<std::size_t> read(std::uint64_t offset, std::span<char> out) override {
+    const std::uint64_t file_end = head_.size() + file_->size_bytes();
+    if (offset < head_.size()) return copy(head_, offset, out);
+    if (offset < file_end) {
+      const auto left =
+          static_cast<std::size_t>(std::min<std::uint64_t>(out.size(), file_end - offset));
+      return file_->read(offset - head_.size(), out.first(left));
+    }
+    return copy(tail_, offset - file_end, out);
+  }
+
+ private:
+  static std::size_t copy(std::string_view from, std::uint64_t offset, std::span<char> out) {
+    const std::string_view rest =
+        from.substr(std::min<std::size_t>(static_cast<std::size_t>(offset), from.size()));
+    return rest.copy(out.data(), out.size());
+  }
+
+  std::string head_;
+  std::shared_ptr<body_source> file_;
+  std::string tail_;
+};
+
+inline error unreadable(std::string_view what, std::string_view body) {
+  const bool page = is_page(body);
+  return {errc::bad_reply,
+          "HUB's reply to " + std::string(what) + " cannot be read" +
+              (page ? ": it is an HTML page, so something stands in front of HUB" : "") +
+              ". Check the HUB address."};
+}
+
+// ---- replies -----------------------------------------------------------------------------------
+
+// HUB's own words in an error reply, where it has any that can be shown.
+inline std::string server_message(std::string_view body) {
+  const std::string text = is_object(body) ? member_string(body, "message") : std::string();
+  return text.empty() ? std::string() : " (\"" + printable(text) + "\")";
+}
+
+inline error status_error(int status, std::string_view body, std::string_view what) {
+  const std::string answer = "HUB answered " + std::to_string(status) + " to " + std::string(what) +
+                             server_message(body) + ". ";
+  switch (status) {
+    case 401:
+      return {errc::not_authenticated, answer + "Check the API key; HUB's settings page shows it.",
+              status};
+    case 403:
+      return {errc::access_denied,
+              answer + "This key may not write to this model; use the key of its owner.", status};
+    case 429:
+      return {errc::rate_limited, answer + "It wants fewer requests; they go on more slowly.",
+              status};
+    case 400:
+    case 413:
+    case 422:
+      return {errc::rejected, answer + "It does not take this content; it is not sent again.",
+              status};
+    case 404:
+      return {errc::unexpected_status,
+              answer + "Check the model's id, the HUB address, and that the model was not deleted.",
+              status};
+    default: break;
+  }
+  if (status >= 300 && status < 400)
+    return {errc::unexpected_status,
+            answer +
+                "Redirects are not followed, as they would carry the key elsewhere; give the final "
+                "HUB address.",
+            status};
+  if (status == 408 || status >= 500)
+    return {errc::server_error,
+            answer + "The fault is on its side or in between; it is tried again.", status};
+  return {errc::unexpected_status, answer + "Check the HUB address.", status};
+}
+
+constexpr verdict status_verdict(int status) noexcept {
+  if (status >= 200 && status < 300) return verdict::delivered;
+  switch (status) {
+    case 408:
+    case 429:
+    case 500:
+    case 502:
+    case 503:
+    case 504: return verdict::retry;
+    case 400:
+    case 413:
+    case 422: return verdict::rejected;
+    default: return verdict::denied;
+  }
+}
+
+// What `what` (such as "a heartbeat") came to.
+inline outcome judge(const reply& answer, std::string_view what,
+                     std::chrono::system_clock::time_point wall_now) {
+  outcome out;
+  if (answer.failure) {
+    const errc code = answer.failure->code;
+    out.why = *answer.failure;
+    if (out.why.message.empty())
+      out.why.message = "No request could be made: out of memory, or the transport threw.";
+    out.verdict = code == errc::file_changed ? verdict::restart
+                  : code == errc::file_error ? verdict::rejected
+                                             : verdict::retry;
+    return out;
+  }
+  out.verdict = status_verdict(answer.status);
+  if (out.verdict == verdict::delivered) {
+    if (is_page(answer.body)) {  // a captive portal says 200 to everything
+      out.verdict = verdict::retry;
+      out.why = unreadable(what, answer.body);
+    }
+    return out;
+  }
+  out.why = status_error(answer.status, answer.body, what);
+  out.retry_after = parse_retry_after(answer.retry_after, wall_now);
+  return out;
+}
+
+}  // namespace protocols
+
+// ---- HUB v1 ------------------------------------------------------------------------------------
+
+namespace hub_v1 {
+
+using namespace text;
+using namespace protocols;
+
+inline constexpr std::string_view default_api_root = "https://api.ultralytics.com";
+inline constexpr std::string_view default_web_root = "https://hub.ultralytics.com";
+inline constexpr std::size_t api_key_length = 42;
+inline constexpr std::size_t model_id_length = 20;
+
+inline bool is_model_id(std::string_view text) {
+  return text.size() == model_id_length && all_of(text, is_alphanumeric);
+}
+
+struct identifier {
+  std::string api_key = {};  // "" where the identifier names only the model
+  std::string model_id = {};
+};
+
+// What of an identifier may be shown: a model id, but nothing that could be a key.
+inline std::string blotted(std::string_view text) {
+  const std::size_t mark = text.rfind('_');
+  const std::string_view tail = mark == std::string_view::npos ? text : text.substr(mark + 1);
+  const bool harmless = tail.size() <= model_id_length && all_of(tail, is_alphanumeric);
+  return (mark == std::string_view::npos ? "" : "***_") + (harmless ? std::string(tail) : "***");
+}
+
+// Reads `{web}/models/ID`, `KEY_ID` or `ID`; a URL may end in a slash, a query or a fragment.
+inline result<identifier> parse_identifier(std::string_view text, std::string_view web_root) {
+  const auto refuse = [&](std::string_view shown) {
+    return error{
+        errc::invalid_identifier,
+        "'" + blotted(shown) + "' does not name a model. Give a model's page (" +
+            std::string(web_root) +
+            "/models/MODEL), a model id of 20 letters and digits, or KEY_MODEL with a key of "
+            "42 letters and digits."};
+  };
+  std::string_view rest = text;
+  if (text.find("://") != std::string_view::npos) {
+    const std::string prefix = std::string(web_root) + "/models/";
+    if (!rest.starts_with(prefix)) return refuse("***");
+    rest.remove_prefix(prefix.size());
+    rest = rest.substr(0, std::min(rest.find_first_of("?#"), rest.size()));
+    if (rest.ends_with('/')) rest.remove_suffix(1);
+  }
+  identifier out;
+  if (rest.size() == api_key_length + 1 + model_id_length && rest[api_key_length] == '_') {
+    out.api_key = rest.substr(0, api_key_length);
+    rest.remove_prefix(api_key_length + 1);
+  }
+  out.model_id = rest;
+  if (!is_model_id(out.model_id) || !all_of(out.api_key, is_alphanumeric)) return refuse(rest);
+  return out;
+}
+
+// ---- the model ---------------------------------------------------------------------------------
+
+// The name under which today's weights of a YOLOv3 or YOLOv5 model are published: yolov5n.pt is
+// yolov5nu.pt. Only the file name counts, not the folder or host in front of it.
+inline std::string rename_yolov5(std::string_view path) {
+  const std::size_t slash = path.rfind('/');
+  const std::string_view folder =
+      slash == std::string_view::npos ? ""sv : path.substr(0, slash + 1);
+  const std::string_view name = path.substr(folder.size());
+  const auto renamed = [&] {
+    return std::string(folder) + std::string(name.substr(0, name.size() - 3)) + "u.pt";
+  };
+  if (!name.ends_with(".pt") || name.find('u') != std::string_view::npos) return std::string(path);
+  const std::string_view stem = name.substr(0, name.size() - 3);
+  for (std::string_view base : {"yolov3", "yolov3-tiny", "yolov3-spp"})
+    if (stem.ends_with(base)) return renamed();
+  const std::size_t v5 = stem.rfind("yolov5");
+  if (v5 == std::string_view::npos) return std::string(path);
+  std::string_view size = stem.substr(v5 + 6);
+  if (size.ends_with('6')) size.remove_suffix(1);
+  const bool known = size.size() == 1 && "nsmlx"sv.find(size) != std::string_view::npos;
+  return known ? renamed() : std::string(path);
+}
+
+// HUB sends a device as text, a number, a list of either, or null.
+inline std::string parse_device(const json* device) {
+  if (!device) return {};
+  if (device->is_string()) return device->get<std::string>();
+  if (device->is_number_integer()) return device->dump();
+  std::string out;
+  if (device->is_array())
+    for (const json& entry : *device) out += (out.empty() ? "" : ",") + parse_device(&entry);
+  return out;
+}
+
+inline std::string parse_cache(const json* cache) {
+  if (!cache) return {};
+  if (cache->is_boolean()) return cache->get<bool>() ? "ram" : "";
+  return cache->is_string() ? cache->get<std::string>() : std::string();
+}
+
+inline train_args parse_train_args(const json& fields) {
+  train_args out;
+  out.data = get_string(fields, "data");
+  out.batch = get_number(fields, "batch");
+  if (!out.batch) out.batch = get_number(fields, "batch_size");
+  out.epochs = get_int(fields, "epochs");
+  out.imgsz = get_int(fields, "imgsz");
+  out.patience = get_int(fields, "patience");
+  out.time_hours = get_number(fields, "time");
+  out.device = parse_device(get_member(fields, "device"));
+  out.cache = parse_cache(get_member(fields, "cache"));
+  return out;
+}
+
+// Reads the reply to GET /v1/models/{id}, in its first shape (fields beside each other) and its
+// second (a member train_args, and has_last_weights for a training that can go on).
+inline result<model_info> parse_model(std::string_view body, std::string_view model_id) {
+  std::optional<json> whole = parse_json(body, reply_bounds);
+  const json* found = whole ? get_member(*whole, "data") : nullptr;
+  if (!found || !found->is_object()) return unreadable("the model request", body);
+
+  model_info out;
+  out.id = model_id;
+  out.raw = std::move((*whole)["data"]);
+  const json& data = out.raw;
+  const std::string status = get_string(data, "status");
+  if (status == "trained")
+    return error{
+        errc::already_trained,
+        "Model " + out.id +
+            " is trained already. Make a new model on HUB, or reset this one, and use its id."};
+  const json* second_shape = get_member(data, "train_args");
+  const bool nested = second_shape && second_shape->is_object();
+  const json& fields = nested ? *second_shape : data;
+  const bool resumes = nested ? get_flag(data, "has_last_weights") : status == "training";
+  out.state = resumes ? model_state::training : model_state::fresh;
+
+  out.train_args = parse_train_args(fields);
+  if (out.train_args.data.empty())
+    return error{errc::dataset_not_ready, "The dataset of model " + out.id +
+                                              " is missing or still being processed. Look at it on "
+                                              "HUB and start again when it is ready."};
+  if (resumes) {
+    out.train_args = {.data = std::move(out.train_args.data), .resume = true};
+    out.model_file = get_string(data, "resume");
+  } else {
+    const bool from_weights =
+        nested ? get_flag(data, "is_pretrained") : get_string(data, "cfg").empty();
+    out.model_file = get_string(data, from_weights ? "weights" : "cfg");
+  }
+  out.train_args.raw = fields;
+  out.model_file = rename_yolov5(out.model_file);
+  return out;
+}
+
+// What parse_model reads as the same model later, from its `raw`.
+inline std::string model_text(const json& raw) {
+  json whole;
+  whole["data"] = without_queries(raw);
+  return whole.dump(2, ' ', false, json::error_handler_t::replace);
+}
+
+// Reads the reply to POST /v1/auth: whether HUB accepts the key.
+inline result<bool> parse_auth(std::string_view body) {
+  const std::string_view success = is_object(body) ? member_text(body, "success") : ""sv;
+  if (success != "true" && success != "false") return unreadable("the sign-in", body);
+  return success == "true";
+}
+
+// Reads the reply to POST /v1/models: the new model's id.
+inline result<std::string> parse_created(std::string_view body) {
+  const std::string_view data = is_object(body) ? member_text(body, "data") : ""sv;
+  std::string id = member_string(data, "id");
+  if (!is_model_id(id)) return unreadable("the making of a model", body);
+  return id;
+}
+
+// Reads the reply to a heartbeat: the agent id to send from now on, "" where HUB names none.
+inline result<std::string> parse_heartbeat(std::string_view body) {
+  if (!is_object(body)) return unreadable("a heartbeat", body);
+  const std::string_view data = member_text(body, "data");
+  const std::string_view agent = member_text(data, "agentId");
+  const bool odd = !data.empty() && !data.starts_with('{');
+  if (odd || (!agent.empty() && !agent.starts_with('"'))) return unreadable("a heartbeat", body);
+  return member_string(data, "agentId");
+}
+
+// ---- requests ----------------------------------------------------------------------------------
+
+// Who asks, whom, and about which model.
+struct caller {
+  std::string api_root = {};
+  std::string api_key = {};
+  std::string id_token = {};
+  std::string model_id = {};
+};
+
+inline request base_request(const caller& who, std::string method, std::string_view path) {
+  request out;
+  out.method = std::move(method);
+  out.url = who.api_root + std::string(path);
+  out.headers.emplace_back("user-agent", "hub_session/" HUB_SESSION_VERSION);
+  if (!who.id_token.empty())
+    out.headers.emplace_back("authorization", "Bearer " + who.id_token);
+  else if (!who.api_key.empty())
+    out.headers.emplace_back("x-api-key", who.api_key);
+  return out;
+}
+
+inline request json_request(const caller& who, std::string_view path, std::string body) {
+  request out = base_request(who, "POST", path);
+  out.headers.emplace_back("content-type", "application/json");
+  out.body = std::move(body);
+  return out;
+}
+
+inline request auth_request(const caller& who) { return base_request(who, "POST", "/v1/auth"); }
+
+inline request model_request(const caller& who) {
+  return base_request(who, "GET", "/v1/models/" + who.model_id);
+}
+
+inline request heartbeat_request(const caller& who, std::string_view agent,
+                                 std::string_view agent_id) {
+  std::string body = "{\"agent\": ";
+  append_json_string(body, agent);
+  body += ", \"agentId\": ";
+  if (agent_id.empty())
+    body += "null";
+  else
+    append_json_string(body, agent_id);
+  return json_request(who, "/v1/agent/heartbeat/models/" + who.model_id, body + "}");
+}
+
+inline request create_model_request(const caller& who, const new_model& wanted) {
+  std::string_view name = wanted.architecture;
+  const bool pretrained = name.ends_with(".pt");
+  for (std::string_view ending : {".pt", ".yaml"})
+    if (name.ends_with(ending)) name.remove_suffix(ending.size());
+  // Member by member: an initializer list of nlohmann's is many times as much to compile.
+  json body;
+  json& config = body["config"];
+  config["batchSize"] = wanted.batch;
+  config["epochs"] = wanted.epochs;
+  config["imageSize"] = wanted.imgsz;
+  config["patience"] = wanted.patience;
+  config["device"] = wanted.device;
+  config["cache"] = wanted.cache;
+  body["dataset"]["name"] = wanted.dataset;
+  json& lineage = body["lineage"];
+  lineage["architecture"]["name"] = name;
+  if (pretrained) lineage["parent"]["name"] = wanted.architecture;
+  body["meta"]["name"] = wanted.name;
+  return json_request(who, "/v1/models", body.dump(-1, ' ', false, json::error_handler_t::replace));
+}
+
+// One epoch's metrics as the text of a JSON object; NaN and infinities become null.
+inline std::string encode_metrics(const epoch_record& values) {
+  std::string out;
+  out.reserve(values.json_bytes());
+  out = '{';
+  values.for_each([&](std::string_view name, double value) {
+    if (out.size() > 1) out += ", ";
+    append_json_string(out, name);
+    out += ": ";
+    append_number(out, value);
+  });
+  return out += '}';
+}
+
+// HUB wants each epoch's object encoded once more, as a string.
+inline request metrics_request(const caller& who, std::span<const queued_epoch> batch) {
+  std::string body = "{\"metrics\": {";
+  for (const auto& entry : batch) {
+    if (&entry != batch.data()) body += ", ";
+    body += '"' + std::to_string(entry.first) + "\": ";
+    append_json_string(body, encode_metrics(*entry.second));
+  }
+  body += "}, \"type\": \"metrics\"}";
+  return json_request(who, "/v1/models/" + who.model_id, std::move(body));
+}
+
+// HUB tells checkpoints and final models apart by the part's name, whatever the file's own name is.
+inline std::string_view upload_file_name(const upload_fields& fields) {
+  return fields.is_final ? "best.pt" : "last.pt";
+}
+
+inline request upload_request(const caller& who, const upload_fields& fields,
+                              std::shared_ptr<body_source> file, std::string_view boundary) {
+  std::vector<multipart_body::field> form = {{"epoch", std::to_string(fields.epoch)}};
+  if (fields.is_final) {
+    form.emplace_back("type", "final");
+    form.emplace_back("map", number_text(fields.map));
+  } else {
+    form.emplace_back("type", "epoch");
+    form.emplace_back("isBest", fields.is_best ? "True" : "False");
+  }
+  request out = base_request(who, "POST", "/v1/models/" + who.model_id + "/upload");
+  out.headers.emplace_back("content-type",
+                           "multipart/form-data; boundary=" + std::string(boundary));
+  out.content =
+      std::make_shared<multipart_body>(boundary, form, upload_file_name(fields), std::move(file));
+  return out;
+}
+
+// The same for a heartbeat, whose reply also has content: without it, the beat counts as failed.
+inline outcome judge_heartbeat(const reply& answer,
+                               std::chrono::system_clock::time_point wall_now) {
+  outcome out = judge(answer, "a heartbeat", wall_now);
+  if (out.verdict != verdict::delivered) return out;
+  if (auto agent_id = parse_heartbeat(answer.body)) {
+    out.agent_id = *std::move(agent_id);
+  } else {
+    out.verdict = verdict::retry;
+    out.why = agent_id.error();
+  }
+  return out;
+}
+
+}  // namespace hub_v1
+
+// ---- the storage host --------------------------------------------------------------------------
+//
+// Files that HUB names lie on a storage host, which is none of HUB's: it is never sent the key, as
+// the URL's own signature is what lets the download in.
+
+namespace storage_host {
+
+using namespace text;
+using namespace protocols;
+
+// How much there is of a file, and of which version of it.
+struct partial_download {
+  std::string address = {};       // the URL it comes from, without the query
+  std::string etag = {};          // of the version; "" where none can be told from another
+  std::uint64_t bytes_total = 0;  //
+  std::uint64_t bytes = 0;        // from the beginning on
+};
+
+// Why `url` cannot be downloaded for a session with the HUB at `api_root`, if so.
+inline std::optional<error> check_download(std::string_view url, std::string_view what,
+                                           std::string_view api_root) {
+  if (url.find("://") == std::string_view::npos)
+    return error{errc::not_downloadable,
+                 "HUB names " +
+                     (url.empty() ? "no " + std::string(what)
+                                  : "the " + std::string(what) + " '" +
+                                        printable(without_query(url)) + "', which is no URL") +
+                     ", so there is nothing to download. Take it from where you have it."};
+  const auto refuse = [&](std::string_view why) {
+    return error{errc::invalid_endpoint, "HUB's URL of the " + std::string(what) + " " +
+                                             std::string(why) + ". Tell whoever runs the HUB."};
+  };
+  const auto to = parse_target(url);
+  if (!to) return refuse("cannot be used");
+  if (!to->tls && api_root.starts_with("https:"))
+    return refuse("is not https as HUB's own is, so the file could be changed on its way");
+  return std::nullopt;
+}
+
+// Asks for the whole file, or for the rest of the version that `have` is the beginning of.
+inline request download_request(std::string_view url, const partial_download& have) {
+  request out = base_request({}, "GET", url);
+  if (have.bytes > 0) {
+    out.headers.emplace_back("range", "bytes=" + std::to_string(have.bytes) + "-");
+    out.headers.emplace_back("if-range", have.etag);
+  }
+  return out;
+}
+
+// Whether an ETag tells one version from every other, byte for byte, and may go into a header.
+inline bool is_strong_etag(std::string_view text) {
+  constexpr std::size_t bytes_max = 256;
+  return text.size() > 2 && text.size() <= bytes_max && text.starts_with('"') &&
+         text.find('"', 1) == text.size() - 1 && all_of(text, is_visible);
+}
+
+// Reads the head of a 2xx to download_request(have): what is there once its body begins. That is
+// `have` where the rest follows, or nothing of the version that the host has now.
+inline result<partial_download> parse_download_head(const reply& head,
+                                                    const partial_download& have) {
+  const auto refuse = [](std::string_view why) {
+    return error{errc::bad_reply, "The storage host's reply to the download " + std::string(why) +
+                                      ". It is asked again."};
+  };
+  const auto length = parse_size(head.content_length);
+  if (lowered(head.content_type).starts_with("text/html"))
+    return refuse("is an HTML page, so something stands in front of it");
+  if (head.status == 206) {
+    // Without If-Range and its ETag, two versions could be put together.
+    const std::string rest = "bytes " + std::to_string(have.bytes) + "-" +
+                             std::to_string(have.bytes_total - 1) + "/" +
+                             std::to_string(have.bytes_total);
+    if (have.bytes == 0 || head.content_range != rest || head.etag != have.etag ||
+        length.value_or(have.bytes_total - have.bytes) != have.bytes_total - have.bytes)
+      return refuse("is another part of the file, or of another version, than was asked for");
+    return have;
+  }
+  if (head.status != 200) return refuse("is of a status that no download has");
+  if (!length || *length == 0)
+    return refuse("does not say how long the file is, or that it is empty");
+  return partial_download{have.address, is_strong_etag(head.etag) ? head.etag : "", *length, 0};
+}
+
+// What a reply to download_request comes to, where the file is not whole with it: `denied` wants a
+// fresh URL from HUB, `restart` wants the file from its beginning.
+inline outcome judge_download(const reply& answer, std::string_view host,
+                              std::chrono::system_clock::time_point wall_now) {
+  if (answer.failure) return judge(answer, "a download", wall_now);
+  const int status = answer.status;
+  const std::string said =
+      "The storage host " + std::string(host) + " answered " + std::to_string(status);
+  const auto came_to = [&](verdict what, errc code, std::string_view why) {
+    return outcome{what, {code, said + " to the download. " + std::string(why), status}};
+  };
+  using enum verdict;
+  if (status >= 200 && status < 300)
+    return came_to(retry, errc::bad_reply, "It sent less than the file; the rest is asked for.");
+  if (status >= 300 && status < 400)
+    return came_to(rejected, errc::unexpected_status,
+                   "Redirects are not followed. Tell whoever runs the HUB.");
+  if (status == 416)
+    return came_to(restart, errc::unexpected_status,
+                   "It has no such rest of the file, which begins anew.");
+  switch (status) {
+    case 400:
+    case 401:
+    case 403:
+    case 404:
+    case 410:
+      return came_to(denied, errc::access_denied,
+                     "HUB's URL is not valid, or not any more, or the file is gone. Look at the "
+                     "model on HUB.");
+    default: break;
+  }
+  if (status_verdict(status) != retry)
+    return came_to(rejected, errc::unexpected_status, "Tell whoever runs the HUB.");
+  outcome out = came_to(retry, status == 429 ? errc::rate_limited : errc::server_error,
+                        "The fault is on its side or in between; it is tried again.");
+  out.retry_after = parse_retry_after(answer.retry_after, wall_now);
+  return out;
+}
+
+}  // namespace storage_host
+
+// =================================================================================================
+// machine
+//
+// Rules: the files, the environment, the terminal and the signals of the machine it runs on, and nothing
+// of what is sent. Operating system calls stand in this room and among the default policies only, each
+// beside a branch in standard C++ or for Windows.
+// =================================================================================================
+
+namespace machine {
 
 namespace fs = std::filesystem;
 
@@ -2963,8 +2934,6 @@ inline bool write_text_file(const fs::path& file, std::string_view text) {
   return false;
 }
 
-// ---- downloads ---------------------------------------------------------------------------------
-
 // Keeps a file for this holder alone, among all threads and processes, for as long as it lives. A
 // file system without locks lets everybody in.
 class file_lock {
@@ -3010,189 +2979,71 @@ inline std::optional<std::uint64_t> hash_of_beginning(const fs::path& file, std:
   return hash;
 }
 
-// A download on its way to the disk: FILE.part, and beside it FILE.part.json, which says of what it
-// is the beginning, so that a later run can go on. Both are for this user alone. A download goes on
-// only where the bytes that are there have the hash that was written down for them: whatever a
-// crash left, no file is put together from two versions.
-class part_file final : public body_sink {
- public:
-  using meter = std::function<void(std::uint64_t done, std::uint64_t total, std::uint64_t before)>;
+// ---- settings files ----------------------------------------------------------------------------
 
-  part_file(fs::path target, std::uint64_t bytes_max, meter tell)
-      : target_(std::move(target)),
-        part_(with_ending(target_, ".part")),
-        record_(with_ending(target_, ".part.json")),
-        bytes_max_(bytes_max),
-        tell_(std::move(tell)) {}
-  part_file(const part_file&) = delete;
-  part_file& operator=(const part_file&) = delete;
-  // What no later run can go on with is not left behind.
-  ~part_file() override {
-    if (!lock_ || !lock_->held() || recorded_ > 0) return;
-    out_.close();
-    remove(part_);
-    remove(record_);
-  }
+using namespace text;
 
-  // Before anything else. An error where this is no place for the file, or another download's.
-  std::optional<error> open() {
-    std::error_code failed;
-    if (fs::is_directory(target_, failed)) return problem("is a folder");
-    if (!create_private_file(part_) && !fs::is_regular_file(fs::symlink_status(part_, failed)))
-      return problem("cannot be made: " + part_.filename().string() + " cannot be written there");
-    fs::permissions(part_, fs::perms::owner_read | fs::perms::owner_write, failed);
-    lock_.emplace(part_);
-    if (!lock_->held()) return problem("is being downloaded by another session or program");
-    return std::nullopt;
-  }
+enum class settings_format { json_text, yaml_text };
 
-  // Where the bytes will come from. What is there of another address is of no use.
-  void use_address(const std::string& address) {
-    if (address == have_.address) return;
-    begin_anew({.address = address});
-    recall();
-  }
-
-  const protocol::partial_download& have() const { return have_; }
-  bool whole() const { return have_.bytes > 0 && have_.bytes == have_.bytes_total; }
-
-  void discard() {
-    begin_anew({.address = have_.address});
-    remove(record_);
-  }
-
-  std::optional<error> begin(const reply& head) override {
-    auto next = protocol::parse_download_head(head, have_);
-    if (!next) {
-      if (head.status == 206) discard();
-      return next.error();
+// The value of a top-level `api_key:` line, without a comment behind it.
+inline std::optional<extent> find_yaml_key(std::string_view text) {
+  constexpr std::string_view name = "api_key:";
+  for (std::size_t line = 0; line < text.size();) {
+    const std::size_t end = std::min(text.find('\n', line), text.size());
+    if (text.substr(line, end - line).starts_with(name)) {
+      std::size_t first = line + name.size();
+      while (first < end && (text[first] == ' ' || text[first] == '\t')) ++first;
+      std::size_t last =
+          first < end && text[first] == '#' ? first : std::min(text.find(" #", first), end);
+      while (last > first && (text[last - 1] == ' ' || text[last - 1] == '\r')) --last;
+      return extent{first, last - first};
     }
-    if (next->bytes_total > bytes_max_)
-      return problem("has " + std::to_string(next->bytes_total) +
-                     " bytes, more than limits.download_bytes_max");
-    if (next->bytes == 0) {
-      remove(record_);
-      begin_anew(*std::move(next));
+    line = end + 1;
+  }
+  return std::nullopt;
+}
+
+// The key in the text of an Ultralytics settings file, "" where there is none.
+inline std::string find_api_key(std::string_view text, settings_format format) {
+  if (format == settings_format::json_text) {
+    const std::optional<json> settings = parse_json(text);
+    return settings ? get_string(*settings, "api_key") : std::string();
+  }
+  const auto found = find_yaml_key(text);
+  if (!found) return {};
+  const std::string_view value = text.substr(found->begin, found->length);
+  if (value == "null" || value == "~") return {};
+  if (value.size() >= 2 && value.starts_with('\'') && value.ends_with('\''))
+    return std::string(value.substr(1, value.size() - 2));
+  const std::optional<json> in_quotes = value.starts_with('"') ? parse_json(value) : std::nullopt;
+  return in_quotes && in_quotes->is_string() ? in_quotes->get<std::string>() : std::string(value);
+}
+
+// The same text with the key in it and nothing else changed; nothing where `text` cannot be read.
+inline std::optional<std::string> replace_api_key(std::string_view text, std::string_view api_key,
+                                                  settings_format format) {
+  std::string value;
+  append_json_string(value, api_key);  // which YAML reads as well
+  std::string out(text);
+  if (format == settings_format::yaml_text) {
+    if (const auto found = find_yaml_key(text)) {
+      const bool glued = out[found->begin - 1] == ':';  // "api_key:" alone, with no space after it
+      const bool before_comment = found->length == 0 && out.substr(found->begin).starts_with('#');
+      return out.replace(found->begin, found->length,
+                         (glued ? " " : "") + value + (before_comment ? " " : ""));
     }
-    began_with_ = have_.bytes;
-    std::error_code failed;
-    out_.close();
-    out_.clear();
-    fs::resize_file(part_, have_.bytes, failed);  // an attempt that failed may have left more
-    out_.open(part_, std::ios::binary | std::ios::app);
-    if (failed || !out_) return problem(cannot_be_written);
-    return std::nullopt;
+    if (!out.empty() && !out.ends_with('\n')) out += '\n';
+    return out + "api_key: " + value + '\n';
   }
-
-  std::optional<error> write(std::string_view piece) override {
-    if (piece.size() > have_.bytes_total - have_.bytes - waiting_.size()) {
-      discard();
-      return error{errc::bad_reply,
-                   "The storage host sent more than it said. The download begins anew."};
-    }
-    waiting_ += piece;
-    return waiting_.size() < piece_bytes ? std::nullopt : flush();
-  }
-
-  // Between two attempts: what came is kept where it can be gone on with.
-  std::optional<error> pause() {
-    auto why = flush();
-    if (whole()) return why;
-    if (have_.etag.empty()) discard();
-    keep_record();
-    return why;
-  }
-
-  // The whole file gets its name.
-  std::optional<error> publish() {
-    out_.close();
-    if (!out_ || !sync_to_disk(part_)) return problem(cannot_be_written);
-    std::error_code failed;
-    fs::rename(part_, target_, failed);
-    if (failed) return problem("cannot be replaced (" + failed.message() + ")");
-    remove(record_);
-    lock_.reset();
-    sync_to_disk(target_.parent_path());
-    return std::nullopt;
-  }
-
- private:
-  static constexpr std::size_t piece_bytes = mebibyte;         // written, hashed and told at once
-  static constexpr std::uint64_t record_bytes = 8 * mebibyte;  // what a kill may cost
-  static constexpr std::string_view cannot_be_written = "cannot be written; its disk may be full";
-
-  static fs::path with_ending(fs::path file, const char* ending) { return file += ending; }
-  static void remove(const fs::path& file) {
-    std::error_code ignored;
-    fs::remove(file, ignored);
-  }
-
-  error problem(std::string_view what) const {
-    return {errc::file_error,
-            "The file " + protocol::printable(target_.string()) + " " + std::string(what) +
-                ", so it is not downloaded. Check the path given to the session."};
-  }
-
-  void begin_anew(protocol::partial_download from) {
-    have_ = std::move(from);
-    hash_ = protocol::content_hash("");
-    waiting_.clear();
-    recorded_ = 0;
-  }
-
-  std::optional<error> flush() {
-    if (waiting_.empty()) return std::nullopt;
-    out_ << waiting_ << std::flush;
-    if (!out_) return problem(cannot_be_written);
-    hash_ = protocol::content_hash(waiting_, hash_);
-    have_.bytes += waiting_.size();
-    waiting_.clear();
-    const bool due = have_.bytes - recorded_ >= record_bytes;
-    if (due && !have_.etag.empty() && !whole()) keep_record();
-    tell_(have_.bytes, have_.bytes_total, began_with_);
-    return std::nullopt;
-  }
-
-  void keep_record() {
-    if (have_.bytes == recorded_) return;
-    recorded_ = have_.bytes;
-    nlohmann::json record;
-    record["address"] = have_.address;
-    record["etag"] = have_.etag;
-    record["bytes_total"] = have_.bytes_total;
-    record["bytes"] = have_.bytes;
-    record["fnv1a64"] = hash_;
-    write_text_file(record_, record.dump());  // where that fails, a later run begins anew
-  }
-
-  // What an earlier run left, where it is sound and of this address.
-  void recall() {
-    const auto record = protocol::parse_json(read_text_file(record_));
-    if (!record || protocol::get_string(*record, "address") != have_.address) return;
-    const std::string etag = protocol::get_string(*record, "etag");
-    const std::uint64_t total = protocol::get_unsigned(*record, "bytes_total");
-    const std::uint64_t bytes = protocol::get_unsigned(*record, "bytes");
-    if (!protocol::is_strong_etag(etag) || bytes == 0 || bytes >= total) return;
-    const auto hash = hash_of_beginning(part_, bytes);
-    if (!hash || *hash != protocol::get_unsigned(*record, "fnv1a64")) return;
-    have_ = {have_.address, etag, total, bytes};
-    hash_ = *hash;
-    recorded_ = bytes;
-  }
-
-  fs::path target_;
-  fs::path part_;
-  fs::path record_;
-  std::uint64_t bytes_max_;
-  meter tell_;
-  std::optional<file_lock> lock_;
-  std::ofstream out_;
-  protocol::partial_download have_;  // what is in the file
-  std::string waiting_;              // what is not there yet
-  std::uint64_t hash_ = 0;           // of have_
-  std::uint64_t recorded_ = 0;       // bytes of which there is a record
-  std::uint64_t began_with_ = 0;     // bytes when this attempt began
-};
+  if (text.find_first_not_of(" \t\r\n") == std::string_view::npos)
+    return "{\n  \"api_key\": " + value + "\n}\n";
+  const std::optional<json> settings = parse_json(text);
+  if (!settings || !settings->is_object()) return std::nullopt;
+  if (const auto found = find_json_member(text, "api_key"))
+    return out.replace(found->begin, found->length, value);
+  return out.insert(out.find('{') + 1,
+                    "\n  \"api_key\": " + value + (settings->empty() ? "\n" : ","));
+}
 
 // ---- keys --------------------------------------------------------------------------------------
 
@@ -3279,19 +3130,6 @@ inline int find_rank(const session_options& options) {
       return rank;
   }
   return 0;
-}
-
-inline std::string agent_name() {
-  const bool colab = !env("COLAB_RELEASE_TAG").empty() || !env("COLAB_BACKEND_VERSION").empty();
-  return std::string("cpp-" HUB_SESSION_VERSION) + (colab ? "-colab" : "-local");
-}
-
-inline std::string find_root(std::string given, const char* variable, std::string_view standard) {
-  if (given.empty()) given = env(variable);
-  if (given.empty()) given = standard;
-  const auto parsed = protocol::parse_url(given);
-  if (!parsed) throw session_error(parsed.error());
-  return parsed->text();
 }
 
 // ---- what is said ------------------------------------------------------------------------------
@@ -3539,8 +3377,15 @@ class signal_relay {
 #endif
 };
 
-// ---- spool -------------------------------------------------------------------------------------
+}  // namespace machine
+
+// =================================================================================================
+// spool
 //
+// Rules: keeps on the disk what is not confirmed yet, whatever the process or the power do. It knows no
+// request: what it holds is epochs, uploads and what was last said of the model.
+// =================================================================================================
+
 // A model's folder in a spool:
 //   journal-N.jsonl   what was accepted and what was struck out again, in segments, N going up
 //   checkpoint-N.pt   the checkpoint or final model that waits
@@ -3556,6 +3401,10 @@ class signal_relay {
 // What is dead goes when the journal is rewritten: a new segment is begun, and the older ones are
 // replaced by one that holds what is alive and says that it is the base, so that what a crash left
 // below it is not read any more. The training thread never waits for that.
+
+namespace spool {
+
+using namespace machine;
 
 namespace journal {
 
@@ -4448,6 +4297,57 @@ class spool {
   bool full_said_ = false;
 };
 
+}  // namespace spool
+
+// What the models' folders in a spool hold that HUB has not confirmed, without taking their locks.
+// Blocks: reads the journals. Empty where there is no such folder.
+inline std::vector<spooled_model> list_spool(const std::filesystem::path& directory) {
+  namespace journal = detail::journal;
+  std::vector<spooled_model> out;
+  std::error_code failed;
+  for (std::filesystem::directory_iterator at(directory, failed), end; !failed && at != end;
+       at.increment(failed)) {
+    const std::string model_id = at->path().filename().string();
+    if (!protocol::is_model_id(model_id)) continue;
+    spooled_model& model = out.emplace_back(spooled_model{.model_id = model_id});
+    const detail::disk_folder folder(at->path());
+    for (const spool_folder::entry& file : folder.list())
+      if (journal::segment_index(file.name)) model.journal_bytes += file.bytes;
+    const auto left = journal::read(folder);
+    if (!left) continue;
+    model.epochs = left->epochs.size();
+    if (!left->upload) continue;
+    model.checkpoint_epoch = left->upload->fields.epoch;
+    model.is_final = left->upload->fields.is_final;
+    model.checkpoint_bytes = left->upload->bytes;
+  }
+  return out;
+}
+
+// =================================================================================================
+// session
+//
+// Rules: acts and decides nothing. Every decision is the engine's, every byte's meaning the protocol's.
+// One mutex guards the engine; nothing blocks while it is held.
+// =================================================================================================
+
+namespace detail {
+
+using namespace machine;
+
+inline std::string agent_name() {
+  const bool colab = !env("COLAB_RELEASE_TAG").empty() || !env("COLAB_BACKEND_VERSION").empty();
+  return std::string("cpp-" HUB_SESSION_VERSION) + (colab ? "-colab" : "-local");
+}
+
+inline std::string find_root(std::string given, const char* variable, std::string_view standard) {
+  if (given.empty()) given = env(variable);
+  if (given.empty()) given = standard;
+  const auto parsed = protocol::parse_url(given);
+  if (!parsed) throw session_error(parsed.error());
+  return parsed->text();
+}
+
 // The bounds that every request of a session has in common.
 inline void apply_limits(const limit_options& limits, request& what) {
   what.connect_timeout = limits.connect_timeout;
@@ -4626,6 +4526,190 @@ class startup {
 
 // ---- fetching files ----------------------------------------------------------------------------
 
+// A download on its way to the disk: FILE.part, and beside it FILE.part.json, which says of what it
+// is the beginning, so that a later run can go on. Both are for this user alone. A download goes on
+// only where the bytes that are there have the hash that was written down for them: whatever a
+// crash left, no file is put together from two versions.
+class part_file final : public body_sink {
+ public:
+  using meter = std::function<void(std::uint64_t done, std::uint64_t total, std::uint64_t before)>;
+
+  part_file(fs::path target, std::uint64_t bytes_max, meter tell)
+      : target_(std::move(target)),
+        part_(with_ending(target_, ".part")),
+        record_(with_ending(target_, ".part.json")),
+        bytes_max_(bytes_max),
+        tell_(std::move(tell)) {}
+  part_file(const part_file&) = delete;
+  part_file& operator=(const part_file&) = delete;
+  // What no later run can go on with is not left behind.
+  ~part_file() override {
+    if (!lock_ || !lock_->held() || recorded_ > 0) return;
+    out_.close();
+    remove(part_);
+    remove(record_);
+  }
+
+  // Before anything else. An error where this is no place for the file, or another download's.
+  std::optional<error> open() {
+    std::error_code failed;
+    if (fs::is_directory(target_, failed)) return problem("is a folder");
+    if (!create_private_file(part_) && !fs::is_regular_file(fs::symlink_status(part_, failed)))
+      return problem("cannot be made: " + part_.filename().string() + " cannot be written there");
+    fs::permissions(part_, fs::perms::owner_read | fs::perms::owner_write, failed);
+    lock_.emplace(part_);
+    if (!lock_->held()) return problem("is being downloaded by another session or program");
+    return std::nullopt;
+  }
+
+  // Where the bytes will come from. What is there of another address is of no use.
+  void use_address(const std::string& address) {
+    if (address == have_.address) return;
+    begin_anew({.address = address});
+    recall();
+  }
+
+  const protocol::partial_download& have() const { return have_; }
+  bool whole() const { return have_.bytes > 0 && have_.bytes == have_.bytes_total; }
+
+  void discard() {
+    begin_anew({.address = have_.address});
+    remove(record_);
+  }
+
+  std::optional<error> begin(const reply& head) override {
+    auto next = protocol::parse_download_head(head, have_);
+    if (!next) {
+      if (head.status == 206) discard();
+      return next.error();
+    }
+    if (next->bytes_total > bytes_max_)
+      return problem("has " + std::to_string(next->bytes_total) +
+                     " bytes, more than limits.download_bytes_max");
+    if (next->bytes == 0) {
+      remove(record_);
+      begin_anew(*std::move(next));
+    }
+    began_with_ = have_.bytes;
+    std::error_code failed;
+    out_.close();
+    out_.clear();
+    fs::resize_file(part_, have_.bytes, failed);  // an attempt that failed may have left more
+    out_.open(part_, std::ios::binary | std::ios::app);
+    if (failed || !out_) return problem(cannot_be_written);
+    return std::nullopt;
+  }
+
+  std::optional<error> write(std::string_view piece) override {
+    if (piece.size() > have_.bytes_total - have_.bytes - waiting_.size()) {
+      discard();
+      return error{errc::bad_reply,
+                   "The storage host sent more than it said. The download begins anew."};
+    }
+    waiting_ += piece;
+    return waiting_.size() < piece_bytes ? std::nullopt : flush();
+  }
+
+  // Between two attempts: what came is kept where it can be gone on with.
+  std::optional<error> pause() {
+    auto why = flush();
+    if (whole()) return why;
+    if (have_.etag.empty()) discard();
+    keep_record();
+    return why;
+  }
+
+  // The whole file gets its name.
+  std::optional<error> publish() {
+    out_.close();
+    if (!out_ || !sync_to_disk(part_)) return problem(cannot_be_written);
+    std::error_code failed;
+    fs::rename(part_, target_, failed);
+    if (failed) return problem("cannot be replaced (" + failed.message() + ")");
+    remove(record_);
+    lock_.reset();
+    sync_to_disk(target_.parent_path());
+    return std::nullopt;
+  }
+
+ private:
+  static constexpr std::size_t piece_bytes = mebibyte;         // written, hashed and told at once
+  static constexpr std::uint64_t record_bytes = 8 * mebibyte;  // what a kill may cost
+  static constexpr std::string_view cannot_be_written = "cannot be written; its disk may be full";
+
+  static fs::path with_ending(fs::path file, const char* ending) { return file += ending; }
+  static void remove(const fs::path& file) {
+    std::error_code ignored;
+    fs::remove(file, ignored);
+  }
+
+  error problem(std::string_view what) const {
+    return {errc::file_error,
+            "The file " + protocol::printable(target_.string()) + " " + std::string(what) +
+                ", so it is not downloaded. Check the path given to the session."};
+  }
+
+  void begin_anew(protocol::partial_download from) {
+    have_ = std::move(from);
+    hash_ = protocol::content_hash("");
+    waiting_.clear();
+    recorded_ = 0;
+  }
+
+  std::optional<error> flush() {
+    if (waiting_.empty()) return std::nullopt;
+    out_ << waiting_ << std::flush;
+    if (!out_) return problem(cannot_be_written);
+    hash_ = protocol::content_hash(waiting_, hash_);
+    have_.bytes += waiting_.size();
+    waiting_.clear();
+    const bool due = have_.bytes - recorded_ >= record_bytes;
+    if (due && !have_.etag.empty() && !whole()) keep_record();
+    tell_(have_.bytes, have_.bytes_total, began_with_);
+    return std::nullopt;
+  }
+
+  void keep_record() {
+    if (have_.bytes == recorded_) return;
+    recorded_ = have_.bytes;
+    nlohmann::json record;
+    record["address"] = have_.address;
+    record["etag"] = have_.etag;
+    record["bytes_total"] = have_.bytes_total;
+    record["bytes"] = have_.bytes;
+    record["fnv1a64"] = hash_;
+    write_text_file(record_, record.dump());  // where that fails, a later run begins anew
+  }
+
+  // What an earlier run left, where it is sound and of this address.
+  void recall() {
+    const auto record = protocol::parse_json(read_text_file(record_));
+    if (!record || protocol::get_string(*record, "address") != have_.address) return;
+    const std::string etag = protocol::get_string(*record, "etag");
+    const std::uint64_t total = protocol::get_unsigned(*record, "bytes_total");
+    const std::uint64_t bytes = protocol::get_unsigned(*record, "bytes");
+    if (!protocol::is_strong_etag(etag) || bytes == 0 || bytes >= total) return;
+    const auto hash = hash_of_beginning(part_, bytes);
+    if (!hash || *hash != protocol::get_unsigned(*record, "fnv1a64")) return;
+    have_ = {have_.address, etag, total, bytes};
+    hash_ = *hash;
+    recorded_ = bytes;
+  }
+
+  fs::path target_;
+  fs::path part_;
+  fs::path record_;
+  std::uint64_t bytes_max_;
+  meter tell_;
+  std::optional<file_lock> lock_;
+  std::ofstream out_;
+  protocol::partial_download have_;  // what is in the file
+  std::string waiting_;              // what is not there yet
+  std::uint64_t hash_ = 0;           // of have_
+  std::uint64_t recorded_ = 0;       // bytes of which there is a record
+  std::uint64_t began_with_ = 0;     // bytes when this attempt began
+};
+
 // Downloads one file that HUB names, on the caller's thread, and goes on after every break until it
 // is whole or a bound is met.
 template <class Transport, class Clock, class Sleeper>
@@ -4756,31 +4840,6 @@ class downloader {
 };
 
 }  // namespace detail
-
-// What the models' folders in a spool hold that HUB has not confirmed, without taking their locks.
-// Blocks: reads the journals. Empty where there is no such folder.
-inline std::vector<spooled_model> list_spool(const std::filesystem::path& directory) {
-  namespace journal = detail::journal;
-  std::vector<spooled_model> out;
-  std::error_code failed;
-  for (std::filesystem::directory_iterator at(directory, failed), end; !failed && at != end;
-       at.increment(failed)) {
-    const std::string model_id = at->path().filename().string();
-    if (!protocol::is_model_id(model_id)) continue;
-    spooled_model& model = out.emplace_back(spooled_model{.model_id = model_id});
-    const detail::disk_folder folder(at->path());
-    for (const spool_folder::entry& file : folder.list())
-      if (journal::segment_index(file.name)) model.journal_bytes += file.bytes;
-    const auto left = journal::read(folder);
-    if (!left) continue;
-    model.epochs = left->epochs.size();
-    if (!left->upload) continue;
-    model.checkpoint_epoch = left->upload->fields.epoch;
-    model.is_final = left->upload->fields.is_final;
-    model.checkpoint_bytes = left->upload->bytes;
-  }
-  return out;
-}
 
 // Reports one training to a HUB. See the top of this file for an example.
 //
@@ -5450,7 +5509,7 @@ class basic_training_session final : public training_callbacks {
 };
 
 // =================================================================================================
-// §7  default policies
+// default policies
 //
 // Rules: what a real training uses. Whatever the dependencies do to a program is kept inside here:
 // no signal, no thread and no byte of a hostile reply gets out.
@@ -6284,7 +6343,7 @@ using training_session = basic_training_session<httplib_transport, steady_clock,
 #endif  // !HUB_SESSION_NO_HTTPLIB
 
 // =================================================================================================
-// §8  test kit
+// test kit
 //
 // Rules: no network, no thread, no sleeping, no OpenSSL. Time is a number that advance() moves, and
 // every step runs on the caller's thread, so a test of a ten-hour training is exact, repeatable and
@@ -7675,7 +7734,7 @@ class simulation {
 }  // namespace hub
 
 // =================================================================================================
-// §9  hygiene
+// hygiene
 //
 // Rules: what is left defined is HUB_SESSION_VERSION*, the include guard and the user's switches.
 // =================================================================================================
