@@ -28,27 +28,30 @@
 //       }
 //     }
 //
-// Contents
-//   §0  contents          this page
-//   §1  configuration     version, the HUB_SESSION_* switches, includes
-//   §2  vocabulary        errc, error, result<T>, metrics_view, train_args, model_info, request,
-//                         reply, session_options, delivery, session_status, training_callbacks
-//   §3  policies          the concepts http_transport, monotonic_clock, sleeper; any_transport,
-//                         spool_storage
-//   §4  protocol          pure functions: everything that knows how HUB v1 looks on the wire
-//   §5  engine            what to send, when, how often to retry; reads no clock, does no I/O
-//   §6  session           drives the engine through the policies; files, keys, downloads, the spool,
-//                         signals, shutdown
-//   §7  default policies  httplib_transport, steady_clock, thread_sleeper
-//   §8  test kit          hub::testing: virtual time, a HUB in memory, faults, simulation
-//   §9  hygiene           every internal macro undefined
+// Contents: each room opens with a banner, and with the rules that it obeys
+//   contents          this page
+//   configuration     version, the HUB_SESSION_* switches, includes
+//   vocabulary        errc, error, result<T>, metrics_view, train_args, model_info, request, reply,
+//                     session_options, delivery, session_status, training_callbacks
+//   policies          the concepts http_transport, monotonic_clock, sleeper; any_transport,
+//                     spool_storage
+//   engine            what to send, when, how often to retry; reads no clock, does no I/O
+//   text              text, numbers, JSON, addresses and dates
+//   protocols         pure functions: everything that knows how HUB v1 looks on the wire, and the
+//                     storage host
+//   machine           files, locks, settings, ranks, the terminal, the log, signals
+//   spool             what is not confirmed yet, on the disk
+//   session           drives the engine through the policies; start, lanes, transfers, ending
+//   default policies  httplib_transport, steady_clock, thread_sleeper
+//   test kit          hub::testing: virtual time, a HUB in memory, faults, simulation
+//   hygiene           every internal macro undefined
 //
-// How a metric travels: training_session::on_fit_epoch_end (§6) packs the epoch into an
-// epoch_record (§2) and hands it to engine::handle_epoch (§5), which queues it. The metrics lane's
-// step (§6) asks engine::poll for the next order, turns it into a request with
-// protocol::metrics_request (§4), sends it through the transport (§7), reads the reply with
-// protocol::judge (§4) and hands the outcome to engine::handle_outcome (§5), which strikes the
-// epoch out only after a 2xx.
+// How a metric travels: training_session::on_fit_epoch_end (session) packs the epoch into an
+// epoch_record (vocabulary), writes it down where there is a spool, and hands it to
+// engine::handle_epoch (engine), which queues it. The metrics lane's step (session) asks engine::poll
+// for the next order, turns it into a request with hub_v1::metrics_request (protocols), sends it
+// through the transport (default policies), reads the reply with protocols::judge and hands the
+// outcome to engine::handle_outcome, which strikes the epoch out only after a 2xx.
 //
 // The rule: the engine decides and touches nothing; the session acts and decides nothing.
 //
@@ -69,9 +72,9 @@
 #define HUB_SESSION_HPP_INCLUDED 000100
 
 // =================================================================================================
-// §1  configuration
+// configuration
 //
-// Rules: every switch is listed here with what it does; nothing below §1 includes anything.
+// Rules: every switch is listed here with what it does; nothing below this room includes anything.
 // =================================================================================================
 
 #define HUB_SESSION_VERSION_MAJOR 0
@@ -84,8 +87,8 @@
 // with and without it may meet in one program.
 //
 // HUB_SESSION_INTERFACE_ONLY: define it before including where a file makes no session, but reports
-// to a hub::training_callbacks& or names a policy. Leaves out everything from §4 on, and httplib
-// with it, and so most of the time to compile. It may meet the others as well.
+// to a hub::training_callbacks& or names a policy. Leaves out everything from the engine on, and
+// httplib with it, and so most of the time to compile. It may meet the others as well.
 
 #if defined(_WIN32)
 #define HUB_SESSION_WINDOWS 1
@@ -172,7 +175,7 @@ using namespace std::chrono_literals;
 using namespace std::string_view_literals;
 
 // =================================================================================================
-// §2  vocabulary
+// vocabulary
 //
 // Rules: plain values with names from the field. No I/O, no clock, no policy. Every bound that the
 // library keeps is a named member of an options struct here; times are std::chrono types.
@@ -453,7 +456,7 @@ class body_sink {
 
 struct request {
   std::string method = {};  // "GET" or "POST"
-  std::string url = {};     // absolute, checked by protocol::parse_target
+  std::string url = {};     // absolute, checked by text::parse_target
   std::vector<std::pair<std::string, std::string>> headers = {};
   std::string body = {};  // used where `content` is null
   std::shared_ptr<body_source> content = nullptr;
@@ -565,7 +568,7 @@ enum class spool_sync {
 // Whether a session with a spool may start while HUB cannot be reached.
 enum class offline_start { refuse, allow };
 
-class spool_storage;  // §3
+class spool_storage;  // policies
 
 // A folder in which everything is kept until HUB has confirmed it, for the next session on the same
 // model where this one dies. Where the folder cannot be used any more, that is said once and the
@@ -665,7 +668,7 @@ class training_callbacks {
 };
 
 // =================================================================================================
-// §3  policies
+// policies
 //
 // Rules: a concept names operations; what they promise stands in its comment. A policy that does
 // not fit is named in one sentence by a static_assert in the class that wanted it.
@@ -855,7 +858,7 @@ enum class verdict {
 };
 
 struct outcome {
-  protocol::verdict verdict = protocol::verdict::delivered;
+  hub::verdict verdict = hub::verdict::delivered;
   error why = {};                            // of every verdict but delivered
   std::optional<duration> retry_after = {};  // HUB's own wish, not yet clamped
   std::string agent_id = {};                 // of a heartbeat's reply
@@ -874,7 +877,7 @@ constexpr std::string_view to_string(lane which) noexcept {
 
 // A file to upload. `keep` holds what must live as long as the file is wanted, such as a snapshot.
 struct checkpoint {
-  protocol::upload_fields fields = {};
+  upload_fields fields = {};
   std::filesystem::path file = {};
   std::shared_ptr<const void> keep = {};
   std::uint64_t number = 0;  // in the spool, which then has the file; 0 where it does not
@@ -892,7 +895,7 @@ struct heartbeat_order {
   std::string agent_id;
 };
 struct metrics_order {
-  std::vector<protocol::queued_epoch> batch;
+  std::vector<queued_epoch> batch;
 };
 struct upload_order {
   checkpoint what;
@@ -914,11 +917,11 @@ class backoff {
   void reset() noexcept { failures_ = 0; }
 
   // Counts one more failure and says how long to wait.
-  duration next(const protocol::outcome& why, std::mt19937_64& random) {
+  duration next(const outcome& why, std::mt19937_64& random) {
     ++failures_;
     const duration asked = std::clamp(why.retry_after.value_or(duration::zero()), duration::zero(),
                                       options_.retry_after_max);
-    if (why.verdict == protocol::verdict::denied) return std::max(options_.denied_interval, asked);
+    if (why.verdict == verdict::denied) return std::max(options_.denied_interval, asked);
     duration most = std::min(options_.first_delay, options_.delay_max);
     for (unsigned i = 1; i < failures_ && most < options_.delay_max; ++i)
       most = most > options_.delay_max / 2 ? options_.delay_max : most * 2;
@@ -1108,7 +1111,7 @@ class engine {
 
   // ---- what came of it -------------------------------------------------------------------------
 
-  void handle_outcome(lane which, const protocol::outcome& result, time_point now) {
+  void handle_outcome(lane which, const outcome& result, time_point now) {
     lane_state& at = state(which);
     at.in_flight = false;
     note_answer(which, result, now);
@@ -1206,7 +1209,7 @@ class engine {
 
   void say(log_level level, std::string text) { notes_.push_back({level, std::move(text)}); }
 
-  time_point retry_time(lane_state& at, const protocol::outcome& result, time_point now) {
+  time_point retry_time(lane_state& at, const outcome& result, time_point now) {
     at.retry_reserved = true;
     return budget_.take(now, later(now, at.backoff.next(result, random_)));
   }
@@ -1217,8 +1220,8 @@ class engine {
   }
 
   // Keeps what status() reports, and says each reason of a row of failures once, and its end.
-  void note_answer(lane which, const protocol::outcome& result, time_point now) {
-    using enum protocol::verdict;
+  void note_answer(lane which, const outcome& result, time_point now) {
+    using enum verdict;
     lane_state& at = state(which);
     if (result.verdict == delivered) {
       unanswered_since_.reset();
@@ -1239,9 +1242,9 @@ class engine {
 
   // ---- heartbeat -------------------------------------------------------------------------------
 
-  void heartbeat_outcome(lane_state& at, const protocol::outcome& result, time_point now) {
+  void heartbeat_outcome(lane_state& at, const outcome& result, time_point now) {
     const time_point regular = std::max(now, later(at.started, rates_.heartbeat));
-    if (result.verdict == protocol::verdict::delivered) {
+    if (result.verdict == verdict::delivered) {
       if (!result.agent_id.empty()) agent_id_ = result.agent_id;
       ++heartbeats_answered_;
       at.backoff.reset();
@@ -1272,8 +1275,8 @@ class engine {
   }
 
   // The first epochs of the queue, up to both bounds; always at least one.
-  std::vector<protocol::queued_epoch> next_batch() {
-    std::vector<protocol::queued_epoch> batch;
+  std::vector<queued_epoch> next_batch() {
+    std::vector<queued_epoch> batch;
     batch_revisions_.clear();
     std::size_t bytes = 0;
     for (const auto& [epoch, waiting] : queue_) {
@@ -1287,8 +1290,8 @@ class engine {
     return batch;
   }
 
-  void metrics_outcome(lane_state& at, const protocol::outcome& result, time_point now) {
-    using enum protocol::verdict;
+  void metrics_outcome(lane_state& at, const outcome& result, time_point now) {
+    using enum verdict;
     switch (result.verdict) {
       case delivered:
         epochs_delivered_ += erase_batch();
@@ -1406,8 +1409,8 @@ class engine {
     flying_is_final_ = upload_->fields.is_final;
   }
 
-  void checkpoint_outcome(lane_state& at, const protocol::outcome& result, time_point now) {
-    using enum protocol::verdict;
+  void checkpoint_outcome(lane_state& at, const outcome& result, time_point now) {
+    using enum verdict;
     const bool current = upload_ && flying_serial_ == upload_serial_;
     if (!current) strike_upload(flying_number_);
     if (result.verdict == delivered) {
@@ -1966,6 +1969,17 @@ inline std::optional<error> check_secret(std::string_view secret, std::string_vi
                    "again from the HUB's settings page."};
 }
 
+// ---- requests ----------------------------------------------------------------------------------
+
+// A request that says who is asking only by the name of this library.
+inline request plain_request(std::string method, std::string url) {
+  request out;
+  out.method = std::move(method);
+  out.url = std::move(url);
+  out.headers.emplace_back("user-agent", "hub_session/" HUB_SESSION_VERSION);
+  return out;
+}
+
 // A multipart/form-data body: text fields first, then one file, as the original frames it.
 class multipart_body final : public body_source {
  public:
@@ -2304,10 +2318,7 @@ struct caller {
 };
 
 inline request base_request(const caller& who, std::string method, std::string_view path) {
-  request out;
-  out.method = std::move(method);
-  out.url = who.api_root + std::string(path);
-  out.headers.emplace_back("user-agent", "hub_session/" HUB_SESSION_VERSION);
+  request out = plain_request(std::move(method), who.api_root + std::string(path));
   if (!who.id_token.empty())
     out.headers.emplace_back("authorization", "Bearer " + who.id_token);
   else if (!who.api_key.empty())
@@ -2468,7 +2479,7 @@ inline std::optional<error> check_download(std::string_view url, std::string_vie
 
 // Asks for the whole file, or for the rest of the version that `have` is the beginning of.
 inline request download_request(std::string_view url, const partial_download& have) {
-  request out = base_request({}, "GET", url);
+  request out = plain_request("GET", std::string(url));
   if (have.bytes > 0) {
     out.headers.emplace_back("range", "bytes=" + std::to_string(have.bytes) + "-");
     out.headers.emplace_back("if-range", have.etag);
@@ -2615,8 +2626,7 @@ std::thread quiet_thread(Work work) {
 // ---- files -------------------------------------------------------------------------------------
 
 inline error file_error(const fs::path& file, std::string_view what) {
-  return {errc::file_error, "The file " + protocol::printable(file.string()) + " " +
-                                std::string(what) +
+  return {errc::file_error, "The file " + text::printable(file.string()) + " " + std::string(what) +
                                 ", so it is not uploaded. Check the path given to the session."};
 }
 
@@ -2744,7 +2754,7 @@ class file_source final : public body_source {
 
   error changed(std::string_view how) const {
     return {errc::file_changed,
-            "The file " + protocol::printable(path_.string()) + " " + std::string(how) +
+            "The file " + text::printable(path_.string()) + " " + std::string(how) +
                 " while it was uploaded; the upload begins again. Write checkpoints to a new name "
                 "and rename them, or use snapshot::copy."};
   }
@@ -2821,8 +2831,7 @@ class private_folder {
                                 std::to_string(std::random_device{}()));
     if (failed || !fs::create_directories(folder, failed))
       return error{errc::file_error,
-                   "No folder for snapshots can be made in " +
-                       protocol::printable(parent.string()) +
+                   "No folder for snapshots can be made in " + text::printable(parent.string()) +
                        ". Set session_options::temp_folder, or use snapshot::none."};
     fs::permissions(folder, fs::perms::owner_all, failed);
     folder_ = std::move(folder);
@@ -2969,11 +2978,11 @@ class file_lock {
 inline std::optional<std::uint64_t> hash_of_beginning(const fs::path& file, std::uint64_t bytes) {
   std::ifstream in(file, std::ios::binary);
   std::string piece(mebibyte, '\0');
-  std::uint64_t hash = protocol::content_hash("");
+  std::uint64_t hash = text::content_hash("");
   while (bytes > 0) {
     const auto wanted = static_cast<std::size_t>(std::min<std::uint64_t>(bytes, piece.size()));
     if (!in.read(piece.data(), static_cast<std::streamsize>(wanted))) return std::nullopt;
-    hash = protocol::content_hash(std::string_view(piece).substr(0, wanted), hash);
+    hash = text::content_hash(std::string_view(piece).substr(0, wanted), hash);
     bytes -= wanted;
   }
   return hash;
@@ -3072,18 +3081,18 @@ inline fs::path find_settings_file(const fs::path& given) {
   return folders.front() / "settings.json";
 }
 
-inline protocol::settings_format settings_format_of(const fs::path& file) {
-  return file.extension() == ".json" ? protocol::settings_format::json_text
-                                     : protocol::settings_format::yaml_text;
+inline machine::settings_format settings_format_of(const fs::path& file) {
+  return file.extension() == ".json" ? machine::settings_format::json_text
+                                     : machine::settings_format::yaml_text;
 }
 
 inline std::string read_saved_key(const fs::path& file) {
-  return protocol::find_api_key(read_text_file(file), settings_format_of(file));
+  return machine::find_api_key(read_text_file(file), settings_format_of(file));
 }
 
 inline bool save_key(const fs::path& file, std::string_view api_key) {
   const auto text =
-      protocol::replace_api_key(read_text_file(file), api_key, settings_format_of(file));
+      machine::replace_api_key(read_text_file(file), api_key, settings_format_of(file));
   return text && write_text_file(file, *text);
 }
 
@@ -3207,19 +3216,19 @@ class reporter {
   }
 
   error redacted(error why) const {
-    why.message = protocol::redact(std::move(why.message), secrets_);
+    why.message = text::redact(std::move(why.message), secrets_);
     return why;
   }
 
   // A refusal may quote the key, and its words are shortened later: a key cut in two is not found.
   reply redacted(reply answer) const {
-    if (answer.status >= 300) answer.body = protocol::redact(std::move(answer.body), secrets_);
+    if (answer.status >= 300) answer.body = text::redact(std::move(answer.body), secrets_);
     return answer;
   }
 
   void log(log_level level, std::string_view text, std::string_view why = {}) noexcept {
     try {
-      const std::string harmless = protocol::redact(std::string(text).append(why), secrets_);
+      const std::string harmless = text::redact(std::string(text).append(why), secrets_);
       const std::lock_guard lock(mutex_);
       log_(level, harmless);
     } catch (...) {  // a log that fails must not end the training
@@ -3408,7 +3417,7 @@ using namespace machine;
 
 namespace journal {
 
-using protocol::json;
+using text::json;
 
 inline constexpr int format = 1;
 
@@ -3427,7 +3436,7 @@ struct done_line {
 };
 struct upload_line {
   std::uint64_t number = 0;
-  protocol::upload_fields fields = {};
+  upload_fields fields = {};
   std::uintmax_t bytes = 0;
   std::uint64_t sample = 0;  // sample_hash of the file
 };
@@ -3445,7 +3454,7 @@ inline constexpr std::size_t lead_bytes = lead.size() + sum_digits + 2;  // with
 inline std::array<char, sum_digits> sum_of(std::string_view rest) {
   constexpr std::string_view digits = "0123456789abcdef";
   std::array<char, sum_digits> out;
-  std::uint64_t sum = protocol::content_hash(rest);
+  std::uint64_t sum = text::content_hash(rest);
   for (auto at = out.rbegin(); at != out.rend(); ++at, sum >>= 4) *at = digits[sum & 15];
   return out;
 }
@@ -3491,9 +3500,9 @@ inline void append_epoch(std::string& out, int epoch, std::uint64_t number,
     const std::size_t first = out.size();
     values.for_each([&](std::string_view name, double value) {
       out += out.size() == first ? "[" : ",[";
-      protocol::append_json_string(out, name);
+      text::append_json_string(out, name);
       out += ',';
-      protocol::append_number(out, value);
+      text::append_number(out, value);
       out += ']';
     });
     out += ']';
@@ -3523,7 +3532,7 @@ inline void append(std::string& out, const upload_line& what) {
     out += what.fields.is_final ? ",\"final\":true" : ",\"final\":false";
     out += what.fields.is_best ? ",\"best\":true" : ",\"best\":false";
     out += ",\"map\":";
-    protocol::append_number(out, what.fields.map);
+    text::append_number(out, what.fields.map);
     out += ",\"bytes\":";
     append_integer(out, what.bytes);
     out += ",\"sample\":";
@@ -3544,9 +3553,9 @@ inline std::optional<std::uint64_t> get_count(const json* value) {
 }
 
 inline std::optional<line> read_epoch(const json& fields) {
-  const auto epoch = protocol::get_int(fields, "epoch");
-  const auto number = get_count(protocol::get_member(fields, "number"));
-  const json* metrics = protocol::get_member(fields, "metrics");
+  const auto epoch = text::get_int(fields, "epoch");
+  const auto number = get_count(text::get_member(fields, "number"));
+  const json* metrics = text::get_member(fields, "metrics");
   if (!epoch || !number || !metrics || !metrics->is_array()) return std::nullopt;
   std::vector<std::pair<std::string, double>> values;
   for (const json& each : *metrics) {
@@ -3565,7 +3574,7 @@ inline std::optional<line> read_done(const json& pairs) {
   if (!pairs.is_array()) return std::nullopt;
   for (const json& each : pairs) {
     if (!each.is_array() || each.size() != 2) return std::nullopt;
-    const auto epoch = protocol::as_int(&each[0]);
+    const auto epoch = text::as_int(&each[0]);
     const auto number = get_count(&each[1]);
     if (!epoch || !number) return std::nullopt;
     out.epochs.emplace_back(*epoch, *number);
@@ -3574,18 +3583,17 @@ inline std::optional<line> read_done(const json& pairs) {
 }
 
 inline std::optional<line> read_upload(const json& fields) {
-  const auto number = get_count(protocol::get_member(fields, "upload"));
-  const auto epoch = protocol::get_int(fields, "epoch");
-  const auto bytes = get_count(protocol::get_member(fields, "bytes"));
-  const auto sample = get_count(protocol::get_member(fields, "sample"));
+  const auto number = get_count(text::get_member(fields, "upload"));
+  const auto epoch = text::get_int(fields, "epoch");
+  const auto bytes = get_count(text::get_member(fields, "bytes"));
+  const auto sample = get_count(text::get_member(fields, "sample"));
   if (!number || !epoch || !bytes || !sample) return std::nullopt;
   return upload_line{
       *number,
       {.epoch = *epoch,
-       .is_final = protocol::get_flag(fields, "final"),
-       .is_best = protocol::get_flag(fields, "best"),
-       .map =
-           protocol::get_number(fields, "map").value_or(std::numeric_limits<double>::quiet_NaN())},
+       .is_final = text::get_flag(fields, "final"),
+       .is_best = text::get_flag(fields, "best"),
+       .map = text::get_number(fields, "map").value_or(std::numeric_limits<double>::quiet_NaN())},
       *bytes,
       *sample};
 }
@@ -3598,17 +3606,17 @@ inline std::optional<line> read_line(std::string_view text) {
   if (text.substr(lead.size(), sum_digits) != std::string_view(sum.data(), sum.size()) ||
       text.substr(lead_bytes - 2, 2) != "\",")
     return std::nullopt;
-  const std::optional<json> fields = protocol::parse_json('{' + std::string(rest));
+  const std::optional<json> fields = text::parse_json('{' + std::string(rest));
   if (!fields || !fields->is_object()) return std::nullopt;
   if (fields->contains("metrics")) return read_epoch(*fields);
-  if (const json* pairs = protocol::get_member(*fields, "done")) return read_done(*pairs);
+  if (const json* pairs = text::get_member(*fields, "done")) return read_done(*pairs);
   if (fields->contains("upload")) return read_upload(*fields);
-  if (const json* done = protocol::get_member(*fields, "upload_done")) {
+  if (const json* done = text::get_member(*fields, "upload_done")) {
     const auto number = get_count(done);
     return number ? std::optional<line>(upload_done_line{*number}) : std::nullopt;
   }
-  if (const auto version = protocol::get_int(*fields, "format"))
-    return head_line{*version, protocol::get_flag(*fields, "base")};
+  if (const auto version = text::get_int(*fields, "format"))
+    return head_line{*version, text::get_flag(*fields, "base")};
   return unknown_line{};
 }
 
@@ -3693,11 +3701,11 @@ inline std::uint64_t sample_hash(body_source& file) {
   const std::uint64_t size = file.size_bytes();
   const std::uint64_t step =
       size <= pieces * piece.size() ? piece.size() : (size - piece.size()) / (pieces - 1);
-  std::uint64_t hash = protocol::content_hash({});
+  std::uint64_t hash = text::content_hash({});
   for (std::uint64_t i = 0; i < pieces && i * step < size; ++i) {
     const auto got = file.read(i + 1 == pieces ? size - piece.size() : i * step, piece);
     if (!got) return 0;
-    hash = protocol::content_hash({piece.data(), *got}, hash);
+    hash = text::content_hash({piece.data(), *got}, hash);
   }
   return hash;
 }
@@ -3846,7 +3854,7 @@ class disk_folder final : public spool_folder {
   error failure(std::string_view what, int number) const {
     const std::string why =
         number != 0 ? " (" + std::error_code(number, std::generic_category()).message() + ")" : "";
-    return {errc::file_error, "The spool's folder " + protocol::printable(folder_.string()) + " " +
+    return {errc::file_error, "The spool's folder " + text::printable(folder_.string()) + " " +
                                   std::string(what) + why +
                                   ". Check session_options::spool and the disk."};
   }
@@ -3855,9 +3863,9 @@ class disk_folder final : public spool_folder {
     std::string owner = read_text_file(folder_ / "lock");
     owner = owner.substr(0, owner.find('\n'));
     return {errc::spool_locked,
-            "The spool's folder " + protocol::printable(folder_.string()) +
+            "The spool's folder " + text::printable(folder_.string()) +
                 " is in use by another session" +
-                (owner.empty() ? "" : " (process " + protocol::printable(owner) + ")") +
+                (owner.empty() ? "" : " (process " + text::printable(owner) + ")") +
                 ". Wait until that has ended, or use another spool.directory."};
   }
 
@@ -3904,11 +3912,11 @@ class disk_storage final : public spool_storage {
 };
 
 // A session's hold on its model's folder. Its callbacks may come from any thread.
-class spool {
+class store {
  public:
   // Takes the folder and reads what was left in it. Null where no spool is wanted or where it cannot
   // be used, which is said. Throws session_error where another session has it.
-  static std::unique_ptr<spool> open(const spool_options& options, const std::string& model_id,
+  static std::unique_ptr<store> open(const spool_options& options, const std::string& model_id,
                                      reporter& report) {
     if (options.directory.empty()) return nullptr;
     disk_storage disk;
@@ -3916,7 +3924,7 @@ class spool {
     auto folder = storage.open(full_path(options.directory) / model_id);
     std::optional<error> why;
     if (folder) {
-      auto out = std::make_unique<spool>(options, report, *std::move(folder));
+      auto out = std::make_unique<store>(options, report, *std::move(folder));
       why = out->load();
       if (!why) return out;
     } else {
@@ -3927,7 +3935,7 @@ class spool {
     return nullptr;
   }
 
-  spool(spool_options options, reporter& report, std::unique_ptr<spool_folder> folder)
+  store(spool_options options, reporter& report, std::unique_ptr<spool_folder> folder)
       : options_(std::move(options)), report_(report), folder_(std::move(folder)) {}
 
   // What the session before left. Empty the second time.
@@ -3951,8 +3959,8 @@ class spool {
 
   // ---- what HUB said of the model ----------------------------------------------------------------
 
-  void keep_model(const protocol::json& raw) {
-    const std::string text = protocol::model_text(raw);
+  void keep_model(const text::json& raw) {
+    const std::string text = hub_v1::model_text(raw);
     const auto before = folder_->read(model_name);
     if (before && *before == text) return;
     if (auto why = folder_->replace(model_name, text))
@@ -3961,7 +3969,7 @@ class spool {
   std::optional<model_info> kept_model(std::string_view model_id) const {
     const auto text = folder_->read(model_name);
     if (!text) return std::nullopt;
-    auto model = protocol::parse_model(*text, model_id);
+    auto model = hub_v1::parse_model(*text, model_id);
     return model ? std::optional(*std::move(model)) : std::nullopt;
   }
 
@@ -3983,8 +3991,8 @@ class spool {
 
   // Takes a checkpoint's file in and returns its number, or 0 where it has to stay where it is.
   // Blocks for one file copy at most, and with spool_sync::each for the disk.
-  std::uint64_t add_upload(const protocol::upload_fields& fields, const fs::path& file,
-                           bool may_link, time_point now) {
+  std::uint64_t add_upload(const upload_fields& fields, const fs::path& file, bool may_link,
+                           time_point now) {
     const auto source = fingerprint_of(file);
     if (!source || source->size_bytes == 0) return 0;  // whoever looks next says so
     std::unique_lock lock(mutex_);
@@ -4302,15 +4310,15 @@ class spool {
 // What the models' folders in a spool hold that HUB has not confirmed, without taking their locks.
 // Blocks: reads the journals. Empty where there is no such folder.
 inline std::vector<spooled_model> list_spool(const std::filesystem::path& directory) {
-  namespace journal = detail::journal;
+  namespace journal = spool::journal;
   std::vector<spooled_model> out;
   std::error_code failed;
   for (std::filesystem::directory_iterator at(directory, failed), end; !failed && at != end;
        at.increment(failed)) {
     const std::string model_id = at->path().filename().string();
-    if (!protocol::is_model_id(model_id)) continue;
+    if (!hub_v1::is_model_id(model_id)) continue;
     spooled_model& model = out.emplace_back(spooled_model{.model_id = model_id});
-    const detail::disk_folder folder(at->path());
+    const spool::disk_folder folder(at->path());
     for (const spool_folder::entry& file : folder.list())
       if (journal::segment_index(file.name)) model.journal_bytes += file.bytes;
     const auto left = journal::read(folder);
@@ -4343,7 +4351,7 @@ inline std::string agent_name() {
 inline std::string find_root(std::string given, const char* variable, std::string_view standard) {
   if (given.empty()) given = env(variable);
   if (given.empty()) given = standard;
-  const auto parsed = protocol::parse_url(given);
+  const auto parsed = text::parse_url(given);
   if (!parsed) throw session_error(parsed.error());
   return parsed->text();
 }
@@ -4399,24 +4407,24 @@ class startup {
         clock_(clock),
         sleeper_(sleeper),
         web_root_(
-            find_root(options.endpoints.web, "ULTRALYTICS_HUB_WEB", protocol::default_web_root)),
+            find_root(options.endpoints.web, "ULTRALYTICS_HUB_WEB", hub_v1::default_web_root)),
         api_root_(
-            find_root(options.endpoints.api, "ULTRALYTICS_HUB_API", protocol::default_api_root)),
+            find_root(options.endpoints.api, "ULTRALYTICS_HUB_API", hub_v1::default_api_root)),
         settings_(find_settings_file(options.credentials.settings_file)),
         random_(options.retry.seed != 0 ? options.retry.seed : std::random_device{}()),
         deadline_(later(clock.now(), options.limits.start_deadline)) {}
 
   const std::string& web_root() const { return web_root_; }
 
-  protocol::identifier identify(std::string_view text) {
-    auto named = protocol::parse_identifier(text, web_root_);
+  hub_v1::identifier identify(std::string_view text) {
+    auto named = hub_v1::parse_identifier(text, web_root_);
     if (!named) throw session_error(named.error());
     return *std::move(named);
   }
 
   // A caller with the token or the key of the first place that has one.
-  protocol::caller find_caller(const protocol::identifier& named) {
-    protocol::caller who{api_root_, {}, options_.credentials.id_token, named.model_id};
+  hub_v1::caller find_caller(const hub_v1::identifier& named) {
+    hub_v1::caller who{api_root_, {}, options_.credentials.id_token, named.model_id};
     use_secret(who.id_token, "id token");
     if (!who.id_token.empty()) return who;
     for (const std::string& key : {named.api_key, options_.credentials.api_key,
@@ -4427,7 +4435,7 @@ class startup {
   }
 
   // Sees to it that HUB accepts the caller's key; asks for another where it does not.
-  void sign_in(protocol::caller& who) {
+  void sign_in(hub_v1::caller& who) {
     if (!who.id_token.empty()) return;
     const std::string saved = read_saved_key(settings_);
     if (who.api_key.empty() || (who.api_key != saved && !accepted(who))) ask(who);
@@ -4437,16 +4445,16 @@ class startup {
                       "; check that it can be read as settings and written to.");
   }
 
-  model_info fetch_model(const protocol::caller& who) {
-    auto model = protocol::parse_model(call(protocol::model_request(who), "the model request").body,
-                                       who.model_id);
+  model_info fetch_model(const hub_v1::caller& who) {
+    auto model = hub_v1::parse_model(call(hub_v1::model_request(who), "the model request").body,
+                                     who.model_id);
     if (!model) fail(model.error());
     return *std::move(model);
   }
 
-  std::string create_model(const protocol::caller& who, const new_model& wanted) {
-    auto id = protocol::parse_created(
-        call(protocol::create_model_request(who, wanted), "the making of a model").body);
+  std::string create_model(const hub_v1::caller& who, const new_model& wanted) {
+    auto id = hub_v1::parse_created(
+        call(hub_v1::create_model_request(who, wanted), "the making of a model").body);
     if (!id) fail(id.error());
     return *std::move(id);
   }
@@ -4458,20 +4466,20 @@ class startup {
 
   void use_secret(const std::string& secret, std::string_view what) {
     report_.add_secret(secret);
-    if (auto why = protocol::check_secret(secret, what)) fail(*why);
+    if (auto why = protocols::check_secret(secret, what)) fail(*why);
   }
 
   // Whether HUB accepts the key. Throws where it does not say.
-  bool accepted(const protocol::caller& who) {
-    const reply answer = send(protocol::auth_request(who), "the sign-in", {401, 403});
+  bool accepted(const hub_v1::caller& who) {
+    const reply answer = send(hub_v1::auth_request(who), "the sign-in", {401, 403});
     if (answer.status == 401 || answer.status == 403) return false;
-    const auto success = protocol::parse_auth(answer.body);
+    const auto success = hub_v1::parse_auth(answer.body);
     if (!success) fail(success.error());
     return *success;
   }
 
   // Asks for a key that HUB accepts, on a terminal only.
-  void ask(protocol::caller& who) {
+  void ask(hub_v1::caller& who) {
     const bool refused = !who.api_key.empty();
     const std::string where = web_root_ + "/settings";
     for (int i = 0; options_.credentials.prompt && i < prompt_tries; ++i) {
@@ -4498,13 +4506,12 @@ class startup {
       what.deadline = std::min(options_.limits.request_deadline, deadline_ - clock_.now());
       apply_limits(options_.limits, what);
       reply answer = report_.redacted(send_and_wait(what, transport_, clock_, sleeper_));
-      const protocol::outcome result = protocol::judge(answer, name, clock_.wall_now());
+      const outcome result = protocols::judge(answer, name, clock_.wall_now());
       const bool wanted =
           std::find(expected.begin(), expected.end(), answer.status) != expected.end();
-      if (result.verdict == protocol::verdict::delivered || wanted) return answer;
+      if (result.verdict == verdict::delivered || wanted) return answer;
       // A page where HUB should be will not go away by itself, and now somebody is there to help.
-      const bool passes =
-          result.verdict == protocol::verdict::retry && result.why.code != errc::bad_reply;
+      const bool passes = result.verdict == verdict::retry && result.why.code != errc::bad_reply;
       if (!passes || waits.failures() >= options_.retry.start_retries_max) fail(result.why);
       const duration wait = waits.next(result, random_);
       if (clock_.now() + wait >= deadline_) fail(result.why);
@@ -4569,7 +4576,7 @@ class part_file final : public body_sink {
     recall();
   }
 
-  const protocol::partial_download& have() const { return have_; }
+  const storage_host::partial_download& have() const { return have_; }
   bool whole() const { return have_.bytes > 0 && have_.bytes == have_.bytes_total; }
 
   void discard() {
@@ -4578,7 +4585,7 @@ class part_file final : public body_sink {
   }
 
   std::optional<error> begin(const reply& head) override {
-    auto next = protocol::parse_download_head(head, have_);
+    auto next = storage_host::parse_download_head(head, have_);
     if (!next) {
       if (head.status == 206) discard();
       return next.error();
@@ -4645,13 +4652,13 @@ class part_file final : public body_sink {
 
   error problem(std::string_view what) const {
     return {errc::file_error,
-            "The file " + protocol::printable(target_.string()) + " " + std::string(what) +
+            "The file " + text::printable(target_.string()) + " " + std::string(what) +
                 ", so it is not downloaded. Check the path given to the session."};
   }
 
-  void begin_anew(protocol::partial_download from) {
+  void begin_anew(storage_host::partial_download from) {
     have_ = std::move(from);
-    hash_ = protocol::content_hash("");
+    hash_ = text::content_hash("");
     waiting_.clear();
     recorded_ = 0;
   }
@@ -4660,7 +4667,7 @@ class part_file final : public body_sink {
     if (waiting_.empty()) return std::nullopt;
     out_ << waiting_ << std::flush;
     if (!out_) return problem(cannot_be_written);
-    hash_ = protocol::content_hash(waiting_, hash_);
+    hash_ = text::content_hash(waiting_, hash_);
     have_.bytes += waiting_.size();
     waiting_.clear();
     const bool due = have_.bytes - recorded_ >= record_bytes;
@@ -4683,14 +4690,14 @@ class part_file final : public body_sink {
 
   // What an earlier run left, where it is sound and of this address.
   void recall() {
-    const auto record = protocol::parse_json(read_text_file(record_));
-    if (!record || protocol::get_string(*record, "address") != have_.address) return;
-    const std::string etag = protocol::get_string(*record, "etag");
-    const std::uint64_t total = protocol::get_unsigned(*record, "bytes_total");
-    const std::uint64_t bytes = protocol::get_unsigned(*record, "bytes");
-    if (!protocol::is_strong_etag(etag) || bytes == 0 || bytes >= total) return;
+    const auto record = text::parse_json(read_text_file(record_));
+    if (!record || text::get_string(*record, "address") != have_.address) return;
+    const std::string etag = text::get_string(*record, "etag");
+    const std::uint64_t total = text::get_unsigned(*record, "bytes_total");
+    const std::uint64_t bytes = text::get_unsigned(*record, "bytes");
+    if (!storage_host::is_strong_etag(etag) || bytes == 0 || bytes >= total) return;
     const auto hash = hash_of_beginning(part_, bytes);
-    if (!hash || *hash != protocol::get_unsigned(*record, "fnv1a64")) return;
+    if (!hash || *hash != text::get_unsigned(*record, "fnv1a64")) return;
     have_ = {have_.address, etag, total, bytes};
     hash_ = *hash;
     recorded_ = bytes;
@@ -4703,11 +4710,11 @@ class part_file final : public body_sink {
   meter tell_;
   std::optional<file_lock> lock_;
   std::ofstream out_;
-  protocol::partial_download have_;  // what is in the file
-  std::string waiting_;              // what is not there yet
-  std::uint64_t hash_ = 0;           // of have_
-  std::uint64_t recorded_ = 0;       // bytes of which there is a record
-  std::uint64_t began_with_ = 0;     // bytes when this attempt began
+  storage_host::partial_download have_;  // what is in the file
+  std::string waiting_;                  // what is not there yet
+  std::uint64_t hash_ = 0;               // of have_
+  std::uint64_t recorded_ = 0;           // bytes of which there is a record
+  std::uint64_t began_with_ = 0;         // bytes when this attempt began
 };
 
 // Downloads one file that HUB names, on the caller's thread, and goes on after every break until it
@@ -4723,7 +4730,7 @@ class downloader {
     bool depends_on_state;
   };
 
-  downloader(const session_options& options, reporter& report, const protocol::caller& caller,
+  downloader(const session_options& options, reporter& report, const hub_v1::caller& caller,
              const model_info& model, Transport transport, const Clock& clock, Sleeper& sleeper,
              std::uint64_t seed)
       : options_(options),
@@ -4741,7 +4748,7 @@ class downloader {
     if (auto why = check(url, what)) return *why;
     const auto part = std::make_shared<part_file>(
         full_path(target), options_.limits.download_bytes_max,
-        [this, name = protocol::printable(target.filename().string())](
+        [this, name = text::printable(target.filename().string())](
             std::uint64_t done, std::uint64_t total, std::uint64_t before) {
           report_.progress({name, done, total, clock_.now() - began_, transfer::download, before});
         });
@@ -4754,7 +4761,7 @@ class downloader {
   using body = std::shared_ptr<part_file>;
 
   std::optional<error> check(const std::string& url, const subject& what) const {
-    return protocol::check_download(url, what.name, caller_.api_root);
+    return storage_host::check_download(url, what.name, caller_.api_root);
   }
 
   // Why the file is not there in the end, if so. A try that brings a byte more than any before it
@@ -4764,20 +4771,20 @@ class downloader {
     std::uint64_t most = 0;
     bool refused = false;
     for (;;) {
-      part->use_address(protocol::without_query(url));
+      part->use_address(text::without_query(url));
       most = std::max(most, part->have().bytes);
-      protocol::outcome came = refused ? renew(url, what) : receive(url, part);
+      outcome came = refused ? renew(url, what) : receive(url, part);
       if (part->whole()) return part->publish();
-      if (came.verdict == protocol::verdict::rejected) return came.why;
-      if (came.verdict == protocol::verdict::restart) part->discard();
-      if (came.verdict == protocol::verdict::denied) refused = true;
-      if (came.verdict == protocol::verdict::delivered) {  // a fresh URL
+      if (came.verdict == verdict::rejected) return came.why;
+      if (came.verdict == verdict::restart) part->discard();
+      if (came.verdict == verdict::denied) refused = true;
+      if (came.verdict == verdict::delivered) {  // a fresh URL
         refused = false;
         continue;
       }
       if (part->have().bytes > most) waits.reset();
       if (waits.failures() >= options_.retry.download_retries_max) return came.why;
-      came.verdict = protocol::verdict::retry;
+      came.verdict = verdict::retry;
       const time_point again = later(clock_.now(), waits.next(came, random_));
       if (again >= deadline_) return came.why;
       sleep_for(again - clock_.now(), clock_, sleeper_);
@@ -4785,27 +4792,27 @@ class downloader {
   }
 
   // As much of the file as comes in one exchange.
-  protocol::outcome receive(const std::string& url, const body& part) {
-    request what = protocol::download_request(url, part->have());
+  outcome receive(const std::string& url, const body& part) {
+    request what = storage_host::download_request(url, part->have());
     what.sink = part;
     began_ = clock_.now();
     const reply answer = send(std::move(what), options_.limits.download_attempt_deadline);
     const auto disk = part->pause();
-    protocol::outcome came =
-        protocol::judge_download(answer, protocol::parse_target(url)->host, clock_.wall_now());
-    if (disk) came = {protocol::verdict::rejected, *disk};
+    outcome came =
+        storage_host::judge_download(answer, text::parse_target(url)->host, clock_.wall_now());
+    if (disk) came = {verdict::rejected, *disk};
     return came;
   }
 
   // The storage host does not accept the URL, any more or ever: HUB is asked for a fresh one.
-  protocol::outcome renew(std::string& url, const subject& what) {
-    using enum protocol::verdict;
+  outcome renew(std::string& url, const subject& what) {
+    using enum verdict;
     const reply answer =
-        report_.redacted(send(protocol::model_request(caller_), options_.limits.request_deadline));
-    protocol::outcome came = protocol::judge(answer, "the model request", clock_.wall_now());
+        report_.redacted(send(hub_v1::model_request(caller_), options_.limits.request_deadline));
+    outcome came = protocols::judge(answer, "the model request", clock_.wall_now());
     if (came.verdict == denied) came.verdict = rejected;
     if (came.verdict != delivered) return came;
-    const auto model = protocol::parse_model(answer.body, caller_.model_id);
+    const auto model = hub_v1::parse_model(answer.body, caller_.model_id);
     if (!model) return {model.error().code == errc::bad_reply ? retry : rejected, model.error()};
     const std::string fresh = what.url_of(*model);
     if (auto why = check(fresh, what)) return {rejected, *std::move(why)};
@@ -4829,7 +4836,7 @@ class downloader {
 
   const session_options& options_;
   reporter& report_;
-  const protocol::caller& caller_;
+  const hub_v1::caller& caller_;
   const model_info& model_;
   Transport transport_;
   const Clock& clock_;
@@ -4855,30 +4862,30 @@ class basic_training_session final : public training_callbacks {
   static_assert(has_send<Transport>,
                 "hub_session: the transport lacks 'hub::reply send(const hub::request&)', see "
                 "http_transport in section 3");
-  static_assert(
-      has_cancel<Transport>,
-      "hub_session: the transport lacks 'void cancel() noexcept', see http_transport in section 3");
+  static_assert(has_cancel<Transport>,
+                "hub_session: the transport lacks 'void cancel() noexcept', see http_transport "
+                "among the policies");
   static_assert(std::copy_constructible<Clock>,
-                "hub_session: the clock cannot be copied, see monotonic_clock in section 3");
+                "hub_session: the clock cannot be copied, see monotonic_clock among the policies");
   static_assert(has_now<Clock>,
                 "hub_session: the clock lacks 'hub::time_point now() const', see monotonic_clock "
                 "in section 3");
   static_assert(has_wall_now<Clock>,
                 "hub_session: the clock lacks 'std::chrono::system_clock::time_point wall_now() "
-                "const', see monotonic_clock in section 3");
+                "const', see monotonic_clock among the policies");
   static_assert(std::move_constructible<Sleeper>,
-                "hub_session: the sleeper cannot be moved, see sleeper in section 3");
+                "hub_session: the sleeper cannot be moved, see sleeper among the policies");
   static_assert(has_start<Sleeper>,
                 "hub_session: the sleeper lacks 'void start(std::vector<hub::background_task>)', "
-                "see sleeper in section 3");
-  static_assert(
-      has_wake<Sleeper>,
-      "hub_session: the sleeper lacks 'void wake(std::size_t) noexcept', see sleeper in section 3");
+                "see sleeper among the policies");
+  static_assert(has_wake<Sleeper>,
+                "hub_session: the sleeper lacks 'void wake(std::size_t) noexcept', see sleeper "
+                "among the policies");
   static_assert(has_wait_until<Sleeper>,
                 "hub_session: the sleeper lacks 'bool wait_until(hub::time_point, "
-                "std::function<bool()>)', see sleeper in section 3");
+                "std::function<bool()>)', see sleeper among the policies");
   static_assert(has_stop<Sleeper>,
-                "hub_session: the sleeper lacks 'void stop()', see sleeper in section 3");
+                "hub_session: the sleeper lacks 'void stop()', see sleeper among the policies");
   static_assert(has_concurrent<Sleeper>,
                 "hub_session: the sleeper lacks 'static constexpr bool concurrent', see sleeper in "
                 "section 3");
@@ -4903,12 +4910,12 @@ class basic_training_session final : public training_callbacks {
         clock_(std::move(clock)),
         engine_(options_.rate_limits, options_.retry, options_.limits, seed()),
         sleeper_(std::move(sleeper)) {
-    if (detail::find_rank(options_) > 0) return;
+    if (machine::find_rank(options_) > 0) return;
     // On the metrics lane's transport, so that the connection is warm when the first epoch leaves.
     Transport& first = driver_of(lane::metrics).transport.emplace(prototype_);
     detail::startup begin(options_, report_, first, clock_, sleeper_);
-    const protocol::identifier named = begin.identify(identifier);
-    spool_ = detail::spool::open(options_.spool, named.model_id, report_);
+    const hub_v1::identifier named = begin.identify(identifier);
+    spool_ = spool::store::open(options_.spool, named.model_id, report_);
     caller_ = begin.find_caller(named);
     model_url_ = begin.web_root() + "/models/" + named.model_id;
     model_ = begin_with(begin);
@@ -4924,7 +4931,7 @@ class basic_training_session final : public training_callbacks {
   ~basic_training_session() override {
     if (!live()) return;
     shut_down(options_.limits.shutdown_deadline);
-    for (nlohmann::json* each : {&model_.raw, &model_.train_args.raw}) protocol::take_apart(*each);
+    for (nlohmann::json* each : {&model_.raw, &model_.train_args.raw}) text::take_apart(*each);
   }
 
   // Makes a model for a run that HUB does not know yet, and returns its id for the constructor.
@@ -4932,9 +4939,9 @@ class basic_training_session final : public training_callbacks {
   static std::string create_model(const new_model& wanted, const session_options& options = {},
                                   Transport transport = Transport(), Clock clock = Clock(),
                                   Sleeper sleeper = Sleeper()) {
-    detail::reporter report(options);
+    machine::reporter report(options);
     detail::startup begin(options, report, transport, clock, sleeper);
-    protocol::caller who = begin.find_caller({});
+    hub_v1::caller who = begin.find_caller({});
     begin.sign_in(who);
     return begin.create_model(who, wanted);
   }
@@ -4995,7 +5002,7 @@ class basic_training_session final : public training_callbacks {
       std::optional<checkpoint> final_model;
       if (!best.empty())
         final_model =
-            spooled({.epoch = epoch, .is_final = true, .map = map}, detail::full_path(best));
+            spooled({.epoch = epoch, .is_final = true, .map = map}, machine::full_path(best));
       tell([&](engine& decide, time_point now) {
         decide.handle_train_end(std::move(final_model), now);
       });
@@ -5100,7 +5107,7 @@ class basic_training_session final : public training_callbacks {
   }
 
   // Whether this process and rank report at all.
-  bool live() const noexcept { return started_ && process_ == detail::process_id(); }
+  bool live() const noexcept { return started_ && process_ == machine::process_id(); }
 
   static constexpr std::string_view given_up =
       "A call was given up, and what it was to report may be missing: ";
@@ -5145,7 +5152,7 @@ class basic_training_session final : public training_callbacks {
   // Hands the engine what the last session left in the spool, before anything else is sent.
   void send_left() {
     if (!spool_ || !spool_->has_left()) return;
-    const detail::journal::contents left = spool_->take_left();
+    const spool::journal::contents left = spool_->take_left();
     std::size_t later = 0;
     for (const auto& [epoch, line] : left.epochs)
       if (!engine_.handle_left_epoch(epoch, line.values, line.number)) ++later;
@@ -5175,7 +5182,8 @@ class basic_training_session final : public training_callbacks {
   // Flushes what it can in that time, cuts what still hangs, ends every thread.
   void shut_down(duration timeout) noexcept {
     if constexpr (Sleeper::concurrent)
-      if (signal_subscription_) detail::signal_relay::instance().unsubscribe(*signal_subscription_);
+      if (signal_subscription_)
+        machine::signal_relay::instance().unsubscribe(*signal_subscription_);
     guarded([&] {
       flush(timeout);
       tell([](engine& decide, time_point) { decide.handle_stop(); });
@@ -5266,7 +5274,7 @@ class basic_training_session final : public training_callbacks {
       tasks.push_back({"spool", [this] { return spool_->maintain(clock_.now()); }});
       spool_->on_work([this] { sleeper_.wake(lane_count); });
     }
-    process_ = detail::process_id();
+    process_ = machine::process_id();
     started_ = true;
     try {
       sleeper_.start(std::move(tasks));
@@ -5277,7 +5285,7 @@ class basic_training_session final : public training_callbacks {
     }
     if constexpr (Sleeper::concurrent)
       if (options_.handle_signals)
-        signal_subscription_ = detail::signal_relay::instance().subscribe(
+        signal_subscription_ = machine::signal_relay::instance().subscribe(
             [this](int number) { flush_on_signal(number); });
   }
 
@@ -5314,10 +5322,10 @@ class basic_training_session final : public training_callbacks {
   }
 
   void hand_over(lane which, const reply& answer) {
-    protocol::outcome result =
-        which == lane::heartbeat ? protocol::judge_heartbeat(answer, clock_.wall_now())
-        : which == lane::metrics ? protocol::judge(answer, "metrics", clock_.wall_now())
-                                 : protocol::judge(answer, "an upload", clock_.wall_now());
+    outcome result = which == lane::heartbeat ? hub_v1::judge_heartbeat(answer, clock_.wall_now())
+                     : which == lane::metrics
+                         ? protocols::judge(answer, "metrics", clock_.wall_now())
+                         : protocols::judge(answer, "an upload", clock_.wall_now());
     result.why = report_.redacted(std::move(result.why));
     tell([&](engine& decide, time_point now) {
       if (std::exchange(driver_of(which).cancelled, false)) driver_of(which).transport.reset();
@@ -5329,9 +5337,9 @@ class basic_training_session final : public training_callbacks {
   reply perform(lane which, const order& what) noexcept {
     try {
       if (const auto* beat = std::get_if<heartbeat_order>(&what))
-        return send(which, protocol::heartbeat_request(caller_, agent_, beat->agent_id));
+        return send(which, hub_v1::heartbeat_request(caller_, agent_, beat->agent_id));
       if (const auto* report = std::get_if<metrics_order>(&what))
-        return send(which, protocol::metrics_request(caller_, report->batch));
+        return send(which, hub_v1::metrics_request(caller_, report->batch));
       return send_file(std::get<upload_order>(what).what);
     } catch (...) {
       return {.failure = error{}};
@@ -5347,11 +5355,11 @@ class basic_training_session final : public training_callbacks {
 
   reply send_file(const checkpoint& what) {
     auto file =
-        what.number != 0 ? spool_->open_upload(what.number) : detail::file_source::open(what.file);
+        what.number != 0 ? spool_->open_upload(what.number) : machine::file_source::open(what.file);
     if (!file) return {.failure = file.error()};
-    request upload = protocol::upload_request(caller_, what.fields, *std::move(file), boundary());
-    upload.content = std::make_shared<detail::metered_body>(
-        std::move(upload.content), [this, name = protocol::upload_file_name(what.fields),
+    request upload = hub_v1::upload_request(caller_, what.fields, *std::move(file), boundary());
+    upload.content = std::make_shared<machine::metered_body>(
+        std::move(upload.content), [this, name = hub_v1::upload_file_name(what.fields),
                                     began = clock_.now()](std::uint64_t sent, std::uint64_t total) {
           report_.progress({name, sent, total, clock_.now() - began});
         });
@@ -5389,7 +5397,7 @@ class basic_training_session final : public training_callbacks {
   // ---- checkpoints and endings -----------------------------------------------------------------
 
   // A file to upload, in the spool where there is one that can take it.
-  checkpoint spooled(const protocol::upload_fields& fields, std::filesystem::path file) {
+  checkpoint spooled(const upload_fields& fields, std::filesystem::path file) {
     const std::uint64_t number =
         spool_ ? spool_->add_upload(fields, file, options_.snapshot == snapshot::none, clock_.now())
                : std::uint64_t{0};
@@ -5397,10 +5405,10 @@ class basic_training_session final : public training_callbacks {
   }
 
   // Hands a checkpoint to the engine, with a private copy of the file where that is wanted.
-  bool take_checkpoint(const protocol::upload_fields& fields, const std::filesystem::path& file) {
+  bool take_checkpoint(const upload_fields& fields, const std::filesystem::path& file) {
     checkpoint what{fields, {}, nullptr};
-    std::optional<error> why = detail::check_regular(file);
-    if (!why) what = spooled(fields, detail::full_path(file));
+    std::optional<error> why = machine::check_regular(file);
+    if (!why) what = spooled(fields, machine::full_path(file));
     if (!why && what.number == 0 && options_.snapshot == snapshot::copy) {
       auto copy = snapshot_of(file);
       if (copy) {
@@ -5419,11 +5427,11 @@ class basic_training_session final : public training_callbacks {
     return !why;
   }
 
-  result<std::shared_ptr<detail::snapshot_file>> snapshot_of(const std::filesystem::path& file) {
+  result<std::shared_ptr<machine::snapshot_file>> snapshot_of(const std::filesystem::path& file) {
     const std::lock_guard lock(snapshot_mutex_);
     auto folder = snapshots_.get();
     if (!folder) return folder.error();
-    return detail::take_snapshot(
+    return machine::take_snapshot(
         file, *folder / ("checkpoint-" + std::to_string(++snapshot_count_) + ".pt"));
   }
 
@@ -5485,14 +5493,14 @@ class basic_training_session final : public training_callbacks {
   }
 
   session_options options_;
-  detail::reporter report_;
+  machine::reporter report_;
   Transport prototype_;
   Clock clock_;
-  protocol::caller caller_;
+  hub_v1::caller caller_;
   std::string agent_ = detail::agent_name();
   model_info model_;
   std::string model_url_;
-  std::unique_ptr<detail::spool> spool_;
+  std::unique_ptr<spool::store> spool_;
   int process_ = 0;
   bool started_ = false;
 
@@ -5502,7 +5510,7 @@ class basic_training_session final : public training_callbacks {
 
   std::mt19937_64 boundary_random_{seed()};
   std::mutex snapshot_mutex_;
-  detail::private_folder snapshots_{options_.temp_folder};
+  machine::private_folder snapshots_{options_.temp_folder};
   std::uint64_t snapshot_count_ = 0;
   std::optional<std::size_t> signal_subscription_;
   Sleeper sleeper_;
@@ -5539,7 +5547,7 @@ class thread_sleeper {
     all.threads.reserve(tasks.size());  // a thread that finds no room would end the program
     for (std::size_t i = 0; i < tasks.size(); ++i)
       all.threads.push_back(
-          detail::quiet_thread([&all, i, task = std::move(tasks[i])] { run(all, i, task); }));
+          machine::quiet_thread([&all, i, task = std::move(tasks[i])] { run(all, i, task); }));
   }
 
   void wake(std::size_t task) noexcept {
@@ -5562,7 +5570,7 @@ class thread_sleeper {
 
   void stop() {
     if (!shared_) return;
-    if (shared_->process != detail::process_id()) {
+    if (shared_->process != machine::process_id()) {
       static_cast<void>(shared_.release());  // a forked child has none of these threads to join
       return;
     }
@@ -5587,7 +5595,7 @@ class thread_sleeper {
     bool stopping = false;
     std::vector<worker> workers;
     std::vector<std::thread> threads;
-    int process = detail::process_id();
+    int process = machine::process_id();
   };
 
   static void run(shared& all, std::size_t index, const background_task& task) noexcept {
@@ -5924,7 +5932,7 @@ inline result<std::vector<std::string>> look_up(const std::string& host,
 
 inline bool is_address(std::string_view host) {
   return host.find(':') != std::string_view::npos ||
-         protocol::all_of(host, [](char c) { return protocol::is_digit(c) || c == '.'; });
+         text::all_of(host, [](char c) { return text::is_digit(c) || c == '.'; });
 }
 
 // Whether `host` is among those that NO_PROXY names: exactly, as a domain's suffix, or by "*".
@@ -5946,19 +5954,18 @@ inline bool bypasses_proxy(std::string_view host, std::string_view no_proxy) {
 
 // The proxy that the environment names for this address, "" where it names none. HTTP_PROXY in
 // capitals is not read: a web server sets it from a request's header.
-inline std::string proxy_of_environment(const protocol::url& to) {
+inline std::string proxy_of_environment(const text::url& to) {
   std::string proxy = to.tls ? env("https_proxy") : env("http_proxy");
   if (proxy.empty() && to.tls) proxy = env("HTTPS_PROXY");
   if (proxy.empty()) proxy = env("all_proxy");
   std::string except = env("no_proxy");
   if (except.empty()) except = env("NO_PROXY");
-  return bypasses_proxy(protocol::lowered(to.host), protocol::lowered(except)) ? std::string()
-                                                                               : proxy;
+  return bypasses_proxy(text::lowered(to.host), text::lowered(except)) ? std::string() : proxy;
 }
 
 // http://[user:password@]host:port
 struct proxy_address {
-  protocol::url at = {};
+  text::url at = {};
   std::string user = {};
   std::string password = {};
 };
@@ -5974,7 +5981,7 @@ inline result<proxy_address> parse_proxy(std::string text) {
     out.password = login.substr(std::min(out.user.size() + 1, login.size()));
     text.erase(begin, mark + 1 - begin);
   }
-  auto at = protocol::parse_url(text);
+  auto at = text::parse_url(text);
   if (!at || at->tls)
     return error{errc::invalid_endpoint,
                  "The proxy's address cannot be used. Give it as http://[user:password@]host:port "
@@ -6011,7 +6018,7 @@ class httplib_transport {
       : shared_(other.shared_), options_(other.options_) {}
   httplib_transport& operator=(const httplib_transport&) = delete;
   ~httplib_transport() {
-    if (shared_->process == detail::process_id()) {
+    if (shared_->process == machine::process_id()) {
       const detail::sigpipe_guard no_sigpipe;  // TLS says goodbye
       client_.reset();
       return;
@@ -6024,7 +6031,7 @@ class httplib_transport {
   // Blocks until the reply is whole, has failed, or is past the request's deadline. One at a time.
   reply send(const request& what) {
     const time_point deadline = later(now(), what.deadline);
-    const auto to = protocol::parse_target(what.url);
+    const auto to = text::parse_target(what.url);
     if (!to) return {.failure = to.error()};
     if (what.deadline <= duration::zero())
       return {.failure = failure_of(httplib::Error::Success, *to, errc::timed_out, false)};
@@ -6044,7 +6051,7 @@ class httplib_transport {
   // What the copies share: the one thread that cuts sockets.
   struct shared {
     detail::watchdog dog;
-    int process = detail::process_id();
+    int process = machine::process_id();
   };
 
   // A body on its way out.
@@ -6061,7 +6068,7 @@ class httplib_transport {
 
   static time_point now() { return std::chrono::steady_clock::now(); }
 
-  reply exchange(const request& what, const protocol::url& to, time_point deadline) {
+  reply exchange(const request& what, const text::url& to, time_point deadline) {
     const detail::sigpipe_guard no_sigpipe;
     if (auto why = connect_to(to, what, deadline)) return {.failure = *why};
     reply answer;
@@ -6110,8 +6117,7 @@ class httplib_transport {
   }
 
   // A connection of its own for each host; one that idled may be half closed, so it is not used.
-  std::optional<error> connect_to(const protocol::url& to, const request& what,
-                                  time_point deadline) {
+  std::optional<error> connect_to(const text::url& to, const request& what, time_point deadline) {
     const std::string host = to.text().substr(0, to.text().size() - to.path.size());
     if (client_ && host == connected_to_ && now() - last_used_ < options_.idle_max)
       return std::nullopt;
@@ -6164,7 +6170,7 @@ class httplib_transport {
     shared_->dog.release(watched_);
   }
 
-  std::unique_ptr<httplib::ClientImpl> secure_client(const protocol::url& to) const {
+  std::unique_ptr<httplib::ClientImpl> secure_client(const text::url& to) const {
     auto client = std::make_unique<httplib::SSLClient>(to.host, to.port);
     require_tls_1_2(*client);
     if (!options_.ca_file.empty()) client->set_ca_cert_path(options_.ca_file);
@@ -6195,7 +6201,7 @@ class httplib_transport {
     client_->set_write_timeout(std::min(what.stall_timeout, left));
   }
 
-  static httplib::Request to_httplib(const request& what, const protocol::url& to,
+  static httplib::Request to_httplib(const request& what, const text::url& to,
                                      body_progress& sending) {
     httplib::Request out;
     out.method = what.method;
@@ -6299,7 +6305,7 @@ class httplib_transport {
     return {errc::cancelled, "The request to " + host + " was given up."};
   }
 
-  static error failure_of(httplib::Error failed, const protocol::url& to, std::optional<errc> ended,
+  static error failure_of(httplib::Error failed, const text::url& to, std::optional<errc> ended,
                           bool too_long) {
     const std::string host = to.host + ":" + std::to_string(to.port);
     if (too_long)
@@ -6354,7 +6360,7 @@ using training_session = basic_training_session<httplib_transport, steady_clock,
 namespace testing {
 
 using nlohmann::json;
-using protocol::content_hash;
+using text::content_hash;
 
 // ---- virtual time ------------------------------------------------------------------------------
 
@@ -6707,7 +6713,7 @@ class hub_logic {
         return std::nullopt;
       const std::string_view id =
           path.substr(prefix.size(), path.size() - prefix.size() - suffix.size());
-      if (!protocol::all_of(id, protocol::is_alphanumeric)) return std::nullopt;
+      if (!text::all_of(id, text::is_alphanumeric)) return std::nullopt;
       return std::string(id);
     };
     const bool post = method == "POST";
@@ -6813,28 +6819,28 @@ class hub_logic {
   std::string new_id() {
     if (make_id) return make_id();
     std::string digits = std::to_string(++made_);
-    return "model" + std::string(protocol::model_id_length - 5 - digits.size(), '0') + digits;
+    return "model" + std::string(hub_v1::model_id_length - 5 - digits.size(), '0') + digits;
   }
 
   server_reply create(const std::string& body) {
-    const auto wanted = protocol::parse_json(body);
-    const json* config = wanted ? protocol::get_member(*wanted, "config") : nullptr;
-    const json* dataset = wanted ? protocol::get_member(*wanted, "dataset") : nullptr;
-    const json* meta = wanted ? protocol::get_member(*wanted, "meta") : nullptr;
-    const json* lineage = wanted ? protocol::get_member(*wanted, "lineage") : nullptr;
-    const json* architecture = lineage ? protocol::get_member(*lineage, "architecture") : nullptr;
+    const auto wanted = text::parse_json(body);
+    const json* config = wanted ? text::get_member(*wanted, "config") : nullptr;
+    const json* dataset = wanted ? text::get_member(*wanted, "dataset") : nullptr;
+    const json* meta = wanted ? text::get_member(*wanted, "meta") : nullptr;
+    const json* lineage = wanted ? text::get_member(*wanted, "lineage") : nullptr;
+    const json* architecture = lineage ? text::get_member(*lineage, "architecture") : nullptr;
     if (!config || !config->is_object() || !dataset || !meta || !architecture)
       return refuse(400, "config, dataset, lineage.architecture and meta are needed");
-    const json* parent = protocol::get_member(*lineage, "parent");
+    const json* parent = text::get_member(*lineage, "parent");
     model_options about;
-    about.name = protocol::get_string(*meta, "name");
-    about.data = protocol::get_string(*dataset, "name");
-    about.cfg = parent ? "" : protocol::get_string(*architecture, "name") + ".yaml";
-    about.weights = parent ? protocol::get_string(*parent, "name") : "";
-    about.epochs = protocol::get_int(*config, "epochs").value_or(about.epochs);
-    about.imgsz = protocol::get_int(*config, "imageSize").value_or(about.imgsz);
-    about.batch = protocol::get_number(*config, "batchSize").value_or(about.batch);
-    about.patience = protocol::get_int(*config, "patience").value_or(about.patience);
+    about.name = text::get_string(*meta, "name");
+    about.data = text::get_string(*dataset, "name");
+    about.cfg = parent ? "" : text::get_string(*architecture, "name") + ".yaml";
+    about.weights = parent ? text::get_string(*parent, "name") : "";
+    about.epochs = text::get_int(*config, "epochs").value_or(about.epochs);
+    about.imgsz = text::get_int(*config, "imageSize").value_or(about.imgsz);
+    about.batch = text::get_number(*config, "batchSize").value_or(about.batch);
+    about.patience = text::get_int(*config, "patience").value_or(about.patience);
     about.device = config->value("device", json(""));
     about.cache = config->value("cache", json("ram"));
     json made;
@@ -6843,14 +6849,14 @@ class hub_logic {
   }
 
   server_reply beat(hub_model& model, const std::string& body, time_point now) {
-    const auto said = protocol::parse_json(body);
-    if (!said || protocol::get_string(*said, "agent").empty() || !said->contains("agentId"))
+    const auto said = text::parse_json(body);
+    if (!said || text::get_string(*said, "agent").empty() || !said->contains("agentId"))
       return refuse(400, "agent and agentId are needed");
-    std::string id = protocol::get_string(*said, "agentId");
+    std::string id = text::get_string(*said, "agentId");
     if (id.empty()) id = "agent-" + std::to_string(++agents_);
     std::string answer = "{\"data\": {\"agentId\": ";
-    protocol::append_json_string(answer, id);
-    model.heartbeats.push_back({now, protocol::get_string(*said, "agent"), std::move(id)});
+    text::append_json_string(answer, id);
+    model.heartbeats.push_back({now, text::get_string(*said, "agent"), std::move(id)});
     return {200, answer + "}}"};
   }
 
@@ -6863,16 +6869,15 @@ class hub_logic {
 
   // Takes all epochs of a request or none.
   static server_reply take_metrics(hub_model& model, const std::string& body) {
-    const auto said = protocol::parse_json(body);
-    const json* epochs = said ? protocol::get_member(*said, "metrics") : nullptr;
-    if (!epochs || !epochs->is_object() || protocol::get_string(*said, "type") != "metrics")
+    const auto said = text::parse_json(body);
+    const json* epochs = said ? text::get_member(*said, "metrics") : nullptr;
+    if (!epochs || !epochs->is_object() || text::get_string(*said, "type") != "metrics")
       return refuse(400, "metrics and type are needed");
     std::vector<std::pair<int, json>> taken;
     for (const auto& [key, text] : epochs->items()) {
       const std::optional<int> epoch = whole_number(key);
-      std::optional<json> values = text.is_string()
-                                       ? protocol::parse_json(text.get_ref<const std::string&>())
-                                       : std::nullopt;
+      std::optional<json> values =
+          text.is_string() ? text::parse_json(text.get_ref<const std::string&>()) : std::nullopt;
       if (!epoch || !values || !values->is_object())
         return refuse(400, "epoch " + key + " is no JSON object encoded as a string");
       taken.emplace_back(*epoch, *std::move(values));
@@ -6894,7 +6899,7 @@ class hub_logic {
     const form_part* file = field(is_final ? "best.pt" : "last.pt");
     const form_part* best = field("isBest");
     const form_part* map = field("map");
-    const auto map_value = map ? protocol::parse_json(map->content) : std::nullopt;
+    const auto map_value = map ? text::parse_json(map->content) : std::nullopt;
     if (!epoch_number || !type || (!is_final && type->content != "epoch"))
       return refuse(400, "epoch and type are needed");
     if (is_final ? !map_value || !(map_value->is_number() || map_value->is_null())
@@ -7000,7 +7005,7 @@ inline std::string http_date(std::chrono::system_clock::time_point when) {
   std::snprintf(text.data(), text.size(), "%.3s, %02u %.3s %04d %02d:%02d:%02d GMT",
                 weekdays.data() + std::size_t{3} * std::chrono::weekday(day).c_encoding(),
                 static_cast<unsigned>(date.day()),
-                protocol::month_names.data() + std::size_t{3} * (unsigned{date.month()} - 1),
+                text::month_names.data() + std::size_t{3} * (unsigned{date.month()} - 1),
                 static_cast<int>(date.year()), static_cast<int>(time.hours().count()),
                 static_cast<int>(time.minutes().count()), static_cast<int>(time.seconds().count()));
   return text.data();
@@ -7054,7 +7059,7 @@ class fake_hub : public hub_logic {
   static constexpr std::string_view web_root = "https://hub.test";
   static constexpr std::string_view storage_root = "https://storage.test";
   static constexpr duration url_life = 900s;  // of a signed URL
-  static inline const std::string api_key = std::string(protocol::api_key_length, 'k');
+  static inline const std::string api_key = std::string(hub_v1::api_key_length, 'k');
 
   explicit fake_hub(const timeline& time) : time_(&time) {
     add_key(api_key);
@@ -7304,7 +7309,7 @@ class fake_hub : public hub_logic {
 
   // Whether the signature is this host's and has not expired.
   bool lets_in(const std::string& url) const {
-    const std::string address = protocol::without_query(url);
+    const std::string address = text::without_query(url);
     const std::size_t at = url.find('=');
     const auto end = at == std::string::npos ? 0 : std::atoll(url.c_str() + at + 1);
     return url == signed_until(address, end) && end > time_->now().time_since_epoch().count();
@@ -7318,7 +7323,7 @@ class fake_hub : public hub_logic {
       return {.failure = error{errc::not_reachable, "connection reset before the reply"}};
     if (!lets_in(what.url))
       return {.status = 403, .body = "<Error><Code>ExpiredToken</Code></Error>"};
-    const auto file = files_.find(protocol::without_query(what.url));
+    const auto file = files_.find(text::without_query(what.url));
     if (file == files_.end())
       return {.status = 404, .body = "<Error><Code>NoSuchKey</Code></Error>"};
 
@@ -7355,7 +7360,7 @@ class fake_hub : public hub_logic {
     reply head{.status = 200};
     head.etag = '"' + std::to_string(content_hash(content)) + '"';
     if (range.starts_with("bytes=") && (version.empty() || version == head.etag)) {
-      const std::size_t begin = protocol::parse_size(range.substr(6, range.size() - 7)).value_or(0);
+      const std::size_t begin = text::parse_size(range.substr(6, range.size() - 7)).value_or(0);
       const std::string total = '/' + std::to_string(content.size());
       if (begin >= content.size()) return {.status = 416, .content_range = "bytes *" + total};
       head.status = 206;

@@ -92,7 +92,7 @@ std::string given_key(const examples::flags& flags) {
   const char* from_environment = std::getenv("LOCAL_HUB_API_KEY");
   std::string key = flags.text("--api-key").value_or(from_environment ? from_environment : "");
   if (flags.has("--api-key") && key.empty()) throw examples::usage_error("--api-key: it is empty");
-  if (!hub::protocol::all_of(key, hub::protocol::is_visible))
+  if (!hub::text::all_of(key, hub::text::is_visible))
     throw examples::usage_error("--api-key: no header can carry blanks or bytes beyond ASCII");
   if (!key.empty() && key.size() < api_key_bytes_min)
     throw examples::usage_error("--api-key: " + std::to_string(api_key_bytes_min) +
@@ -152,7 +152,7 @@ void manage_keys(const std::vector<std::string>& words, const std::filesystem::p
   const std::string verb = words.size() > 1 ? words[1] : "list";
   if (verb == "list" && words.size() < 3) {
     for (const auto& each : keys.list())
-      std::cout << each.made << "  " << hub::protocol::printable(each.name) << '\n';
+      std::cout << each.made << "  " << hub::text::printable(each.name) << '\n';
   } else if (verb == "make" && words.size() == 3) {
     std::cout << keys.make(words[2]) << '\n';
   } else if (verb == "revoke" && words.size() == 3) {
@@ -227,7 +227,7 @@ void run(const settings& wanted) {
 
   local_hub::hub_server server(store, keys, wanted.server);
   const int port = server.bind(wanted.host, wanted.port);
-  const hub::protocol::url address{
+  const hub::text::url address{
       .tls = !wanted.server.certificate_file.empty(), .host = wanted.host, .port = port};
   listen_to_signals();
   allow_many_files();

@@ -80,7 +80,7 @@ compile_all_fixed() {
   compile -DFIXED "$work/all.cpp" && all_fixed=yes
 }
 
-# §9: the version, the include guard and the user's own switches, and no other macro.
+# Hygiene: the version, the include guard and the user's own switches, and no other macro.
 check_macros() {
   printf '#include "hub_session.hpp"\n' >"$work/macros.cpp"
   if ! $cxx -std=c++20 -DHUB_SESSION_NO_HTTPLIB $json_flags ${CXXFLAGS:-} "-I$include" -dM -E \

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// §7 default policies: httplib_transport on real sockets of 127.0.0.1, against httplib's own server
+// The default policies: httplib_transport on real sockets of 127.0.0.1, against httplib's own server
 // and against one that misbehaves; thread_sleeper, steady_clock and sigpipe_guard. No test waits
 // for a time to pass or measures one: deadlines are proved by what comes back, not by when.
 
@@ -235,7 +235,7 @@ TEST_CASE("a request's head says each thing once and asks for no encoding") {
   hub::httplib_transport transport;
 
   REQUIRE(transport.send(post(server.url("/v1/auth"), "")).status == 200);
-  const std::string head = hub::protocol::lowered(server.received());
+  const std::string head = hub::text::lowered(server.received());
   CHECK(head.starts_with("post /v1/auth http/1.1\r\n"));
   CHECK(count_of(head, "\r\nhost: 127.0.0.1:" + std::to_string(server.port()) + "\r\n") == 1);
   CHECK(count_of(head, "\r\nx-api-key: ") == 1);
@@ -1063,7 +1063,7 @@ TEST_CASE("an https address is never spoken to in the clear") {
   REQUIRE_FALSE(plain.received().empty());
   CHECK(plain.received()[0] == '\x16');  // a TLS handshake
   CHECK_FALSE(contains(plain.received(), secret_key));
-  CHECK_FALSE(contains(hub::protocol::lowered(plain.received()), "x-api-key"));
+  CHECK_FALSE(contains(hub::text::lowered(plain.received()), "x-api-key"));
 }
 
 TEST_CASE("a server without TLS behind an https address is a TLS failure") {
@@ -1133,9 +1133,8 @@ TEST_CASE("a proxy is asked for the whole address, with its own password and nob
   INFO(message_of(reply));
   CHECK(reply.body == "from the proxy");
   CHECK(proxy.received().starts_with("GET " + server.url("/v1/models/x") + " HTTP/1.1\r\n"));
-  CHECK(contains(
-      hub::protocol::lowered(proxy.received()),
-      "\r\nproxy-authorization: " + hub::protocol::lowered("Basic dXNlcjpwYXNz") + "\r\n"));
+  CHECK(contains(hub::text::lowered(proxy.received()),
+                 "\r\nproxy-authorization: " + hub::text::lowered("Basic dXNlcjpwYXNz") + "\r\n"));
   CHECK(server.connections() == 0);
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// Tests of §5, the engine, as scripts: what the trainer does, what goes out, what comes back.
+// Tests of the engine, as scripts: what the trainer does, what goes out, what comes back.
 
 #include <algorithm>
 #include <array>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// §6, the session, given what no training should give it: any byte in a key, a token, an
+// The session, given what no training should give it: any byte in a key, a token, an
 // identifier, an address or a file's name; epochs and metrics of every kind; a checkpoint beyond 4
 // GiB, or on a disk that is full. Bad input is an error that says so; good input of an odd kind
 // arrives.
@@ -37,7 +37,7 @@ using hub::errc;
 using nlohmann::json;
 
 bool is_plain_text(std::string_view text) {
-  return hub::protocol::all_of(text, [](char c) { return c >= 0x20 && c <= 0x7E; });
+  return hub::text::all_of(text, [](char c) { return c >= 0x20 && c <= 0x7E; });
 }
 
 // Puts each byte at each place of `text` and calls use(changed).
@@ -75,9 +75,7 @@ std::string header_of(const hub::request& what, std::string_view name) {
   return {};
 }
 
-bool is_visible(std::string_view text) {
-  return hub::protocol::all_of(text, hub::protocol::is_visible);
-}
+bool is_visible(std::string_view text) { return hub::text::all_of(text, hub::text::is_visible); }
 
 }  // namespace
 
@@ -97,7 +95,7 @@ TEST_CASE("any byte at any place of a key or token is sent as it is, or nothing 
       const bool fits = is_visible(secret);
       if (came_to != (fits ? "unexpected_status" : "invalid_credentials") ||
           seen != (fits ? (token ? "Bearer " : "") + secret : ""))
-        FAIL_CHECK("byte of " << hub::protocol::printable(secret) << ": " << came_to);
+        FAIL_CHECK("byte of " << hub::text::printable(secret) << ": " << came_to);
     });
   }
 }
@@ -108,7 +106,7 @@ TEST_CASE("any byte at any place of an identifier or address makes no other requ
   with_any_byte(web + "/models/" + sim.id, [&](const std::string& identifier) {
     start(sim, identifier, sim.with, [&](const hub::request& what) {
       if (!is_visible(what.url) || !what.url.starts_with(hub::testing::fake_hub::api_root))
-        FAIL_CHECK(hub::protocol::printable(identifier) << " asks " << what.url);
+        FAIL_CHECK(hub::text::printable(identifier) << " asks " << what.url);
     });
   });
   with_any_byte("https://hub.test:8443/api", [&](const std::string& address) {
@@ -116,10 +114,10 @@ TEST_CASE("any byte at any place of an identifier or address makes no other requ
     options.endpoints.api = address;
     const std::string came_to = start(sim, sim.id, options, [&](const hub::request& what) {
       if (!is_visible(what.url) || !what.url.starts_with("https://"))
-        FAIL_CHECK(hub::protocol::printable(address) << " asks " << what.url);
+        FAIL_CHECK(hub::text::printable(address) << " asks " << what.url);
     });
     if (!is_visible(address) && came_to != "invalid_endpoint")
-      FAIL_CHECK(hub::protocol::printable(address) << " comes to " << came_to);
+      FAIL_CHECK(hub::text::printable(address) << " comes to " << came_to);
   });
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// §4 and §7 against servers that mean harm: the answers below come to each of HUB's calls over a
+// Protocols and default policies against servers that mean harm: the answers below come to each of HUB's calls over a
 // real socket of 127.0.0.1, are received by httplib_transport and read as the session reads them.
 // Whatever comes, the exchange ends by its deadline, nothing crashes, and memory grows by no more
 // than the cap on a reply and a mebibyte. This program counts its memory in operator new, so it
@@ -74,7 +74,6 @@ using namespace std::chrono_literals;
 using namespace std::string_literals;
 using hub::errc;
 using hub::mebibyte;
-namespace protocol = hub::protocol;
 
 const std::string id = "abcdefghij0123456789";
 constexpr std::size_t cap = mebibyte;  // on a reply
@@ -85,7 +84,7 @@ constexpr std::size_t cap = mebibyte;  // on a reply
 // looked at here; reading "" is success, else it is the error's name.
 struct hub_call {
   const char* name;
-  std::function<hub::request(const protocol::caller&)> ask;
+  std::function<hub::request(const hub::hub_v1::caller&)> ask;
   std::string good_body;
   std::function<std::string(const hub::reply&)> read;
   bool has_content = true;  // else any 2xx will do
@@ -93,15 +92,15 @@ struct hub_call {
 
 std::string name_of(const hub::error& why) { return std::string(to_string(why.code)); }
 
-std::string judged(const protocol::outcome& result) {
-  return result.verdict == protocol::verdict::delivered ? "" : name_of(result.why);
+std::string judged(const hub::outcome& result) {
+  return result.verdict == hub::verdict::delivered ? "" : name_of(result.why);
 }
 
 // Reads what a 2xx says, as the constructor does it.
 template <class Parse>
 auto content(Parse parse) {
   return [parse](const hub::reply& answer) {
-    const std::string failed = judged(protocol::judge(answer, "this call", {}));
+    const std::string failed = judged(hub::protocols::judge(answer, "this call", {}));
     if (!failed.empty()) return failed;
     const auto read = parse(answer.body);
     return read ? std::string() : name_of(read.error());
@@ -109,11 +108,12 @@ auto content(Parse parse) {
 }
 
 std::string read_status(const hub::reply& answer) {
-  return judged(protocol::judge(answer, "this call", {}));
+  return judged(hub::protocols::judge(answer, "this call", {}));
 }
 
 const std::vector<hub_call>& calls() {
-  using namespace protocol;
+  using namespace hub::text;
+  using namespace hub::hub_v1;
   static const auto epoch = std::make_shared<const hub::epoch_record>(
       std::vector<std::pair<std::string, double>>{{"train/loss", 0.5}});
   static const std::vector<hub_call> all = {
@@ -131,7 +131,7 @@ const std::vector<hub_call>& calls() {
        [](const hub::reply& answer) { return judged(judge_heartbeat(answer, {})); }},
       {"metrics",
        [](const caller& who) {
-         return metrics_request(who, std::vector<queued_epoch>{{0, epoch}});
+         return metrics_request(who, std::vector<hub::queued_epoch>{{0, epoch}});
        },
        "{}", read_status, false},
       {"upload",
@@ -158,7 +158,8 @@ experience meet(const hub_call& call, const raw_server::script& script,
     client.read_request();
     script(client);
   });
-  const protocol::caller who{server.url(""), std::string(protocol::api_key_length, 'k'), "", id};
+  const hub::hub_v1::caller who{server.url(""), std::string(hub::hub_v1::api_key_length, 'k'), "",
+                                id};
   hub::httplib_transport transport;
   hub::request what = call.ask(who);
   what.deadline = deadline;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// §6, the session, where memory runs out: each of its functions runs again with its first
+// The session, where memory runs out: each of its functions runs again with its first
 // allocation failing, then its second, then its third, until a run has no allocation of that
 // number; once with that allocation alone and once with all from there on. Nothing may escape, what
 // was reported before must arrive, and what is missing must be missing in the session's account.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// Tests of §3, the policies: archetypes, which have what the concepts ask for and nothing else, and
+// Tests of the policies: archetypes, which have what the concepts ask for and nothing else, and
 // what a session promises to policies and expects of them. What must not compile is in
 // tests/compile_fail/.
 

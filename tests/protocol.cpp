@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// Tests of §4, the protocol. Where a test walks through thousands of inputs, it reports each wrong
+// Tests of text and protocols. Where a test walks through thousands of inputs, it reports each wrong
 // one and asserts nothing for the right ones.
 
 #include <array>
@@ -25,7 +25,13 @@
 
 namespace {
 
-using namespace hub::protocol;
+using namespace hub::text;
+using namespace hub::protocols;
+using namespace hub::hub_v1;
+using namespace hub::storage_host;
+using namespace hub::machine;
+using namespace hub::storage_host;
+using namespace hub::machine;
 using namespace std::chrono_literals;
 using namespace std::string_literals;
 using namespace std::string_view_literals;
@@ -1055,7 +1061,7 @@ TEST_CASE("any byte at any place of a name gives one metric whose name is UTF-8"
 }
 
 TEST_CASE("bytes that are no UTF-8 become replacement characters, also encoded twice") {
-  const std::vector<queued_epoch> batch = {
+  const std::vector<hub::queued_epoch> batch = {
       {0, record({{"\xff\xc3 ok \xed\xa0\x80 \xf4\x90\x80\x80", 1}})}};
   const json body = json::parse(metrics_request(key_caller(), batch).body, nullptr, false);
   REQUIRE(body.is_object());
@@ -1067,7 +1073,7 @@ TEST_CASE("bytes that are no UTF-8 become replacement characters, also encoded t
 
 TEST_CASE(
     "a metrics request carries each epoch's object encoded once more, as a string, in order") {
-  std::vector<queued_epoch> batch;
+  std::vector<hub::queued_epoch> batch;
   for (int epoch : {std::numeric_limits<int>::min(), -1, 0, 9, 10, std::numeric_limits<int>::max()})
     batch.emplace_back(epoch, record({{"quote\" and \\", 0.1 * epoch}, {"ü", -0.0}}));
   const hub::request what = metrics_request(key_caller(), batch);
@@ -1223,7 +1229,7 @@ TEST_CASE("a final model is framed byte for byte as the original frames it") {
 }
 
 TEST_CASE("the fields of an upload say what they mean for odd values too") {
-  const auto field = [](const upload_fields& fields, std::string_view name) {
+  const auto field = [](const hub::upload_fields& fields, std::string_view name) {
     const std::string body =
         body_of(upload_request(key_caller(), fields, std::make_shared<memory_body>("f"), "b"));
     const std::string front = "name=\"" + std::string(name) + "\"\r\n\r\n";
@@ -1292,34 +1298,34 @@ namespace {
 
 constexpr auto wall = std::chrono::sys_days(std::chrono::October / 21 / 2026) + 7h + 28min;
 
-outcome judged(hub::reply answer) { return judge(answer, "an upload", wall); }
+hub::outcome judged(hub::reply answer) { return judge(answer, "an upload", wall); }
 
 }  // namespace
 
 TEST_CASE("a page of HTML is no confirmation, whatever its status") {
   for (const char* page : {"<html>", " \r\n<!doctype html>", "\xEF\xBB\xBF<p>"}) {
-    const outcome got = judged({.status = 200, .body = page});
-    CHECK(got.verdict == verdict::retry);
+    const hub::outcome got = judged({.status = 200, .body = page});
+    CHECK(got.verdict == hub::verdict::retry);
     CHECK(got.why.code == hub::errc::bad_reply);
   }
   for (const char* body : {"", "{}", "ok", "3 < 4"})
-    CHECK(judged({.status = 200, .body = body}).verdict == verdict::delivered);
+    CHECK(judged({.status = 200, .body = body}).verdict == hub::verdict::delivered);
 }
 
 TEST_CASE("every status has its verdict") {
-  const std::map<int, verdict> named = {
-      {408, verdict::retry},    {429, verdict::retry},    {500, verdict::retry},
-      {502, verdict::retry},    {503, verdict::retry},    {504, verdict::retry},
-      {400, verdict::rejected}, {413, verdict::rejected}, {422, verdict::rejected}};
+  const std::map<int, hub::verdict> named = {
+      {408, hub::verdict::retry},    {429, hub::verdict::retry},    {500, hub::verdict::retry},
+      {502, hub::verdict::retry},    {503, hub::verdict::retry},    {504, hub::verdict::retry},
+      {400, hub::verdict::rejected}, {413, hub::verdict::rejected}, {422, hub::verdict::rejected}};
   for (int status = 0; status < 1000; ++status) {
     const auto found = named.find(status);
-    const verdict wanted = status >= 200 && status < 300 ? verdict::delivered
-                           : found != named.end()        ? found->second
-                                                         : verdict::denied;
-    const outcome got = judged({.status = status, .body = "{}"});
+    const hub::verdict wanted = status >= 200 && status < 300 ? hub::verdict::delivered
+                                : found != named.end()        ? found->second
+                                                              : hub::verdict::denied;
+    const hub::outcome got = judged({.status = status, .body = "{}"});
     if (got.verdict != wanted)
       FAIL_CHECK(status << " gives verdict " << static_cast<int>(got.verdict));
-    if (wanted == verdict::delivered) continue;
+    if (wanted == hub::verdict::delivered) continue;
     if (got.why.http_status != status) FAIL_CHECK(status << " is not in the error");
     if (!contains(got.why.message, std::to_string(status)) ||
         !contains(got.why.message, "an upload"))
@@ -1348,19 +1354,20 @@ TEST_CASE("every status that means something has its error") {
 TEST_CASE("a failure below HTTP is tried again, but for a file that changed or cannot be read") {
   for (hub::errc code : {hub::errc::not_reachable, hub::errc::tls_failed, hub::errc::timed_out,
                          hub::errc::cancelled, hub::errc::bad_reply, hub::errc::internal_error})
-    CHECK(judged({.failure = hub::error{code, "why"}}).verdict == verdict::retry);
+    CHECK(judged({.failure = hub::error{code, "why"}}).verdict == hub::verdict::retry);
   CHECK(judged({.failure = hub::error{hub::errc::file_changed, "why"}}).verdict ==
-        verdict::restart);
-  CHECK(judged({.failure = hub::error{hub::errc::file_error, "why"}}).verdict == verdict::rejected);
+        hub::verdict::restart);
+  CHECK(judged({.failure = hub::error{hub::errc::file_error, "why"}}).verdict ==
+        hub::verdict::rejected);
   CHECK(judged({.failure = hub::error{hub::errc::timed_out, "It took too long."}}).why.message ==
         "It took too long.");
 }
 
 TEST_CASE("a reply that broke off is a failure, whatever its status was") {
   CHECK(judged({.status = 200, .failure = hub::error{hub::errc::not_reachable, "cut"}}).verdict ==
-        verdict::retry);
+        hub::verdict::retry);
   CHECK(judged({.status = 400, .failure = hub::error{hub::errc::not_reachable, "cut"}}).verdict ==
-        verdict::retry);
+        hub::verdict::retry);
 }
 
 TEST_CASE("HUB's own words are shown, made harmless") {
@@ -1379,16 +1386,16 @@ TEST_CASE("a heartbeat counts only with content that can be read") {
   const auto beat = [](int status, std::string body) {
     return judge_heartbeat({.status = status, .body = std::move(body)}, wall);
   };
-  CHECK(beat(200, R"({"data": {"agentId": "agent-1"}})").verdict == verdict::delivered);
+  CHECK(beat(200, R"({"data": {"agentId": "agent-1"}})").verdict == hub::verdict::delivered);
   CHECK(beat(200, R"({"data": {"agentId": "agent-1"}})").agent_id == "agent-1");
-  CHECK(beat(200, "{}").verdict == verdict::delivered);
+  CHECK(beat(200, "{}").verdict == hub::verdict::delivered);
   CHECK(beat(200, "{}").agent_id == "");
   for (const char* body :
        {"", "ok", "<html>", R"({"data": {"agentId": )", R"({"data": {"agentId": 5}})"}) {
-    CHECK(beat(200, body).verdict == verdict::retry);
+    CHECK(beat(200, body).verdict == hub::verdict::retry);
     CHECK(beat(200, body).why.code == hub::errc::bad_reply);
   }
-  CHECK(beat(503, R"({"data": {"agentId": "agent-1"}})").verdict == verdict::retry);
+  CHECK(beat(503, R"({"data": {"agentId": "agent-1"}})").verdict == hub::verdict::retry);
   CHECK(beat(503, R"({"data": {"agentId": "agent-1"}})").agent_id == "");
   CHECK(contains(beat(503, "").why.message, "a heartbeat"));
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// Tests of §6, the session: scripts on virtual time, of everything but uploads, which have
+// Tests of the session: scripts on virtual time, of everything but uploads, which have
 // tests/session_uploads.cpp to themselves. Nothing here sleeps or reads a clock, so every moment is
 // exact; times are in seconds from the script's beginning.
 
@@ -473,9 +473,8 @@ TEST_CASE("each fault of the sign-in or the model that passes by is survived") {
       using enum fault_kind;
       const bool garbled =
           each.what.kind == html || each.what.kind == truncated || each.what.kind == wrong_types;
-      if (garbled ||
-          (each.what.kind == fault_kind::status &&
-           hub::protocol::status_verdict(each.what.status) != hub::protocol::verdict::retry))
+      if (garbled || (each.what.kind == fault_kind::status &&
+                      hub::protocols::status_verdict(each.what.status) != hub::verdict::retry))
         continue;
       INFO(to_string(which) << ": " << each.name);
       world sim;
@@ -1437,8 +1436,8 @@ struct console_output {
 TEST_CASE("the default log is a line with HUB's prefix, in colour on a terminal alone") {
   const console_output plain, coloured;
   for (hub::log_level level : {hub::log_level::info, hub::log_level::error}) {
-    hub::detail::console(plain.file, false).log(level, "It went wrong.");
-    hub::detail::console(coloured.file, true).log(level, "It went wrong.");
+    hub::machine::console(plain.file, false).log(level, "It went wrong.");
+    hub::machine::console(coloured.file, true).log(level, "It went wrong.");
   }
   const std::string line = "Ultralytics HUB: It went wrong.\n";
   CHECK(plain.text() == line + line);
@@ -1449,7 +1448,7 @@ TEST_CASE("the default log is a line with HUB's prefix, in colour on a terminal 
 
 TEST_CASE("the default progress is a line every ten percent: percent, bytes, rate, time left") {
   const console_output out;
-  hub::detail::console console(out.file, false);
+  hub::machine::console console(out.file, false);
   for (std::uint64_t sent = 0; sent <= 50; ++sent)
     console.progress({"best.pt", sent * hub::mebibyte, 50 * hub::mebibyte, sent * 100ms});
   CHECK(out.text() ==
@@ -1467,7 +1466,7 @@ TEST_CASE("the default progress is a line every ten percent: percent, bytes, rat
 
 TEST_CASE("the default progress begins anew with an attempt, and small files have small units") {
   const console_output out;
-  hub::detail::console console(out.file, false);
+  hub::machine::console console(out.file, false);
   console.progress({"last.pt", 300, 1536, 1s});
   console.progress({"last.pt", 1536, 1536, 1s});
   console.progress({"last.pt", 160, 1536, 1s});
@@ -1483,7 +1482,7 @@ TEST_CASE("the default progress begins anew with an attempt, and small files hav
 
 TEST_CASE("on a terminal the default progress is one line, and a log line does not break it") {
   const console_output out;
-  hub::detail::console console(out.file, true);
+  hub::machine::console console(out.file, true);
   console.progress({"best.pt", 512, 1024, 1s});
   console.log(hub::log_level::info, "Hello.");
   console.progress({"best.pt", 1024, 1024, 1s});

@@ -376,7 +376,7 @@ namespace {
 // What a download comes to where this fault goes on until it gives up.
 bool may_end(const hub::error& why, const fault& what) {
   if (what.kind != fault_kind::status) return false;
-  const bool passes = hub::protocol::status_verdict(what.status) == hub::protocol::verdict::retry;
+  const bool passes = hub::protocols::status_verdict(what.status) == hub::verdict::retry;
   return !passes && why.http_status == what.status;
 }
 
@@ -742,8 +742,8 @@ TEST_CASE("a long download writes down how far it is, for the run after a kill")
   const std::string piece(64 * hub::kibibyte, 'A');
   std::set<std::uint64_t> written;
   sim.with.progress = [&](const hub::transfer_progress&) {
-    if (const auto record = hub::protocol::parse_json(read_file(sim.record)))
-      written.insert(hub::protocol::get_unsigned(*record, "bytes"));
+    if (const auto record = hub::text::parse_json(read_file(sim.record)))
+      written.insert(hub::text::get_unsigned(*record, "bytes"));
   };
   auto session = sim.start_watched([&](const hub::request& what) {
     return say(

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// §6 session and §7 default policies together: hub::training_session over real sockets of
+// The session and the default policies together: hub::training_session over real sockets of
 // 127.0.0.1, against a HUB that is held in memory and does what the test's script says. What
 // concerns a whole process (signals, forks, terminals, threads) happens in a child: this program,
 // run again with one of the scenarios at the end of this file.

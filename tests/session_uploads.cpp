@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// Tests of §6, the session: checkpoints, files that change under them, and the end of training, as
+// Tests of the session: checkpoints, files that change under them, and the end of training, as
 // scripts on virtual time. Times are in seconds from the script's beginning.
 
 #include <chrono>

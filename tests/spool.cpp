@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// Tests of §6, the spool: the journal's text, the folder on the disk, and whole sessions that die and
+// Tests of the spool: the journal's text, the folder on the disk, and whole sessions that die and
 // start again, on virtual time and a disk in memory that loses what it may lose. What is written on
 // the disk of this machine is in a folder of the test's own.
 
@@ -32,7 +32,7 @@ namespace {
 
 using namespace std::chrono_literals;
 namespace fs = std::filesystem;
-namespace journal = hub::detail::journal;
+namespace journal = hub::spool::journal;
 using hub::errc;
 using hub::spool_sync;
 using hub::testing::content_hash;
@@ -116,7 +116,7 @@ struct spooled_world : world {
     crash(session, *disk, what, seed);
   }
 
-  fs::path model_folder() const { return hub::detail::full_path("spool") / id; }
+  fs::path model_folder() const { return hub::machine::full_path("spool") / id; }
   crash_disk::files& files() { return disk->folder(model_folder()); }
   std::string journal_text() {
     std::string out;
@@ -998,7 +998,7 @@ TEST_CASE("one model's folder has one session at a time, and another model is no
   const std::string other = sim.hub.add_model();
   auto beside = static_cast<hub::testing::simulation&>(sim).start(other, sim.with);
   beside.on_fit_epoch_end(0, {{"loss", 1}});
-  CHECK(sim.disk->folder(hub::detail::full_path("spool") / other).size() > 1);
+  CHECK(sim.disk->folder(hub::machine::full_path("spool") / other).size() > 1);
   sim.session.reset();
   sim.start();
 }
@@ -1175,7 +1175,7 @@ TEST_CASE("on the disk a second session on a model is refused, and told what to 
   } catch (const hub::session_error& problem) {
     CHECK(problem.code() == errc::spool_locked);
     CHECK(world::contains(problem.what(), sim.id));
-    CHECK(world::contains(problem.what(), "process " + std::to_string(hub::detail::process_id())));
+    CHECK(world::contains(problem.what(), "process " + std::to_string(hub::machine::process_id())));
     CHECK(world::contains(problem.what(), "spool.directory"));
   }
   sim.session.reset();

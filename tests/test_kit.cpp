@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// Tests of §8, the test kit, which other people's tests rest on: that virtual time runs what is due
+// Tests of the test kit, which other people's tests rest on: that virtual time runs what is due
 // and nothing else and catches what spins, that the HUB in memory is as strict as it says, that each
 // fault does what its name says, and that what goes wrong unnoticed ends the test.
 
@@ -346,7 +346,7 @@ const std::string metrics_path = "/v1/models/" + model_id;
 const std::string heartbeat_path = "/v1/agent/heartbeat/models/" + model_id;
 
 std::string message_of(const server_reply& reply) {
-  return hub::protocol::get_string(json::parse(reply.body), "message");
+  return hub::text::get_string(json::parse(reply.body), "message");
 }
 
 }  // namespace
@@ -532,9 +532,9 @@ TEST_CASE("uploads with a field or a file that is not what it must be are refuse
 
 TEST_CASE("what the library sends is what the strict reader of forms takes apart") {
   const std::string content("\r\n--boundary \0 \xff--\r\n", 21);
-  const hub::request sent = hub::protocol::upload_request(
-      {"https://hub", key, "", model_id}, {.epoch = 3, .is_best = true},
-      std::make_shared<memory_body>(content), "boundaryBOUNDARY");
+  const hub::request sent =
+      hub::hub_v1::upload_request({"https://hub", key, "", model_id}, {.epoch = 3, .is_best = true},
+                                  std::make_shared<memory_body>(content), "boundaryBOUNDARY");
   const std::string body = *read_all(*sent.content);
   const auto form = hub::testing::parse_form(body, "boundaryBOUNDARY");
   REQUIRE(form);
@@ -593,12 +593,12 @@ TEST_CASE("models of every state and shape are described so that the library rea
     for (hub::model_state state : {hub::model_state::fresh, hub::model_state::training}) {
       server hub;
       const std::string id = hub.add_model({.state = state, .shape = shape, .epochs = 17});
-      CHECK(id.size() == hub::protocol::model_id_length);
+      CHECK(id.size() == hub::hub_v1::model_id_length);
       server_request what;
       what.method = "GET";
       what.path = "/v1/models/" + id;
       what.api_key = key;
-      const auto model = hub::protocol::parse_model(hub.handle(what, noon).body, id);
+      const auto model = hub::hub_v1::parse_model(hub.handle(what, noon).body, id);
       REQUIRE(model);
       CHECK(model->id == id);
       CHECK(model->state == state);
@@ -612,7 +612,7 @@ TEST_CASE("models of every state and shape are described so that the library rea
 
 TEST_CASE("a new model is made from what was asked for, and refused where something is missing") {
   server hub;
-  const hub::request asked = hub::protocol::create_model_request(
+  const hub::request asked = hub::hub_v1::create_model_request(
       {"https://hub", key, "", ""},
       {.name = "n", .dataset = "d", .architecture = "yolov8s.pt", .batch = 8, .epochs = 9});
   const server_reply reply = hub.post("/v1/models", asked.body);
@@ -679,14 +679,14 @@ struct bench {
   fake_hub hub{time};
   std::string id = hub.add_model();
   fake_transport transport{hub};
-  hub::protocol::caller caller{std::string(fake_hub::api_root), fake_hub::api_key, "", id};
+  hub::hub_v1::caller caller{std::string(fake_hub::api_root), fake_hub::api_key, "", id};
 
   hub::reply beat() {
-    return transport.send(hub::protocol::heartbeat_request(caller, "cpp", "agent"));
+    return transport.send(hub::hub_v1::heartbeat_request(caller, "cpp", "agent"));
   }
-  hub::reply fetch() { return transport.send(hub::protocol::model_request(caller)); }
+  hub::reply fetch() { return transport.send(hub::hub_v1::model_request(caller)); }
   hub::reply upload(std::string content = std::string(1000, 'w')) {
-    hub::request what = hub::protocol::upload_request(
+    hub::request what = hub::hub_v1::upload_request(
         caller, {.epoch = 1}, std::make_shared<memory_body>(std::move(content)), "boundary");
     what.deadline = 1h;
     return transport.send(what);
@@ -747,7 +747,7 @@ TEST_CASE("replies that are garbled are so in their own way") {
     with.hub.fail_next({how});
     return with.fetch().body;
   };
-  CHECK(hub::protocol::is_page(garbled(fault_kind::html)));
+  CHECK(hub::text::is_page(garbled(fault_kind::html)));
   CHECK(garbled(fault_kind::truncated) == whole.substr(0, whole.size() / 2));
   const json wrong = json::parse(garbled(fault_kind::wrong_types));
   CHECK_FALSE(wrong.at("data").is_object());
@@ -764,7 +764,7 @@ TEST_CASE("a status comes with HUB's words and the Retry-After that the script w
     CHECK(reply.retry_after == wish);
     CHECK(json::parse(reply.body).contains("message"));
   }
-  const auto asked = hub::protocol::parse_retry_after(date, with.time.wall_now());
+  const auto asked = hub::text::parse_retry_after(date, with.time.wall_now());
   CHECK(asked == 40s);
 }
 
@@ -860,7 +860,7 @@ TEST_CASE("faults by seed bring Retry-After of every kind, and replies that are 
     latencies.insert(reply.latency);
     if (reply.status < 400) continue;
     texts.insert(reply.retry_after);
-    wishes.insert(hub::protocol::parse_retry_after(reply.retry_after, with.time.wall_now()));
+    wishes.insert(hub::text::parse_retry_after(reply.retry_after, with.time.wall_now()));
   }
   CHECK(latencies == std::set<hub::duration>{0s, 10ms, 1s, 10s, 30s});  // and then it is too late
   CHECK(texts.size() == 11);
@@ -875,11 +875,11 @@ TEST_CASE("each thing that happens to a file happens to it, and can be seen") {
   const auto after = [&](fault_kind how) -> std::optional<std::string> {
     const scratch_folder folder;
     const auto path = folder.write("last.pt", before);
-    const auto seen = hub::detail::fingerprint_of(path);
+    const auto seen = hub::machine::fingerprint_of(path);
     hub::testing::spoil(path, how);
-    CHECK((hub::detail::fingerprint_of(path) == seen) == (how == none));
+    CHECK((hub::machine::fingerprint_of(path) == seen) == (how == none));
     if (!std::filesystem::exists(path)) return std::nullopt;
-    return hub::detail::read_text_file(path);
+    return hub::machine::read_text_file(path);
   };
   CHECK(after(none) == before);
   CHECK(after(file_missing) == std::nullopt);
@@ -917,7 +917,7 @@ TEST_CASE("what happens to a checkpoint in the middle of its upload never tears 
       CHECK(sim.hub.count(endpoint::upload) == (again ? 2 : 1));
       REQUIRE(sim.model().checkpoints.size() == 1);
       CHECK(sim.model().checkpoints[0].content ==
-            (again ? hub::detail::read_text_file(last) : before));
+            (again ? hub::machine::read_text_file(last) : before));
     }
 }
 
@@ -988,7 +988,7 @@ TEST_CASE("a transport that was cancelled sends nothing more, and its copy does"
   with.transport.cancel();
   CHECK(code_of(with.beat()) == "cancelled");
   CHECK(with.hub.requests().empty());
-  CHECK(copy.send(hub::protocol::model_request(with.caller)).status == 200);
+  CHECK(copy.send(hub::hub_v1::model_request(with.caller)).status == 200);
 }
 
 TEST_CASE("what HUB refuses is a problem, and what the script made fail is none") {
@@ -1021,7 +1021,7 @@ TEST_CASE("what HUB refuses is a problem, and what the script made fail is none"
 TEST_CASE("a form that cannot be read is a problem of its own") {
   bench with;
   with.hub.refusals_are_problems = false;
-  hub::request what = hub::protocol::upload_request(
+  hub::request what = hub::hub_v1::upload_request(
       with.caller, {.epoch = 1}, std::make_shared<memory_body>("weights"), "boundary");
   for (auto& [name, value] : what.headers)
     if (name == "content-type") value = "multipart/form-data; boundary=other";

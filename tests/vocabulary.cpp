@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// Tests of §2, the vocabulary.
+// Tests of the vocabulary.
 
 #include <cmath>
 #include <map>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
 // Replays two recordings of the original Python session (tests/data/*.jsonl, one JSON object per
-// request): what §4 builds must mean the same to a HUB server.
+// request): what the protocol builds must mean the same to a HUB server.
 //
 // Two differences are intended, and stand below where they are met:
 //   - the agent is named after this library, not after Python;
@@ -28,7 +28,13 @@
 
 namespace {
 
-using namespace hub::protocol;
+using namespace hub::text;
+using namespace hub::protocols;
+using namespace hub::hub_v1;
+using namespace hub::storage_host;
+using namespace hub::machine;
+using namespace hub::storage_host;
+using namespace hub::machine;
 using nlohmann::json;
 
 const std::string root = "https://hub.example.org";
@@ -182,7 +188,7 @@ std::shared_ptr<hub::body_source> best_pt() {
   return std::make_shared<memory_body>(std::string(2000, 'B'));
 }
 
-queued_epoch recorded_epoch(int epoch) {
+hub::queued_epoch recorded_epoch(int epoch) {
   std::vector<std::pair<std::string, double>> values = {
       {"train/box_loss", 1.5}, {"train/cls_loss", 2.25}, {"metrics/mAP50-95(B)", 0.123456789}};
   if (epoch == 0) {
@@ -194,7 +200,7 @@ queued_epoch recorded_epoch(int epoch) {
 }
 
 hub::request metrics_of(std::vector<int> epochs) {
-  std::vector<queued_epoch> batch;
+  std::vector<hub::queued_epoch> batch;
   for (int epoch : epochs) batch.push_back(recorded_epoch(epoch));
   return metrics_request(session_caller, batch);
 }
@@ -259,11 +265,11 @@ TEST_CASE("a resumed run of the original is said again, but for its uploads of n
 
   // An intended difference: the original sends a form without a file. We have no body to send
   // without one, and with one the form is the recorded form and the file.
-  const std::array<upload_fields, 2> fields = {upload_fields{.epoch = 7, .is_best = false},
+  const std::array<hub::upload_fields, 2> fields = {hub::upload_fields{.epoch = 7, .is_best = false},
                                                {.epoch = 7, .is_final = true, .map = 0.5}};
   for (std::size_t i = 0; i < fields.size(); ++i) {
     const json& record = records[2 + i];
-    const auto missing = hub::detail::file_source::open("no/such/file.pt");
+    const auto missing = hub::machine::file_source::open("no/such/file.pt");
     REQUIRE_FALSE(missing);
     CHECK(missing.error().code == hub::errc::file_error);
     CHECK(contains(missing.error().message, "so it is not uploaded"));

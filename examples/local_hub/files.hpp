@@ -195,7 +195,7 @@ inline std::vector<nlohmann::json> read_lines(const std::filesystem::path& path)
   const std::string text = read_file(path).value_or("");
   std::size_t begin = 0;
   for (std::size_t end; (end = text.find('\n', begin)) != std::string::npos; begin = end + 1) {
-    auto value = hub::protocol::parse_json(std::string_view(text).substr(begin, end - begin));
+    auto value = hub::text::parse_json(std::string_view(text).substr(begin, end - begin));
     if (value)
       values.push_back(*std::move(value));
     else

@@ -57,7 +57,7 @@ class key_ring {
   // Returns the new key.
   std::string make(std::string name) {
     // As long as HUB's own keys are, so that KEY_MODEL names both.
-    const std::string key = random_text(hub::protocol::api_key_length);
+    const std::string key = random_text(hub::hub_v1::api_key_length);
     change([&] {
       name.resize(std::min(name.size(), name_bytes_max));
       keys_.push_back({std::move(name), digest(key), to_text(std::chrono::system_clock::now())});
@@ -104,15 +104,15 @@ class key_ring {
       return;
     }
     if (seen_ == now) return;
-    const auto written = protocol::parse_json(read_file(file_).value_or(""));
-    const json* all = written ? protocol::get_member(*written, "keys") : nullptr;
+    const auto written = hub::text::parse_json(read_file(file_).value_or(""));
+    const json* all = written ? hub::text::get_member(*written, "keys") : nullptr;
     // Nobody gets in by a file that cannot be read, and nobody's keys are overwritten.
     if (!all || !all->is_array())
       throw std::runtime_error(file_.string() + " is not as it should be");
     keys_.clear();
     for (const json& each : *all)
-      keys_.push_back({protocol::get_string(each, "name"), protocol::get_string(each, "sha256"),
-                       protocol::get_string(each, "made")});
+      keys_.push_back({hub::text::get_string(each, "name"), hub::text::get_string(each, "sha256"),
+                       hub::text::get_string(each, "made")});
     seen_ = now;
   }
 

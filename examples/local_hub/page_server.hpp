@@ -232,8 +232,8 @@ class page_server {
   }
 
   void sign_in(const std::string& body, response& to) {
-    const auto said = protocol::parse_json(body);
-    const std::string key = said ? protocol::get_string(*said, "key") : "";
+    const auto said = hub::text::parse_json(body);
+    const std::string key = said ? hub::text::get_string(*said, "key") : "";
     if (!store_.accepts(key)) return send(to, refusal(401, "this HUB does not know the key"));
     to.set_header("Set-Cookie", cookie_ + '=' + signed_in_.add(key_ring::digest(key)) +
                                     "; Path=/; HttpOnly; SameSite=Strict; Max-Age=2592000" +
@@ -339,8 +339,8 @@ class page_server {
     if (method == "DELETE") return send_done(to, store_.remove_model(id));
     if (method == "GET") return send_model(id, to);
     if (method != "PATCH") return send_not_found(to);
-    const auto said = protocol::parse_json(body);
-    const std::string name = said ? protocol::get_string(*said, "name") : "";
+    const auto said = hub::text::parse_json(body);
+    const std::string name = said ? hub::text::get_string(*said, "name") : "";
     if (name.empty() || name.size() > model_store::name_bytes_max)
       return send(to, refusal(400, "a name of 1 to 200 bytes is needed"));
     send_done(to, store_.rename_model(id, name));
@@ -367,15 +367,15 @@ class page_server {
   }
 
   void make_model(const std::string& body, response& to) {
-    const auto said = protocol::parse_json(body);
+    const auto said = hub::text::parse_json(body);
     model_options about;
-    about.name = said ? protocol::get_string(*said, "name") : "";
-    if (said) about.epochs = protocol::get_int(*said, "epochs").value_or(about.epochs);
+    about.name = said ? hub::text::get_string(*said, "name") : "";
+    if (said) about.epochs = hub::text::get_int(*said, "epochs").value_or(about.epochs);
     if (const std::string_view why = model_store::fault_of(about); !why.empty())
       return send(to, refusal(400, why));
     // A session trains nothing that has no dataset.
     const auto text_or = [&](const char* name, const char* otherwise) {
-      const std::string text = protocol::get_string(*said, name);
+      const std::string text = hub::text::get_string(*said, name);
       return text.empty() ? std::string(otherwise) : text.substr(0, model_store::name_bytes_max);
     };
     about.data = text_or("data", "coco8.yaml");

@@ -19,7 +19,6 @@
 
 namespace local_hub {
 
-namespace protocol = hub::protocol;
 
 using hub::testing::checkpoint_record;
 using hub::testing::model_options;
@@ -70,17 +69,17 @@ inline ordered_json to_json(const model_options& about) {
 
 inline model_options model_from(const json& written) {
   model_options about;
-  about.id = protocol::get_string(written, "id");
-  about.name = protocol::get_string(written, "name");
-  about.data = protocol::get_string(written, "data");
-  about.cfg = protocol::get_string(written, "cfg");
-  about.weights = protocol::get_string(written, "weights");
-  about.epochs = protocol::get_int(written, "epochs").value_or(about.epochs);
-  about.batch = protocol::get_number(written, "batch").value_or(about.batch);
-  about.imgsz = protocol::get_int(written, "imgsz").value_or(about.imgsz);
-  about.patience = protocol::get_int(written, "patience").value_or(about.patience);
-  if (const json* device = protocol::get_member(written, "device")) about.device = *device;
-  if (const json* cache = protocol::get_member(written, "cache")) about.cache = *cache;
+  about.id = hub::text::get_string(written, "id");
+  about.name = hub::text::get_string(written, "name");
+  about.data = hub::text::get_string(written, "data");
+  about.cfg = hub::text::get_string(written, "cfg");
+  about.weights = hub::text::get_string(written, "weights");
+  about.epochs = hub::text::get_int(written, "epochs").value_or(about.epochs);
+  about.batch = hub::text::get_number(written, "batch").value_or(about.batch);
+  about.imgsz = hub::text::get_int(written, "imgsz").value_or(about.imgsz);
+  about.patience = hub::text::get_int(written, "patience").value_or(about.patience);
+  if (const json* device = hub::text::get_member(written, "device")) about.device = *device;
+  if (const json* cache = hub::text::get_member(written, "cache")) about.cache = *cache;
   return about;
 }
 
@@ -94,7 +93,7 @@ inline hub::time_point time_from(const json& written) {
   // One pair of readings for all, so that what is from the same second stays so.
   static const auto steady_now = std::chrono::steady_clock::now();
   static const auto wall_now = std::chrono::system_clock::now();
-  const auto then = parse_time(protocol::get_string(written, "time")).value_or(wall_now);
+  const auto then = parse_time(hub::text::get_string(written, "time")).value_or(wall_now);
   return steady_now - std::max(wall_now - then, wall_time::duration::zero());
 }
 
@@ -115,15 +114,15 @@ inline constexpr double not_a_number = std::numeric_limits<double>::quiet_NaN();
 inline checkpoint_record checkpoint_from(const json& written) {
   constexpr double bytes_max = 9e15;  // up to where a double counts in ones
   return {.at = time_from(written),
-          .epoch = protocol::get_int(written, "epoch").value_or(0),
-          .is_final = protocol::get_string(written, "type") == "final",
-          .is_best = protocol::get_flag(written, "is_best"),
-          .map = protocol::get_number(written, "map").value_or(not_a_number),
+          .epoch = hub::text::get_int(written, "epoch").value_or(0),
+          .is_final = hub::text::get_string(written, "type") == "final",
+          .is_best = hub::text::get_flag(written, "is_best"),
+          .map = hub::text::get_number(written, "map").value_or(not_a_number),
           .size_bytes = static_cast<std::uint64_t>(
-              std::clamp(protocol::get_number(written, "bytes").value_or(0), 0.0, bytes_max)),
+              std::clamp(hub::text::get_number(written, "bytes").value_or(0), 0.0, bytes_max)),
           .hash = 0,
           .content = {},
-          .sha256 = protocol::get_string(written, "sha256")};
+          .sha256 = hub::text::get_string(written, "sha256")};
 }
 
 }  // namespace local_hub

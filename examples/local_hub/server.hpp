@@ -225,8 +225,8 @@ class hub_server {
   static void log(const request& from, const response& to) {
     const std::string_view target(from.target);
     std::fprintf(stderr, "%s %s %s %s %d\n", to_text(std::chrono::system_clock::now()).c_str(),
-                 from.remote_addr.c_str(), protocol::printable(from.method).c_str(),
-                 protocol::printable(target.substr(0, target.find('?'))).c_str(), to.status);
+                 from.remote_addr.c_str(), hub::text::printable(from.method).c_str(),
+                 hub::text::printable(target.substr(0, target.find('?'))).c_str(), to.status);
   }
 
   void answer(const request& from, response& to, const content_reader* body) {
@@ -259,7 +259,7 @@ class hub_server {
   // How the client reaches this HUB, where it says so in a way that makes a URL.
   std::string root_for(const request& from) const {
     const std::string scheme = options_.certificate_file.empty() ? "http://" : "https://";
-    const auto root = protocol::parse_url(scheme + from.get_header_value("Host"));
+    const auto root = hub::text::parse_url(scheme + from.get_header_value("Host"));
     return root && root->path.empty() ? root->text() : std::string();
   }
 

@@ -42,7 +42,7 @@ class url_signer {
         CRYPTO_memcmp(right.data(), target.data(), right.size()) != 0)
       return std::nullopt;
     const auto end =
-        hub::protocol::parse_size(target.substr(query + mark.size(), tail - query - mark.size()));
+        hub::text::parse_size(target.substr(query + mark.size(), tail - query - mark.size()));
     const auto now = std::chrono::system_clock::now().time_since_epoch();
     if (!end || std::chrono::seconds(*end) <= now) return std::nullopt;
     return std::string(target.substr(0, query));

@@ -85,7 +85,7 @@ class model_store {
   // Reads what is there.
   model_store(const fs::path& data, key_ring& keys, store_options options)
       : folder_(data / "models"), trash_(data / "trash"), keys_(keys), options_(options) {
-    logic_.make_id = [] { return random_text(protocol::model_id_length); };
+    logic_.make_id = [] { return random_text(hub::hub_v1::model_id_length); };
     logic_.url_of = [this](const hub_model& model, const std::string& name, hub::time_point) {
       return name == "last.pt" ? url_of_last(model) : name;
     };
@@ -248,14 +248,14 @@ class model_store {
 
   void note_refusal(const server_request& what, const server_reply& reply) {
     const auto to = hub_logic::route(what.method, what.path);
-    const auto said = protocol::parse_json(reply.body);
+    const auto said = hub::text::parse_json(reply.body);
     const std::string_view path(what.path);
     refused_request note{
         std::chrono::system_clock::now(), to ? to->second : "",
-        protocol::printable(what.method + ' ' + std::string(path.substr(0, path.find('?')))),
+        hub::text::printable(what.method + ' ' + std::string(path.substr(0, path.find('?')))),
         reply.status, "no such call"};
     // The message about an unknown call repeats its query, which may hold a signature.
-    if (to && said) note.why = protocol::printable(protocol::get_string(*said, "message"));
+    if (to && said) note.why = hub::text::printable(hub::text::get_string(*said, "message"));
     const std::lock_guard lock(mutex_);
     refusals_.push_back(std::move(note));
     if (refusals_.size() > refusals_max) refusals_.pop_front();
@@ -282,7 +282,7 @@ class model_store {
   std::optional<download> open_download(std::string_view target) {
     const auto path = signer_.path_of(target);
     if (!path) return std::nullopt;
-    const std::string id = path->substr(download_root.size(), protocol::model_id_length);
+    const std::string id = path->substr(download_root.size(), hub::hub_v1::model_id_length);
     const std::lock_guard one_by_one(files_of(id));
     std::unique_lock lock(mutex_);
     const auto found = logic_.models().find(id);  // it was there when the URL was signed
@@ -448,7 +448,7 @@ class model_store {
   // Python sends what is not finite as NaN, in the text of each epoch.
   static std::string body_without_nan(const std::string& body) {
     if (body.find("NaN") == body.npos && body.find("Infinity") == body.npos) return body;
-    auto said = protocol::parse_json(without_nan(body));
+    auto said = hub::text::parse_json(without_nan(body));
     if (!said || !said->is_object() || !said->contains("metrics")) return body;
     for (json& epoch : said->at("metrics"))
       if (epoch.is_string()) epoch = without_nan(epoch.get_ref<const std::string&>());
@@ -555,7 +555,7 @@ class model_store {
   }
 
   static std::optional<checkpoint_record> read_page(const fs::path& page) {
-    const auto written = protocol::parse_json(read_file(page).value_or(""));
+    const auto written = hub::text::parse_json(read_file(page).value_or(""));
     if (!written) return std::nullopt;
     return checkpoint_from(*written);
   }
@@ -568,10 +568,10 @@ class model_store {
   // ---- what is there at the start ----
 
   void load(const fs::path& folder) {
-    const auto written = protocol::parse_json(read_file(folder / "model.json").value_or(""));
+    const auto written = hub::text::parse_json(read_file(folder / "model.json").value_or(""));
     model_options about = model_from(written.value_or(json()));
     const std::string id = folder.filename().string();
-    if (about.id != id || !protocol::all_of(id, protocol::is_alphanumeric))
+    if (about.id != id || !hub::text::all_of(id, hub::text::is_alphanumeric))
       return say("leaving out " + folder.string() + ": it has no model.json of its own");
     logic_.add_model(std::move(about));
     hub_model& model = logic_.model(id);
@@ -590,13 +590,13 @@ class model_store {
 
   static void load_lines(const fs::path& folder, hub_model& model) {
     for (const json& line : read_lines(folder / "metrics.jsonl")) {
-      const auto epoch = protocol::get_int(line, "epoch");
-      const json* values = protocol::get_member(line, "metrics");
+      const auto epoch = hub::text::get_int(line, "epoch");
+      const json* values = hub::text::get_member(line, "metrics");
       if (epoch && is_epoch(*epoch) && values) model.metrics[*epoch] = *values;
     }
     for (const json& line : read_lines(folder / "heartbeats.jsonl"))
-      model.heartbeats.push_back({time_from(line), protocol::get_string(line, "agent"),
-                                  protocol::get_string(line, "agentId")});
+      model.heartbeats.push_back({time_from(line), hub::text::get_string(line, "agent"),
+                                  hub::text::get_string(line, "agentId")});
   }
 
   // Throws away what was not complete when the last process ended, and takes in the rest.

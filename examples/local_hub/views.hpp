@@ -43,7 +43,7 @@ struct yardstick {
 
 inline std::optional<yardstick> yardstick_of(const json& values) {
   for (const char* name : {"metrics/mAP50-95(B)", "metrics/accuracy_top1"})
-    if (protocol::get_number(values, name)) return yardstick{name, false};
+    if (hub::text::get_number(values, name)) return yardstick{name, false};
   for (const std::string_view prefix : {"metrics/", "val/", "train/"})
     for (const auto& entry : values.items())
       if (entry.key().starts_with(prefix) && entry.value().is_number())
@@ -60,7 +60,7 @@ inline json best_of(const hub_model& model) {
   int best_epoch = 0;
   std::vector<double> way;
   for (const auto& [epoch, values] : model.metrics) {
-    const auto value = protocol::get_number(values, by->name.c_str());
+    const auto value = hub::text::get_number(values, by->name.c_str());
     if (!value) continue;
     way.push_back(*value);
     if (best && (by->less_is_better ? *value >= *best : *value <= *best)) continue;
@@ -187,8 +187,8 @@ inline std::string csv_of(const hub_model& model) {
     csv += std::to_string(epoch);
     for (const std::string& name : names) {
       csv += ',';
-      if (const auto value = protocol::get_number(values, name.c_str()))
-        protocol::append_number(csv, *value);
+      if (const auto value = hub::text::get_number(values, name.c_str()))
+        hub::text::append_number(csv, *value);
     }
     csv += "\r\n";
   }

@@ -14,7 +14,6 @@
 
 namespace {
 
-namespace protocol = hub::protocol;
 using clock_type = std::chrono::steady_clock;
 
 // Where many connect at once, httplib's short queue of connections lets some of them down. A session
@@ -30,12 +29,12 @@ hub::reply send(hub::httplib_transport& transport, const hub::request& what) {
 }
 
 // Who reports from now on about a model that was made for it.
-protocol::caller make_model(const std::string& url, const std::string& key) {
-  protocol::caller who{.api_root = url, .api_key = key};
+hub::hub_v1::caller make_model(const std::string& url, const std::string& key) {
+  hub::hub_v1::caller who{.api_root = url, .api_key = key};
   hub::httplib_transport transport;
   const hub::reply answer = send(
-      transport, protocol::create_model_request(who, {.name = "load", .dataset = "coco8.yaml"}));
-  who.model_id = protocol::parse_created(answer.body).value();
+      transport, hub::hub_v1::create_model_request(who, {.name = "load", .dataset = "coco8.yaml"}));
+  who.model_id = hub::hub_v1::parse_created(answer.body).value();
   return who;
 }
 
@@ -47,30 +46,30 @@ void all_at_once(int count, const std::function<void(int)>& work) {
   for (std::future<void>& each : running) each.get();
 }
 
-hub::request metrics_of(const protocol::caller& who, int epoch) {
+hub::request metrics_of(const hub::hub_v1::caller& who, int epoch) {
   const double value = 1.0 / (epoch + 1);
   const auto record = std::make_shared<const hub::epoch_record>(
       std::vector<std::pair<std::string, double>>{{"train/box_loss", value},
                                                   {"train/cls_loss", value / 2},
                                                   {"val/box_loss", value * 2},
                                                   {"metrics/mAP50-95(B)", 1 - value}});
-  const std::vector<protocol::queued_epoch> batch = {{epoch, record}};
-  return protocol::metrics_request(who, batch);
+  const std::vector<hub::queued_epoch> batch = {{epoch, record}};
+  return hub::hub_v1::metrics_request(who, batch);
 }
 
 void send_requests(const std::string& url, const std::string& key, int agents,
                    std::chrono::seconds how_long, bool heartbeats) {
-  std::vector<protocol::caller> callers;
+  std::vector<hub::hub_v1::caller> callers;
   for (int i = 0; i < agents; ++i) callers.push_back(make_model(url, key));
   std::atomic<std::uint64_t> answered = 0;
   const auto until = clock_type::now() + how_long;
   all_at_once(agents, [&](int i) {
-    const protocol::caller& who = callers[static_cast<std::size_t>(i)];
+    const hub::hub_v1::caller& who = callers[static_cast<std::size_t>(i)];
     const std::string agent = "agent-" + std::to_string(i);
     hub::httplib_transport transport;
     for (int epoch = 0; clock_type::now() < until; ++epoch) {
-      send(transport,
-           heartbeats ? protocol::heartbeat_request(who, "load", agent) : metrics_of(who, epoch));
+      send(transport, heartbeats ? hub::hub_v1::heartbeat_request(who, "load", agent)
+                                 : metrics_of(who, epoch));
       ++answered;
     }
   });

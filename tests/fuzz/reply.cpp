@@ -10,7 +10,13 @@
 
 #include "check.hpp"
 
-using namespace hub::protocol;
+using namespace hub::text;
+using namespace hub::protocols;
+using namespace hub::hub_v1;
+using namespace hub::storage_host;
+using namespace hub::machine;
+using namespace hub::storage_host;
+using namespace hub::machine;
 
 namespace {
 
@@ -65,10 +71,12 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   answer.body = redact(std::string(text_of(data + 1, size - 1)), secrets);
   check_members(answer.body);
   check_content(answer.body);
-  for (const outcome& each : {judge(answer, "metrics", {}), judge_heartbeat(answer, {})}) {
-    check((each.verdict == verdict::delivered) == each.why.message.empty(), "failures say why");
-    if (each.verdict != verdict::delivered) check_error(each.why);
-    check(answer.status / 100 == 2 || each.verdict != verdict::delivered, "2xx alone delivers");
+  for (const hub::outcome& each : {judge(answer, "metrics", {}), judge_heartbeat(answer, {})}) {
+    check((each.verdict == hub::verdict::delivered) == each.why.message.empty(),
+          "failures say why");
+    if (each.verdict != hub::verdict::delivered) check_error(each.why);
+    check(answer.status / 100 == 2 || each.verdict != hub::verdict::delivered,
+          "2xx alone delivers");
   }
   return 0;
 }

@@ -8,7 +8,9 @@
 
 #include "check.hpp"
 
-using namespace hub::protocol;
+using namespace hub::text;
+using namespace hub::protocols;
+using namespace hub::hub_v1;
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   using clock = std::chrono::system_clock;

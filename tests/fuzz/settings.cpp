@@ -7,7 +7,13 @@
 
 #include "check.hpp"
 
-using namespace hub::protocol;
+using namespace hub::text;
+using namespace hub::protocols;
+using namespace hub::hub_v1;
+using namespace hub::storage_host;
+using namespace hub::machine;
+using namespace hub::storage_host;
+using namespace hub::machine;
 
 namespace {
 

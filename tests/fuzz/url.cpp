@@ -9,7 +9,9 @@
 
 #include "check.hpp"
 
-using namespace hub::protocol;
+using namespace hub::text;
+using namespace hub::protocols;
+using namespace hub::hub_v1;
 
 namespace {
 

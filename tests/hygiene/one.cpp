@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// Tests of §1 and §9: three translation units of one program, of which this one leaves httplib and
+// Tests of configuration and hygiene: three translation units of one program, of which this one leaves httplib and
 // OpenSSL out, the second does not, and the third has the interface only. What else the header may
 // leave defined is in tests/compile_fail.sh.
 

@@ -69,7 +69,7 @@ inline bool same_metrics(const nlohmann::json& on_hub, const metric_list& told) 
 }
 
 inline std::uint64_t version_of(const nlohmann::json& values) {
-  return static_cast<std::uint64_t>(hub::protocol::get_number(values, "version").value_or(0));
+  return static_cast<std::uint64_t>(hub::text::get_number(values, "version").value_or(0));
 }
 
 struct sent_epoch {

@@ -346,8 +346,8 @@ class referee {
       return;
     }
     at.answered = out.status == 200 && met_ == fault_kind::none;
-    using enum hub::protocol::verdict;
-    const hub::protocol::verdict meaning = hub::protocol::status_verdict(out.status);
+    using enum hub::verdict;
+    const hub::verdict meaning = hub::protocols::status_verdict(out.status);
     if (meaning == delivered || meaning == rejected) return;
     at.retries = true;
     duration wait = meaning == denied ? options_.retry.denied_interval : 0s;

@@ -22,8 +22,8 @@ namespace script {
 using namespace std::chrono_literals;
 using hub::duration;
 using hub::lane;
-using hub::protocol::outcome;
-using hub::protocol::verdict;
+using hub::outcome;
+using hub::verdict;
 
 // ---- what a request may come to -------------------------------------------------------------
 

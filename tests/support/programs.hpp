@@ -39,7 +39,6 @@ extern char** environ;  // NOLINT(readability-redundant-declaration): only GNU's
 namespace hub_test {
 
 namespace fs = std::filesystem;
-namespace protocol = hub::protocol;
 
 using nlohmann::json;
 using words = std::vector<std::string>;

@@ -135,5 +135,5 @@ inline std::vector<named_fault> every_fault() {
 inline bool ends_delivery(const hub::testing::fault& what) {
   using hub::testing::fault_kind;
   return what.kind == fault_kind::status &&
-         hub::protocol::status_verdict(what.status) == hub::protocol::verdict::rejected;
+         hub::protocols::status_verdict(what.status) == hub::verdict::rejected;
 }
