@@ -30,6 +30,19 @@ PATIENCE_S = 60
 ELEMENT = 'element-6066-11e4-a52e-4f735466cecf'  # what WebDriver calls a reference to an element
 EVIL = '<img src=x onerror=document.title="owned">"\'&<script>document.title="owned"</script>'
 
+# A canvas is pixels; so that its text can be read, each keeps what it was given since it was cleared.
+KEEP_LABELS = '''
+    const pen = CanvasRenderingContext2D.prototype, fill = pen.fillText;
+    const size = Object.getOwnPropertyDescriptor(HTMLCanvasElement.prototype, "width");
+    Object.defineProperty(HTMLCanvasElement.prototype, "width", {...size, set(value) {
+      this.labels = [];
+      size.set.call(this, value);
+    }});
+    pen.fillText = function (text, x, y) {
+      this.canvas.labels.push([text, x, y, this.textAlign]);
+      fill.apply(this, arguments);
+    };'''
+
 
 def wait_for(what, condition):
     """Returns what the condition returns as soon as that is something."""
@@ -79,6 +92,7 @@ class Browser:
                                                    'goog:chromeOptions': options}}}
         self.path = ''
         self.path = '/session/' + self.send('POST', '/session', wanted)['sessionId']
+        self.command('Page.addScriptToEvaluateOnNewDocument', {'source': KEEP_LABELS})
 
     def send(self, method, path, body=None):
         link = http.client.HTTPConnection('127.0.0.1', self.port, timeout=PATIENCE_S)
@@ -89,6 +103,9 @@ class Browser:
             kind = Unsteady if said['error'] in Unsteady.KINDS else AssertionError
             raise kind(f"{said['error']}: {said['message'][:300]}")
         return said
+
+    def command(self, name, params):
+        return self.send('POST', '/goog/cdp/execute', {'cmd': name, 'params': params})
 
     def open(self, url):
         self.send('POST', '/url', {'url': url})
@@ -123,6 +140,16 @@ class Browser:
     def click(self, selector):
         self.act(selector, lambda element: self.send('POST', f'/element/{element}/click', {}))
 
+    def press(self, label):
+        """Clicks the button that says this; one in a dialog comes first."""
+        def found():
+            return self.js("""const all = [...document.querySelectorAll("dialog button, button")];
+                const it = all.find((each) => each.innerText === arguments[0] && each.closest("dialog"))
+                  ?? all.find((each) => each.innerText === arguments[0]);
+                it?.click();
+                return !!it;""", label)
+        wait_for(f'a button {label!r}', found)
+
     def type(self, selector, text):
         def action(element):
             self.send('POST', f'/element/{element}/clear', {})
@@ -143,9 +170,12 @@ class Browser:
                  'actions': [middle]}]})
         self.act(selector, action)
 
+    def labels(self, selector):
+        """What a canvas has as text: [text, x, y, alignment] each."""
+        return self.js('return arguments[0].labels', {ELEMENT: self.find(selector)})
+
     def emulate(self, width=1280, height=900, dark=False):
-        run = lambda command, params: self.send('POST', '/goog/cdp/execute',
-                                                {'cmd': command, 'params': params})
+        run = self.command
         run('Emulation.setDeviceMetricsOverride', {'width': width, 'height': height,
                                                    'deviceScaleFactor': 1, 'mobile': width < 600})
         run('Emulation.setEmulatedMedia', {'features': [
@@ -258,7 +288,7 @@ def sees_the_chart_grow(world):
     assert page.js('return document.querySelectorAll(".chart canvas").length') >= 3
     assert 'train/loss' in page.text('.charts') and 'val/loss' in page.text('.charts')
     page.wait_text('epoch-', '#main')
-    page.click('a.brand')
+    page.click('.brand')
     page.wait_text('1 in training')
     page.wait_text('epoch ', '.models')
     page.shot('growing')
@@ -270,11 +300,11 @@ def reads_values_with_the_keyboard(world):
     page = world.browser
     page.js('document.querySelector(".chart canvas").focus()')
     page.keys('\ue011')  # Home
-    page.wait_text('epoch 0', '.chart')
-    page.keys('\ue014')  # the right arrow
     page.wait_text('epoch 1', '.chart')
+    page.keys('\ue014')  # the right arrow
+    page.wait_text('epoch 2', '.chart')
     label = page.js('return document.querySelector(".chart canvas").getAttribute("aria-label")')
-    assert 'epoch 1: ' in label and 'metrics/accuracy_top1 0.' in label, label
+    assert 'epoch 2: ' in label and 'metrics/accuracy_top1 0.' in label, label
     page.click('#log')
     page.js('const s = document.getElementById("smoothing"); s.value = 0.8;'
             's.dispatchEvent(new Event("input"))')
@@ -300,7 +330,7 @@ def sees_a_training_that_is_killed(world):
     page.wait_text('disconnected since', '.state')
     beats = 'return document.querySelector("svg.beats")?.getAttribute("aria-label") ?? ""'
     wait_for('the gap among the heartbeats', lambda: re.search(r'with [1-9]\d* gaps', page.js(beats)))
-    page.click('a.brand')
+    page.click('.brand')
     page.wait_text('disconnected since', '.models')
     page.shot('disconnected')
 
@@ -330,18 +360,28 @@ def takes_the_model_out(world):
 
 def renames_resets_and_deletes(world):
     page = world.browser
-    page.js('[...document.querySelectorAll("button")].find((b) => b.innerText == "Rename").click()')
+    page.press('Rename')
     page.type('dialog input', 'renamed')
     page.click('dialog button.main')
     page.wait_text('renamed', 'h1')
-    page.js('[...document.querySelectorAll("button")].find((b) => b.innerText == "Reset").click()')
-    page.click('dialog button.main')
+    page.press('Reset')
+    assert_harmless_focus(page)
+    page.click('dialog button.bad')
     page.wait_text('new', '.state')
     page.wait_text('No epoch has been reported yet.')
-    page.click('button.bad')
-    page.click('dialog button.main')
+    page.press('Delete')
+    assert_harmless_focus(page)
+    page.wait_text('renamed', 'dialog h2')
+    page.keys('\ue007')  # Enter, which deletes nothing
+    wait_for('no dialog', lambda: not page.text('dialog'))
+    page.press('Delete')
+    page.click('dialog button.bad')
     page.wait_text('No model yet')
     assert world.hub.get('/api/models')['models'] == []
+
+
+def assert_harmless_focus(page):
+    assert page.js('return document.activeElement.innerText') == 'Cancel'
 
 
 def no_name_brings_markup(world):
@@ -359,6 +399,8 @@ def no_name_brings_markup(world):
     page.click('.model')
     page.wait_text(EVIL, 'h1')
     page.wait_text('train/' + EVIL, '.charts')
+    titles = page.js('return [...document.querySelectorAll(".chart h3")].map((h) => h.innerText)')
+    assert '__proto__' in titles and 'constructor' in titles, titles
     page.wait_text('no JSON object', '#main')
     page.js('document.querySelector("[aria-label=Metrics] details summary").click()')
     page.wait_text(EVIL, '[aria-label=Metrics] table')
@@ -369,14 +411,80 @@ def no_name_brings_markup(world):
 
 def fits_a_phone(world):
     page = world.browser
-    for dark in (False, True):
-        page.emulate(width=360, height=780, dark=dark)
-        for path in ('/', '/models/' + world.hub.get('/api/models')['models'][0]['id']):
+    long = 'a' * 40
+    model = world.hub.post('/api/models', {'name': long, 'data': long, 'start': long, 'device': long})
+    world.hub.post('/v1/agent/heartbeat/models/' + model['id'], {'agent': long, 'agentId': long},
+                   model['key'])
+    world.hub.report(model, {0: {'metrics/' + long: 1, 'train/' + long: 2, 'model/' + long: 3}})
+    for width, dark in ((390, False), (390, True), (360, False)):
+        page.emulate(width=width, height=780, dark=dark)
+        for path in ('/', '/models/' + model['id'], '/keys'):
             page.open(world.hub.url + path)
             page.wait_text('live', '#live')
+            page.wait_text('Keys' if path == '/keys' else long)
             wide = page.js('return document.documentElement.scrollWidth')
-            assert wide <= 360, f'{path} is {wide} pixels wide'
+            assert wide <= width, f'{path} is {wide} pixels wide'
+            page.shot(f'phone{path.replace("/", "-")[:7]}{"-dark" if dark else ""}')
     page.emulate()
+
+
+def counts_epochs_in_one_way(world):
+    page = world.browser
+    model = world.hub.post('/api/models', {'name': 'counted', 'epochs': 60})
+    world.hub.report(model, {epoch: {'metrics/mAP50-95(B)': 0.5 if epoch == 28 else 0.1}
+                             for epoch in range(60)})
+    page.open(f'{world.hub.url}/models/{model["id"]}')
+    page.wait_text('60 of 60')
+    page.wait_text('epoch 29', '.tiles')
+    page.js('document.querySelector(".chart canvas").focus()')
+    page.keys('\ue010')  # End
+    page.wait_text('epoch 60', '.chart')
+    page.js('document.querySelector("[aria-label=Metrics] details summary").click()')
+    page.wait_text('60', '[aria-label=Metrics] tbody tr')
+    table = urllib.request.urlopen(f'{world.hub.url}/api/models/{model["id"]}/metrics.csv').read()
+    epochs = [line.split(b',')[0] for line in table.split(b'\r\n')[1:-1]]
+    assert epochs == [str(epoch).encode() for epoch in range(1, 61)], epochs
+
+
+def labels_its_axes_exactly(world):
+    """Every label of an axis says the number of the place where it stands."""
+    page = world.browser
+    cases = ((10, 0, 7.5), (4, 0, 10), (11, 0, 1e-4), (38, 1000.125, 1000.75), (3, -3, 2.5e7))
+    for i, (epochs, low, high) in enumerate(cases):
+        model = world.hub.post('/api/models', {'name': f'axes {i}', 'epochs': epochs})
+        world.hub.report(model, {epoch: {'val/x': low + (high - low) * epoch / (epochs - 1)}
+                                 for epoch in range(epochs)})
+        page.open(f'{world.hub.url}/models/{model["id"]}')
+        wait_for('the chart', lambda: epochs_drawn(page) == epochs)
+        labels = page.labels('.chart canvas')
+        for axis, at in (('right', 2), ('center', 1)):
+            found = [(float(label[0]), label[at]) for label in labels if label[3] == axis]
+            assert len(found) >= 3, labels
+            (first, from_), (last, to) = found[0], found[-1]
+            for number, place in found:
+                there = first + (last - first) * (place - from_) / (to - from_)
+                assert abs(there - number) < 1e-3 * abs(last - first), found
+
+
+def shares_events_between_tabs(world):
+    """A browser opens six connections to a host; an event stream for each tab would use them up."""
+    page = world.browser
+    first = page.send('GET', '/window')
+    tabs = []
+    for _ in range(8):
+        tabs.append(page.send('POST', '/window/new', {'type': 'tab'})['handle'])
+        page.send('POST', '/window', {'handle': tabs[-1]})
+        page.open(world.hub.url)
+        page.wait_text('live', '#live')
+    made = world.hub.post('/api/models', {'name': 'seen in every tab'})
+    for tab in tabs:
+        page.send('POST', '/window', {'handle': tab})
+        page.wait_text('seen in every tab', '.models')
+        page.send('DELETE', '/window')
+    page.send('POST', '/window', {'handle': first})
+    page.open(world.hub.url)
+    page.wait_text('live', '#live')
+    page.wait_text('seen in every tab', '.models')
 
 
 def draws_ten_thousand_epochs(world):
@@ -392,7 +500,7 @@ def draws_ten_thousand_epochs(world):
     # From the click to the frame that shows them; the figure is printed, not judged.
     took = page.send('POST', '/execute/async', {'args': [model['id']], 'script': '''
         const done = arguments[1], start = performance.now();
-        document.querySelector(`a[href="/models/${arguments[0]}"]`).click();
+        document.querySelector(`a[href$="/models/${arguments[0]}"]`).click();
         const look = () => {
           if (document.querySelector("[data-epochs]")?.dataset.epochs === "10000")
             requestAnimationFrame(() => setTimeout(() => done(performance.now() - start)));
@@ -435,6 +543,9 @@ def asks_for_a_key(world):
     try:
         page.open(other.url)
         page.wait_text('asks for a key', 'dialog')
+        page.press('Cancel')
+        page.wait_text('not signed in', '#live')
+        page.press('Sign in')
         page.type('dialog input', 'wrong')
         page.click('dialog button.main')
         page.wait_text('does not know the key', 'dialog')
@@ -458,8 +569,9 @@ def nothing_was_complained_about(world):
 
 STEPS = [makes_a_model, sees_the_chart_grow, reads_values_with_the_keyboard,
          reads_values_with_the_pointer, sees_a_training_that_is_killed, takes_the_model_out,
-         renames_resets_and_deletes, no_name_brings_markup, fits_a_phone, draws_ten_thousand_epochs,
-         shows_values_as_they_arrive, says_when_the_hub_is_gone, asks_for_a_key,
+         renames_resets_and_deletes, no_name_brings_markup, fits_a_phone,
+         counts_epochs_in_one_way, labels_its_axes_exactly, shares_events_between_tabs,
+         draws_ten_thousand_epochs, shows_values_as_they_arrive, says_when_the_hub_is_gone, asks_for_a_key,
          nothing_was_complained_about]
 
 

@@ -122,12 +122,21 @@ TEST_CASE("the page's files ask for nothing elsewhere and make no markup of text
     CAPTURE(name);
     REQUIRE(got.status == 200);
     CHECK(contains(read_file(each.path()), got.body));
+    CHECK(got.body.size() < 16 * 1024);  // where some compilers stop
     for (const char* never : {"innerHTML", "insertAdjacentHTML", "document.write", "eval(", "//cdn",
                               "https://", "style=\"", "onclick=\""})
       CHECK_FALSE(contains(got.body, never));
     ++count;
   }
-  CHECK(count == 10);
+  CHECK(count >= 20);
+}
+
+TEST_CASE("the page finds its files from each of its addresses", "[local_hub]") {
+  const home at;
+  const running_hub hub = start_plain(at);
+  CHECK(contains(send(hub, "GET", "/keys").body, "src=\"page/main.js\""));
+  CHECK(contains(send(hub, "GET", "/models/x").body, "src=\"../page/main.js\""));
+  CHECK(contains(send(hub, "GET", "/models/x/").body, "src=\"../../page/main.js\""));
 }
 
 // ---- models -------------------------------------------------------------------------------------
@@ -146,7 +155,7 @@ TEST_CASE("a model is made, reported to, renamed, reset and deleted", "[local_hu
   CHECK(shown.at("epoch") == 2);
   CHECK(shown.at("epochs") == 7);
   CHECK(shown.at("best").at("value") == 0.25);
-  CHECK(shown.at("best").at("epoch") == 0);
+  CHECK(shown.at("best").at("epoch") == 1);
   CHECK(shown.at("checkpoints").at(0).at("sha256") == sha256("weights"));
   CHECK(shown.at("checkpoints").at(0).at("bytes") == 7);
 
@@ -181,12 +190,12 @@ TEST_CASE("only the epochs that changed are sent again", "[local_hub]") {
   const std::string path = "/api/models/" + model.id + "/metrics?since=";
   for (int epoch : {0, 1, 2}) report(hub, model, epoch, {{"a", epoch}});
   const json all = send(hub, "GET", path + "0").value();
-  CHECK(all.at("epochs") == json{0, 1, 2});
+  CHECK(all.at("epochs") == json{1, 2, 3});
   const std::string version = std::to_string(all.at("version").get<std::uint64_t>());
   CHECK(send(hub, "GET", path + version).value().at("epochs").empty());
   report(hub, model, 1, {{"a", 7}, {"b", nullptr}, {"c", "text"}});
   const json news = send(hub, "GET", path + version).value();
-  CHECK(news.at("epochs") == json{1});
+  CHECK(news.at("epochs") == json{2});
   CHECK(news.at("count") == 3);
   CHECK(news.at("columns").at("a") == json{7});
   CHECK(news.at("columns").at("c") == json{nullptr});
@@ -221,7 +230,7 @@ TEST_CASE("metrics come as CSV that no spreadsheet runs", "[local_hub]") {
   report(hub, model, 0, {{"=cmd()", 1}, {"say \"a,b\"", 0.5}});
   report(hub, model, 2, {{"=cmd()", 2}});
   const answer csv = send(hub, "GET", "/api/models/" + model.id + "/metrics.csv");
-  CHECK(csv.body == "epoch,\"'=cmd()\",\"say \"\"a,b\"\"\"\r\n0,1,0.5\r\n2,2,\r\n");
+  CHECK(csv.body == "epoch,\"'=cmd()\",\"say \"\"a,b\"\"\"\r\n1,1,0.5\r\n3,2,\r\n");
   CHECK(contains(csv.header("Content-Disposition"), "attachment"));
 }
 
@@ -235,6 +244,7 @@ TEST_CASE("a checkpoint comes back byte for byte, and nothing else does", "[loca
   const std::string files = "/api/models/" + model.id + "/files/";
   const answer got = send(hub, "GET", files + "checkpoints/epoch-4.pt");
   CHECK(got.body == weights);
+  CHECK(contains(got.header("Content-Disposition"), "epoch-5.pt"));  // as the page counts
   const answer part =
       send(hub, "GET", files + "checkpoints/epoch-4.pt", "", {{"Range", "bytes=1000-1999"}});
   CHECK(part.status == 206);
@@ -343,7 +353,7 @@ TEST_CASE("what was confirmed is there after kill -9, whenever it comes", "[loca
     REQUIRE(shown.at("checkpoints").size() == static_cast<std::size_t>(epoch));
     for (const json& each : shown.at("checkpoints"))
       CHECK(each.at("sha256") ==
-            sha256("weights of " + std::to_string(each.at("epoch").get<int>())));
+            sha256("weights of " + std::to_string(each.at("epoch").get<int>() - 1)));
   }
 }
 

@@ -291,11 +291,25 @@ class page_server {
   static void send_page(const request& from, response& to, const std::string& path,
                         const std::vector<std::string>& words) {
     if (from.method != "GET" && from.method != "HEAD") return send_not_found(to);
-    const bool document = words.empty() || (words.size() == 2 && words[0] == "models");
+    const bool document = words.empty() || (words.size() == 2 && words[0] == "models") ||
+                          (words.size() == 1 && words[0] == "keys");
     for (const page::file& each : page::files)
       if (document ? each.path == "/" : each.path == path)
-        return send(to, 200, each.type, std::string(each.text));
+        return send(to, 200, each.type, document ? document_at(path) : std::string(each.text));
     send_not_found(to);
+  }
+
+  // Its addresses are relative, so that it works below a path of somebody else's server as well: "../"
+  // for each folder that this address is in.
+  static std::string document_at(const std::string& path) {
+    std::string up;
+    for (auto folders = std::count(path.begin(), path.end(), '/'); folders > 1; --folders)
+      up += "../";
+    std::string document(page::index_html);
+    for (std::size_t at = 0; (at = document.find("\"page/", at)) != std::string::npos;
+         at += up.size() + 1)
+      document.insert(at + 1, up);
+    return document;
   }
 
   // ---- /api ----
@@ -366,11 +380,18 @@ class page_server {
     return {{"refused", out}};
   }
 
+  static void take_numbers(const json& said, model_options& about) {
+    about.epochs = hub::text::get_int(said, "epochs").value_or(about.epochs);
+    about.batch = hub::text::get_number(said, "batch").value_or(about.batch);
+    about.imgsz = hub::text::get_int(said, "imgsz").value_or(about.imgsz);
+    about.patience = hub::text::get_int(said, "patience").value_or(about.patience);
+  }
+
   void make_model(const std::string& body, response& to) {
     const auto said = hub::text::parse_json(body);
     model_options about;
     about.name = said ? hub::text::get_string(*said, "name") : "";
-    if (said) about.epochs = hub::text::get_int(*said, "epochs").value_or(about.epochs);
+    if (said) take_numbers(*said, about);
     if (const std::string_view why = model_store::fault_of(about); !why.empty())
       return send(to, refusal(400, why));
     // A session trains nothing that has no dataset.
@@ -379,6 +400,7 @@ class page_server {
       return text.empty() ? std::string(otherwise) : text.substr(0, model_store::name_bytes_max);
     };
     about.data = text_or("data", "coco8.yaml");
+    about.device = text_or("device", "");
     const std::string start = text_or("start", "yolov8n.yaml");
     const bool weights = start.ends_with(".pt");
     about.cfg = weights ? "" : start;
@@ -458,22 +480,22 @@ class page_server {
         });
   }
 
-  // Only what the store knows by this name has a path: nothing of the name reaches the file system.
+  // Only what the store knows by this name is opened: nothing of the name reaches the file system.
   void send_checkpoint(const std::string& id, const std::string& name, response& to) {
-    const auto path = store_.look([&](const auto& models) -> std::optional<fs::path> {
+    const auto record = store_.look([&](const auto& models) -> std::optional<checkpoint_record> {
       const auto found = models.find(id);
       if (found == models.end()) return std::nullopt;
       const auto kept = kept_checkpoints(found->second);
-      const auto record = kept.find(name);
-      if (record == kept.end()) return std::nullopt;
-      return store_.checkpoint_path(id, record->second);
+      const auto at = kept.find(name);
+      return at == kept.end() ? std::nullopt : std::optional(at->second);
     });
     const auto file = std::make_shared<std::ifstream>();
-    if (path) file->open(*path, std::ios::binary | std::ios::ate);
-    if (!path || !*file) return send_not_found(to);
+    if (record) file->open(store_.checkpoint_path(id, *record), std::ios::binary | std::ios::ate);
+    if (!record || !*file) return send_not_found(to);
     const auto size = static_cast<std::size_t>(file->tellg());
     set_headers(to);
-    offer_as(to, path->filename().string());
+    offer_as(to, record->is_final ? "best.pt"
+                                  : "epoch-" + std::to_string(counted(record->epoch)) + ".pt");
     // A file that is replaced meanwhile stays what it is for whoever has opened it.
     to.set_content_provider(
         size, "application/octet-stream",
@@ -494,6 +516,7 @@ class page_server {
       return send(to, refusal(503, "too many pages are open"));
     }
     set_headers(to);
+    to.set_header("X-Accel-Buffering", "no");  // or nginx holds back what is meant to be live
     to.set_chunked_content_provider(
         "text/event-stream",
         [this, from, feed = std::make_shared<event_feed>(store_, rows_)](std::size_t,

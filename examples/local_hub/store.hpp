@@ -124,6 +124,8 @@ class model_store {
     if (about.name.empty() || about.name.size() > name_bytes_max)
       return "a name of 1 to 200 bytes is needed";
     if (about.epochs < 1 || about.epochs > epochs_max) return "1 to 1000000 epochs can be trained";
+    if (about.imgsz < 1 || about.patience < 0)
+      return "an image has a size, and patience is not negative";
     return "";
   }
 

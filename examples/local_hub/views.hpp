@@ -32,6 +32,9 @@ inline std::string to_text(const json& value) {
   return value.dump(-1, ' ', false, json::error_handler_t::replace);
 }
 
+// Epochs are counted from 0 on the wire, and from 1 wherever a person reads of them.
+inline int counted(int epoch) { return epoch + 1; }
+
 // ---- a model in a list --------------------------------------------------------------------------
 
 // The metric that a model is judged by, and whether less of it is better: HUB's own where it is
@@ -71,7 +74,7 @@ inline json best_of(const hub_model& model) {
   const std::size_t points = std::min(way.size(), spark_points_max);
   for (std::size_t i = 0; i < points; ++i)
     spark.push_back(way[points < 2 ? 0 : i * (way.size() - 1) / (points - 1)]);
-  return {{"name", by->name}, {"value", *best}, {"epoch", best_epoch}, {"spark", spark}};
+  return {{"name", by->name}, {"value", *best}, {"epoch", counted(best_epoch)}, {"spark", spark}};
 }
 
 inline std::string_view state_of(const hub_model& model, hub::time_point now,
@@ -89,7 +92,7 @@ inline json row_of(const hub_model& model, hub::time_point now, hub::duration si
               {"name", model.about.name},
               {"state", state_of(model, now, silence)},
               {"epochs", model.about.epochs},
-              {"epoch", model.metrics.empty() ? 0 : model.metrics.rbegin()->first + 1},
+              {"epoch", model.metrics.empty() ? 0 : counted(model.metrics.rbegin()->first)},
               {"last", nullptr},
               {"agent", nullptr}};
   if (!model.heartbeats.empty()) {
@@ -132,7 +135,7 @@ inline json checkpoints_of(const hub_model& model) {
   json out = json::array();
   for (const auto& [name, record] : kept_checkpoints(model))
     out.push_back({{"name", name},
-                   {"epoch", record.epoch},
+                   {"epoch", counted(record.epoch)},
                    {"final", record.is_final},
                    {"best", record.is_best},
                    {"map", record.is_final ? json(record.map) : json()},
@@ -161,7 +164,9 @@ inline json columns_of(const hub_model& model, const std::vector<int>& epochs) {
       column.resize(epochs.size());
       if (entry.value().is_number()) column[row] = entry.value();
     }
-  return {{"epochs", epochs}, {"columns", columns}};
+  std::vector<int> counts;
+  for (const int epoch : epochs) counts.push_back(counted(epoch));
+  return {{"epochs", counts}, {"columns", columns}};
 }
 
 // ---- CSV ----------------------------------------------------------------------------------------
@@ -184,7 +189,7 @@ inline std::string csv_of(const hub_model& model) {
   for (const std::string& name : names) csv += ',' + csv_cell(name);
   csv += "\r\n";
   for (const auto& [epoch, values] : model.metrics) {
-    csv += std::to_string(epoch);
+    csv += std::to_string(counted(epoch));
     for (const std::string& name : names) {
       csv += ',';
       if (const auto value = hub::text::get_number(values, name.c_str()))

@@ -2,7 +2,8 @@ R"page(// A chart on a canvas: lines over epochs, to be read by pointer, by arro
 // which says the values at the cursor or else the last ones. All charts share one cursor. However
 // many epochs there are, no more is drawn than there are pixels.
 
-import {element, number, text} from "./dom.js";
+import {element, text} from "./dom.js";
+import {number} from "./words.js";
 
 const left = 52, right = 12, top = 10, bottom = 24;
 
@@ -187,11 +188,19 @@ function scaleOf(series, wantsLog) {
   return linearScale(low, high);
 }
 
+// The next number that is one of these times a power of ten.
+function roundStep(rough, choice) {
+  const power = 10 ** Math.floor(Math.log10(rough));
+  return power * (choice.find((each) => each * power >= rough) ?? 10);
+}
+
+// A tick's number without what binary fractions add to it: a label never says another place than its line's.
+const exact = (tick) => String(Number(tick.toPrecision(12)));
+
 function linearScale(low, high) {
   const room = (high - low || Math.abs(high) || 1) * 0.06;
   const bottomEnd = low >= 0 && low < room * 2 ? 0 : low - room, topEnd = high + room;
-  const rough = (topEnd - bottomEnd) / 4, power = 10 ** Math.floor(Math.log10(rough));
-  const step = power * [1, 2, 2.5, 5, 10].find((each) => each * power >= rough);
+  const step = roundStep((topEnd - bottomEnd) / 4, [1, 2, 2.5, 5, 10]);
   const ticks = [];
   for (let i = Math.ceil(bottomEnd / step); i * step <= topEnd; ++i) ticks.push(i * step);
   return {ticks, share: (value) => (value - bottomEnd) / (topEnd - bottomEnd)};
@@ -221,13 +230,13 @@ function drawGrid(pen, scale, {x, y, first, last, width, height, line, ink}) {
     pen.moveTo(left, Math.round(y(tick)) + 0.5);
     pen.lineTo(width - right, Math.round(y(tick)) + 0.5);
     pen.stroke();
-    pen.fillText(String(Number(tick.toPrecision(3))), left - 8, y(tick));
+    pen.fillText(exact(tick), left - 8, y(tick));
   }
   pen.textAlign = "center";
   pen.textBaseline = "top";
-  const step = Math.max(1, linearScale(0, last - first).ticks[1] ?? 1);
+  const step = Math.max(1, roundStep((last - first) / 5, [1, 2, 5, 10]));
   for (let epoch = Math.ceil(first / step) * step; epoch <= last; epoch += step)
-    pen.fillText(String(Math.round(epoch)), x(epoch), height - bottom + 7);
+    pen.fillText(exact(epoch), x(epoch), height - bottom + 7);
 }
 
 function drawLine(pen, epochs, values, x, y, {stroke, width, alpha, dash = []}) {

@@ -1,9 +1,11 @@
-R"page(// The list of models, and making one.
+R"page(// The list of models.
 
-import {ask, call, element, field, go, moment, number, shape, span, stateMark, stateText, table, text}
-  from "./dom.js";
+import {element, shape, text} from "./dom.js";
+import {at, call} from "./hub.js";
 import {changes, isReady, models, now} from "./live.js";
-import {keepKey} from "./model.js";
+import {askForModel} from "./new_model.js";
+import {refusedTable} from "./table.js";
+import {number, span, stateMark, stateText} from "./words.js";
 
 const order = ["training", "disconnected", "new", "trained"];
 
@@ -65,7 +67,7 @@ function makeItem(id) {
   const line = shape("path");
   const last = element("span");
   const agent = element("span", {class: "small soft clip"});
-  const link = element("a", {class: "card model", href: `/models/${id}`, "data-route": true},
+  const link = element("a", {class: "card model", href: at(`models/${id}`), "data-route": true},
     element("span", {}, name, state),
     element("span", {}, epochs, element("span", {class: "bar", "aria-hidden": "true"}, bar)),
     shape("svg", {class: "spark", viewBox: "0 0 100 40", preserveAspectRatio: "none", "aria-hidden": "true"}, line),
@@ -97,29 +99,9 @@ function sparkPath(values) {
 }
 
 async function showRefused(details) {
-  const {refused} = await call("GET", "/api/refused");
+  const {refused} = await call("GET", "api/refused");
   details.hidden = !refused.length;
   details.replaceChildren(element("summary", {}, `Refused since the HUB was started: ${refused.length}`),
     refusedTable(refused));
-}
-
-export function refusedTable(refused) {
-  return table("Refused requests", [{name: "When"}, {name: "Request", class: "mono"}, {name: "Status", number: true}, {name: "Why"}],
-    refused.map((each) => [moment(each.time), each.what, String(each.status), each.why]));
-}
-
-function askForModel() {
-  ask("New model", [
-    field("Name", "name", {required: true, maxlength: "100", placeholder: "such as spirals"}),
-    field("Epochs", "epochs", {type: "number", min: "1", max: "1000000", value: "100", required: true}),
-    field("Start from (.yaml or .pt)", "start", {value: "yolov8n.yaml"}),
-    field("Dataset", "data", {value: "coco8.yaml"}),
-  ], "Make it", async (form) => {
-    const {name, epochs, start, data} = form.elements;
-    const made = await call("POST", "/api/models", {
-      name: name.value, epochs: Number(epochs.value), start: start.value, data: data.value});
-    keepKey(made.id, made.key);
-    go(`/models/${made.id}`);
-  });
 }
 )page"

@@ -1,14 +1,17 @@
 R"page(// The models as they are now, and whether the HUB is there. It sends its time once a second, so that
 // silence means it is gone, even where no connection breaks.
 
-import {element, text} from "./dom.js";
+import {text} from "./dom.js";
+import {Feed} from "./feed.js";
+import {at} from "./hub.js";
 
 const silenceMax = 5000;  // milliseconds
 
 export const models = new Map();
 export const changes = new EventTarget();  // "models", "second"; "model" has the id in detail
 
-let source = null;
+let stream = null;  // {open(), close()}
+let listening = false;
 let lastEvent = performance.now();
 let goneSince = null;
 let ready = false;  // once every model has been heard of
@@ -18,51 +21,72 @@ export const isReady = () => ready;
 export const now = () => Date.now() / 1000 + ahead;
 
 export function listen() {
-  source?.close();
-  source = new EventSource("/api/events");
-  let fresh = new Map();  // until "ready" has come: what was deleted meanwhile is not in it
-  source.addEventListener("row", (event) => {
-    const row = JSON.parse(event.data);
-    (fresh ?? models).set(row.id, row);
-    if (!fresh) told(row.id);
+  if (!stream) {
+    stream = globalThis.SharedWorker ? sharedStream() : ownStream();
+    addEventListener("pagehide", () => stream.close());
+    addEventListener("pageshow", (event) => { if (event.persisted) stream.open(); });
+  }
+  lastEvent = performance.now();
+  listening = true;
+  stream.open();
+}
+
+// Without a key there is nothing to listen to.
+export function stopListening(why) {
+  listening = false;
+  stream?.close();
+  document.getElementById("gone").hidden = true;
+  const mark = document.getElementById("live");
+  mark.className = "live";
+  text(mark, why);
+}
+
+function sharedStream() {
+  const worker = new SharedWorker(at("page/shared.js"), {type: "module"});
+  worker.port.onmessage = ({data}) => take(data);
+  worker.onerror = () => { stream = ownStream(); stream.open(); };  // no modules in workers
+  return {open: () => worker.port.postMessage("open"), close: () => worker.port.postMessage("leave")};
+}
+
+// Where tabs cannot share one: only while the tab is seen.
+function ownStream() {
+  const feed = new Feed(at("api/events"), take);
+  document.addEventListener("visibilitychange", () => {
+    if (listening) document.hidden ? feed.close() : listen();
   });
-  source.addEventListener("gone", (event) => {
-    const id = JSON.parse(event.data);
-    models.delete(id);
-    told(id);
-  });
-  source.addEventListener("ready", () => {
+  return feed;
+}
+
+function take({all, row, gone, time, lost, refused}) {
+  if (!listening) return;
+  if (all) {
     models.clear();
-    for (const [id, row] of fresh) models.set(id, row);
-    fresh = null;
+    for (const each of all) models.set(each.id, each);
     ready = true;
-    for (const id of models.keys()) told(id);
-    if (!models.size) changes.dispatchEvent(new Event("models"));
-  });
-  source.addEventListener("time", (event) => {
+    changes.dispatchEvent(new Event("models"));
+    for (const id of models.keys()) changes.dispatchEvent(new CustomEvent("model", {detail: id}));
+  }
+  if (row) models.set(row.id, row);
+  if (gone) models.delete(gone);
+  if (row || gone) {
+    changes.dispatchEvent(new Event("models"));
+    changes.dispatchEvent(new CustomEvent("model", {detail: row?.id ?? gone}));
+  }
+  if (time) {
     lastEvent = performance.now();
-    ahead = Number(event.data) - Math.floor(Date.now() / 1000);
+    ahead = time - Math.floor(Date.now() / 1000);
     if (Math.abs(ahead) <= 2) ahead = 0;
     setGone(false);
-  });
-  source.addEventListener("error", () => {
-    fresh = new Map();
-    setGone(true);
-    // After a refusal the browser does not try again by itself.
-    if (source.readyState === EventSource.CLOSED) setTimeout(comeBack, 2000);
-  });
+  }
+  if (lost) setGone(true);
+  if (refused) setTimeout(comeBack, 2000);
 }
 
 async function comeBack() {
-  const reply = await fetch("/api/status").catch(() => null);
+  const reply = await fetch(at("api/status")).catch(() => null);
   const status = await reply?.json().catch(() => null);
   if (status && !status.signed_in) dispatchEvent(new Event("key-needed"));
   else listen();
-}
-
-function told(id) {
-  changes.dispatchEvent(new Event("models"));
-  changes.dispatchEvent(new CustomEvent("model", {detail: id}));
 }
 
 function setGone(gone) {
@@ -79,7 +103,7 @@ function setGone(gone) {
 
 export function startClock() {
   setInterval(() => {
-    if (source && performance.now() - lastEvent > silenceMax) setGone(true);
+    if (listening && !document.hidden && performance.now() - lastEvent > silenceMax) setGone(true);
     changes.dispatchEvent(new Event("second"));
   }, 1000);
 }

@@ -1,8 +1,11 @@
 R"page(// The metrics of one model: their values as they come, which of them share a chart, and the same
 // values as a table.
 
-import {call, element, number, table, text} from "./dom.js";
 import {Chart, redraw, settings} from "./chart.js";
+import {element, text} from "./dom.js";
+import {call} from "./hub.js";
+import {table} from "./table.js";
+import {number} from "./words.js";
 
 const pageRows = 50;
 
@@ -47,11 +50,11 @@ export class Metrics {
 
   // Fetches what is new. Where epochs went away, the model was reset, and everything is new.
   async fetch() {
-    let news = await call("GET", `/api/models/${this.id}/metrics?since=${this.version}`);
+    let news = await call("GET", `api/models/${this.id}/metrics?since=${this.version}`);
     this.take(news);
     if (news.count !== this.epochs.length) {
       this.forget();
-      this.take(await call("GET", `/api/models/${this.id}/metrics?since=0`));
+      this.take(await call("GET", `api/models/${this.id}/metrics?since=0`));
     }
   }
 
@@ -136,6 +139,8 @@ function rises(numbers) {
   return true;
 }
 
+const titles = new Map([["metrics", "Metrics"], ["lr", "Learning rate"]]);
+
 // A loss shares its chart with the same loss in validation; metrics share one, and so do learning
 // rates; anything else goes by what stands before its slash.
 function groupsOf(names) {
@@ -151,7 +156,7 @@ function groupsOf(names) {
   for (const name of [...names].sort()) {
     if (/^(train|val)\//.test(name)) continue;
     const prefix = name.includes("/") ? name.slice(0, name.indexOf("/")) : name;
-    const title = {metrics: "Metrics", lr: "Learning rate"}[prefix] ?? prefix;
+    const title = titles.get(prefix) ?? prefix;
     add(prefix === "metrics" ? "0" : `2 ${prefix}`, title, name.includes("loss"), name);
   }
   return new Map([...groups].sort(([a], [b]) => a < b ? -1 : 1));

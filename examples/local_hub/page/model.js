@@ -1,14 +1,15 @@
 R"page(// One model: how far it is, its metrics, heartbeats and checkpoints, how it is to be trained, and what
 // was refused.
 
-import {ask, bytes, call, element, field, go, moment, number, shape, span, stateMark, table, tell, text}
-  from "./dom.js";
+import {ask, field, tell} from "./dialogs.js";
+import {element, shape, text} from "./dom.js";
+import {at, call, go} from "./hub.js";
 import {changes, models, now} from "./live.js";
-import {refusedTable} from "./list.js";
 import {Metrics} from "./metrics.js";
-
-const keys = new Map();  // new keys, which are shown until the page is closed
-export const keepKey = (id, key) => keys.set(id, key);
+import {keepKey, keyOf} from "./new_keys.js";
+import {refusedTable, table} from "./table.js";
+import {linesFor, snippet} from "./train_it.js";
+import {bytes, moment, number, span, stateMark} from "./words.js";
 
 export function showModel(main, id) {
   const view = new View(id);
@@ -50,7 +51,7 @@ class View {
       section("Train args", this.args), this.refusedSection);
     this.node = element("div", {class: "stack"},
       element("div", {class: "row between"},
-        element("div", {}, element("a", {href: "/", "data-route": true, class: "small"}, "← All models"),
+        element("div", {}, element("a", {href: at(""), "data-route": true, class: "small"}, "← All models"),
           element("div", {class: "row"}, this.name, this.state)),
         this.actions()),
       this.body);
@@ -58,7 +59,7 @@ class View {
   }
 
   actions() {
-    const base = `/api/models/${this.id}`;
+    const base = at(`api/models/${this.id}`);
     return element("div", {class: "row"},
       element("a", {class: "button", href: `${base}/everything.zip`, download: true}, "Download all (.zip)"),
       element("a", {class: "button", href: `${base}/metrics.csv`, download: true}, "Metrics (.csv)"),
@@ -73,7 +74,7 @@ class View {
     if (this.busy) return;
     this.busy = true;
     try {
-      const model = await call("GET", `/api/models/${this.id}`);
+      const model = await call("GET", `api/models/${this.id}`);
       await this.metrics.fetch();
       this.draw(model);
       this.metrics.draw();
@@ -144,8 +145,8 @@ class View {
       [{name: "File"}, {name: "Epoch", number: true}, {name: "Size", number: true}, {name: "Arrived"},
         {name: "SHA-256", class: "hash"}],
       checkpoints.map((each) => [
-        element("a", {href: `/api/models/${this.id}/files/${each.name}`, download: true},
-          each.final ? "best.pt (final)" : each.name.replace("checkpoints/", "") + (each.best ? " (best so far)" : "")),
+        element("a", {href: at(`api/models/${this.id}/files/${each.name}`), download: true},
+          each.final ? "best.pt (final)" : `epoch-${each.epoch}.pt${each.best ? " (best so far)" : ""}`),
         String(each.epoch), bytes(each.bytes), moment(each.time), each.sha256])));
   }
 
@@ -157,28 +158,22 @@ class View {
 
   // What to paste: in sight until something has arrived, then folded away.
   drawHowTo(model) {
-    const key = keys.get(this.id);
+    const key = keyOf(this.id);
     const isNew = model.state === "new";
     const shown = `${key} ${isNew}`;
     if (this.howToShown === shown) return;
     this.howToShown = shown;
-    const root = location.origin;
-    const environment = `export ULTRALYTICS_HUB_API=${root}\nexport ULTRALYTICS_HUB_WEB=${root}\n` +
-      `export ULTRALYTICS_API_KEY=${key ?? "..."}`;
     this.howTo.replaceChildren(element("details", {class: "card", open: isNew || key != null},
       element("summary", {}, "Train it"),
       element("p", {class: "soft"}, key ? "The key is shown until this page is closed, and kept nowhere."
         : "Put a key in place of the dots, or make a new one."),
-      element("div", {class: "stack"},
-        snippet("Environment", environment),
-        snippet("C++", `hub::training_session session{"${root}/models/${this.id}"};`),
-        snippet("The example of this project", `build/train --model ${this.id}`),
+      element("div", {class: "stack"}, ...linesFor(model, key).map(([title, code]) => snippet(title, code)),
         key ? null : element("div", {}, element("button", {onclick: () => this.makeKey()}, "Make a new key")))));
   }
 
   async makeKey() {
     try {
-      keepKey(this.id, (await call("POST", `/api/models/${this.id}/key`)).key);
+      keepKey(this.id, (await call("POST", `api/models/${this.id}/key`)).key);
       this.drawHowTo(this.model);
     } catch (problem) {
       tell(problem.message);
@@ -187,26 +182,23 @@ class View {
 
   rename() {
     ask("Rename", [field("Name", "name", {required: true, maxlength: "100", value: this.model?.name})], "Rename",
-      (form) => call("PATCH", `/api/models/${this.id}`, {name: form.elements.name.value}));
+      (form) => call("PATCH", `api/models/${this.id}`, {name: form.elements.name.value}));
   }
 
   reset() {
-    ask("Reset the model?", [element("p", {}, "Its metrics, heartbeats and checkpoints are deleted, and it can be trained again.")],
-      "Delete them", () => call("POST", `/api/models/${this.id}/reset`));
+    ask(`Reset “${this.model.name}”?`, [element("p", {}, `${this.contents()} are deleted, and it can be trained again.`)],
+      "Delete them", () => call("POST", `api/models/${this.id}/reset`), {destroys: true});
   }
 
   remove() {
-    ask("Delete the model?", [element("p", {}, "It goes away with everything that arrived for it.")], "Delete it",
-      async () => { await call("DELETE", `/api/models/${this.id}`); go("/"); });
+    ask(`Delete “${this.model.name}”?`, [element("p", {}, `It goes away with ${this.contents()}.`)], "Delete it",
+      async () => { await call("DELETE", `api/models/${this.id}`); go(""); }, {destroys: true});
   }
-}
 
-function snippet(title, code) {
-  return element("div", {class: "code"},
-    element("div", {class: "row between"}, element("span", {class: "soft small"}, title),
-      element("button", {class: "small", type: "button", onclick: async () => {
-        await navigator.clipboard.writeText(code).then(() => tell("Copied."), () => tell("The browser does not let a page copy here."));
-      }}, "Copy")),
-    element("pre", {tabindex: "0", "aria-label": title}, code));
+  contents() {
+    const {epoch, checkpoints} = this.model;
+    const size = checkpoints.reduce((sum, each) => sum + each.bytes, 0);
+    return `the metrics of ${epoch} epochs, its heartbeats and ${checkpoints.length} checkpoints (${bytes(size)})`;
+  }
 }
 )page"

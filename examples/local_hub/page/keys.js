@@ -1,0 +1,58 @@
+R"page(// Keys: which there are, a new one, and revoking. A key is shown once, when it is made.
+
+import {ask, field, tell} from "./dialogs.js";
+import {element} from "./dom.js";
+import {call} from "./hub.js";
+import {platformForm} from "./new_keys.js";
+import {table} from "./table.js";
+import {snippet} from "./train_it.js";
+
+export function showKeys(main) {
+  document.title = "Keys · local_hub";
+  const list = element("div");
+  const fresh = element("div", {class: "stack"});
+  const draw = () => drawKeys(list).catch((problem) => { list.textContent = problem.message; });
+  const make = () => askForKey((name, key) => {
+    const forms = [...new Set([key, platformForm(key)])];
+    fresh.prepend(element("div", {class: "card stack"}, element("p", {class: "soft"},
+      "It is shown until this page is left, and kept nowhere."),
+    ...forms.map((form, i) => snippet(i ? `${name}, for the Platform's clients` : name, form))));
+    draw();
+  });
+  main.append(element("div", {class: "stack"},
+    element("div", {class: "row between"}, element("div", {}, element("h1", {}, "Keys"),
+      element("p", {class: "soft"}, "Whoever has one of these can train here.")),
+    element("button", {class: "main", id: "new-key", onclick: make}, "New key")),
+    fresh, element("section", {class: "card"}, list)));
+  draw();
+  return () => {};
+
+  async function drawKeys(node) {
+    const {keys} = await call("GET", "api/keys");
+    node.replaceChildren(keys.length ? table("Keys", [{name: "Name"}, {name: "Made"}, {name: ""}],
+      keys.map((key) => [key.name, key.made.replace("T", " ").replace("Z", " UTC"),
+        element("button", {class: "small bad", onclick: () => askToRevoke(key, draw)}, "Revoke")]))
+      : "No key yet.");
+  }
+}
+
+function askForKey(done) {
+  ask("New key", [
+    element("p", {class: "soft"}, "One for each person or machine can be revoked by itself."),
+    field("Name", "name", {required: true, maxlength: "100", placeholder: "such as laptop"}),
+  ], "Make it", async (form) => {
+    const name = form.elements.name.value;
+    done(name, (await call("POST", "api/keys", {name})).key);
+  });
+}
+
+function askToRevoke(key, done) {
+  ask(`Revoke the key “${key.name}”?`,
+    [element("p", {}, "Whatever trains with it is refused from its next request on. A key cannot come back.")],
+    "Revoke it", async () => {
+      await call("DELETE", `api/keys/${encodeURIComponent(key.id)}`);
+      tell(`“${key.name}” is revoked.`);
+      done();
+    }, {destroys: true});
+}
+)page"
