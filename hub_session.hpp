@@ -430,6 +430,61 @@ struct new_model {
   std::string cache = "ram";
 };
 
+// ---- a run on the Platform ---------------------------------------------------------------------
+
+// How much of the machine the Platform is told with a run.
+enum class environment_disclosure {
+  none,     // nothing
+  machine,  // the system, processors, GPUs, memory and disk
+  all,      // also the host's name, the command line with its paths, and the git repository
+};
+
+// A run that the Platform makes with a session's first request.
+struct platform_run {
+  std::string project = {};  // "helmets", or "lab/helmets" where its owner is to be named
+  std::string name = {};     // of the model in it; else "train"; counted up where it is taken
+  int epochs = 0;            // how many there will be; 0: that is not known
+  std::vector<std::pair<std::string, std::string>> arguments = {};  // shown as they are given
+  std::string device = {};                                          // such as "cpu" or "cuda:0"
+  bool resume = false;  // take up the run that an earlier session left in the spool
+  environment_disclosure environment = environment_disclosure::machine;
+};
+
+// Lines over the same points, one a class, such as precision over recall. Each row of `y` is as long
+// as `x`. What has more points than the Platform takes is sent with fewer.
+struct plot_curve {
+  std::vector<double> x = {};
+  std::vector<std::vector<double>> y = {};   // [class][point]
+  std::vector<std::vector<double>> ap = {};  // of pr_curve: average precision, [class][threshold]
+};
+
+// One of each kind; what is empty is not sent.
+struct training_plots {
+  plot_curve pr_curve = {};  // precision over recall
+  plot_curve f1_curve = {};  // this and the next two over confidence
+  plot_curve precision_curve = {};
+  plot_curve recall_curve = {};
+  std::vector<std::vector<double>> confusion_matrix = {};  // [predicted class][true class]
+};
+
+// How an image of the validation set came out.
+struct validation_row {
+  std::string image = {};
+  unsigned true_positives = 0;
+  unsigned false_positives = 0;
+  unsigned false_negatives = 0;
+};
+
+// What a training came to, for the end of a run on the Platform.
+struct training_results {
+  std::vector<std::pair<std::string, double>> metrics = {};
+  std::optional<int> best_epoch = {};       // from 0; else the last one
+  std::optional<double> best_fitness = {};  // else the mAP that on_train_end was given
+  std::vector<std::string> class_names = {};
+  training_plots plots = {};
+  std::vector<validation_row> validation = {};  // all images; of many, the Platform gets a sample
+};
+
 // ---- requests and replies ----------------------------------------------------------------------
 
 // A request body that is produced piece by piece. One thread at a time reads it.
@@ -455,7 +510,7 @@ class body_sink {
 };
 
 struct request {
-  std::string method = {};  // "GET" or "POST"
+  std::string method = {};  // "GET", "POST", "PUT" or "HEAD"
   std::string url = {};     // absolute, checked by text::parse_target
   std::vector<std::pair<std::string, std::string>> headers = {};
   std::string body = {};  // used where `content` is null
@@ -475,6 +530,7 @@ struct reply {
   std::string content_range = {};     //
   std::string content_type = {};      //
   std::string etag = {};              //
+  std::string location = {};          // of a redirect, which is never followed by itself
   std::optional<error> failure = {};  // set where there is no whole reply
   duration latency = {};  // virtual time until the reply is there; zero from a real transport
 };
@@ -1603,6 +1659,50 @@ inline void append_json_string(std::string& out, std::string_view text) {
 
 // ---- JSON --------------------------------------------------------------------------------------
 
+// The text of a JSON object, written member by member.
+class object_writer {
+ public:
+  object_writer& raw(std::string_view name, std::string_view json_text) {
+    begin(name);
+    out_ += json_text;
+    return *this;
+  }
+  object_writer& string(std::string_view name, std::string_view value) {
+    begin(name);
+    append_json_string(out_, value);
+    return *this;
+  }
+  object_writer& number(std::string_view name, double value) {
+    begin(name);
+    append_number(out_, value);
+    return *this;
+  }
+  template <std::integral Integer>
+  object_writer& integer(std::string_view name, Integer value) {
+    return raw(name, std::to_string(value));
+  }
+
+  // Those of another object.
+  object_writer& members_of(const object_writer& other) {
+    if (other.empty()) return *this;
+    if (!empty()) out_ += ", ";
+    out_ += std::string_view(other.out_).substr(1);
+    return *this;
+  }
+
+  bool empty() const noexcept { return out_.size() == 1; }
+  std::string text() const { return out_ + '}'; }
+
+ private:
+  void begin(std::string_view name) {
+    if (!empty()) out_ += ", ";
+    append_json_string(out_, name);
+    out_ += ": ";
+  }
+
+  std::string out_ = "{";
+};
+
 struct json_bounds {
   std::size_t values_max = std::numeric_limits<std::size_t>::max();
   std::size_t token_bytes_max = std::numeric_limits<std::size_t>::max();
@@ -2438,6 +2538,791 @@ inline outcome judge_heartbeat(const reply& answer,
 
 }  // namespace hub_v1
 
+// ---- Platform ----------------------------------------------------------------------------------
+
+namespace platform_wire {
+
+using namespace text;
+using namespace protocols;
+
+inline constexpr std::string_view default_web_root = "https://platform.ultralytics.com";
+inline constexpr std::size_t api_key_digits = 40;
+inline constexpr std::size_t slug_length_max = 128;
+inline constexpr std::size_t id_length_max = 128;
+inline constexpr std::size_t curve_points_max = 101;
+inline constexpr std::size_t validation_rows_max = 5000;
+inline constexpr std::size_t validation_extremes_max = 100;
+
+// ---- addresses, keys and names ----
+
+struct roots {
+  std::string web = {};       // of pages and of the API
+  std::string webhooks = {};  // where a training reports to
+};
+
+// Reads the two addresses; "" takes the Platform's own, or the webhooks beside the pages.
+inline result<roots> parse_roots(std::string_view web, std::string_view webhooks) {
+  const auto pages = parse_url(web.empty() ? default_web_root : web);
+  if (!pages) return pages.error();
+  if (webhooks.empty()) return roots{pages->text(), pages->text() + "/api/webhooks"};
+  const auto hooks = parse_url(webhooks);
+  if (!hooks) return hooks.error();
+  return roots{pages->text(), hooks->text()};
+}
+
+// Why `key` cannot be a key of the Platform, if so: that is said before anything is sent.
+inline std::optional<error> check_key(std::string_view key) {
+  constexpr std::string_view lead = "ul_";
+  constexpr std::size_t hub_v1_length = 42;
+  const auto is_hex = [](char c) {
+    return is_digit(c) || (to_lower(c) >= 'a' && to_lower(c) <= 'f');
+  };
+  if (key.size() == lead.size() + api_key_digits && key.starts_with(lead) &&
+      all_of(key.substr(lead.size()), is_hex))
+    return std::nullopt;
+  const bool of_hub = key.size() == hub_v1_length && all_of(key, is_alphanumeric);
+  const std::string_view what =
+      key.empty() ? "There is no API key for Ultralytics Platform."
+      : of_hub    ? "This is a key of the old HUB, which the Platform does not know."
+                  : "This is no key of Ultralytics Platform.";
+  return error{key.empty() ? errc::not_authenticated : errc::invalid_credentials,
+               std::string(what) +
+                   " Give one that begins with 'ul_' and ends in 40 hexadecimal digits, from the "
+                   "Platform's settings page, in ULTRALYTICS_API_KEY or credentials.api_key."};
+}
+
+constexpr bool is_blank(char c) noexcept {
+  return " \t\r\n\f\v"sv.find(c) != std::string_view::npos;
+}
+
+// A name as it stands in the address of a page: "My Helmets" is my-helmets.
+inline std::string slug(std::string_view name) {
+  std::string out;
+  for (char c : name) {
+    c = is_blank(c) ? '-' : to_lower(c);
+    const bool doubled = c == '-' && (out.empty() || out.back() == '-');
+    if ((is_alphanumeric(c) || c == '-') && !doubled) out += c;
+  }
+  out.resize(std::min(out.size(), slug_length_max));
+  if (out.ends_with('-')) out.pop_back();
+  return out;
+}
+
+inline result<std::string> slug_or_error(std::string_view name, std::string_view what) {
+  std::string out = slug(name);
+  if (!out.empty()) return out;
+  return error{
+      errc::invalid_identifier,
+      "Nothing is left of the " + std::string(what) + " '" + printable(name) +
+          "' in an address, which has a to z, 0 to 9 and '-' alone. Give it another name."};
+}
+
+// Whether this can be a part of a page's address: a user's, a project's or a model's.
+inline bool is_segment(std::string_view text) {
+  return !text.empty() && text.size() <= slug_length_max && text != "." && text != ".." &&
+         all_of(text,
+                [](char c) { return is_alphanumeric(c) || c == '-' || c == '_' || c == '.'; });
+}
+
+// "helmets", or "lab/helmets": the owner stays as it is.
+inline result<std::string> parse_project(std::string_view project) {
+  const std::size_t slash = project.find('/');
+  if (slash == std::string_view::npos) return slug_or_error(project, "project");
+  const std::string_view owner = project.substr(0, slash);
+  if (!is_segment(owner))
+    return error{errc::invalid_identifier,
+                 "The project '" + printable(project) +
+                     "' has no owner in front of its '/'. Give it as PROJECT or OWNER/PROJECT."};
+  auto rest = slug_or_error(project.substr(slash + 1), "project");
+  if (rest) rest->insert(0, std::string(owner) + "/");
+  return rest;
+}
+
+// ---- the run ----
+
+// A run as its requests name it. All but the key may be kept for a later session; the ids are empty
+// until a reply has brought them.
+struct run {
+  roots at = {};
+  std::string api_key = {};
+  std::string project = {};       // "lab/my-helmets" or "my-helmets"
+  std::string name = {};          // "yolo11n-640"
+  std::string registration = {};  // the data of training_started
+  std::string model_id = {};
+  std::string run_id = {};
+  std::string page = {};
+};
+
+// The data of training_started. The program's own arguments win over what the run says; Python's
+// are all text, as it prints them.
+inline std::string encode_start(const platform_run& wanted, std::string_view environment) {
+  object_writer arguments;
+  const auto add = [&](std::string_view name, std::string_view value) {
+    const auto named = [&](const auto& argument) { return argument.first == name; };
+    if (std::none_of(wanted.arguments.begin(), wanted.arguments.end(), named))
+      arguments.string(name, value);
+  };
+  add("project", wanted.project);
+  if (!wanted.name.empty()) add("name", wanted.name);
+  if (wanted.epochs > 0) add("epochs", std::to_string(wanted.epochs));
+  add("resume", wanted.resume ? "True" : "False");
+  for (const auto& [name, value] : wanted.arguments) arguments.string(name, value);
+  object_writer data;
+  data.raw("trainArgs", arguments.text());
+  if (wanted.epochs > 0) data.integer("epochs", wanted.epochs);
+  if (!wanted.device.empty()) data.string("device", wanted.device);
+  if (!environment.empty()) data.raw("environment", environment);
+  return data.text();
+}
+
+// The run that `wanted` describes. `environment` is the text of a JSON object, or "".
+inline result<run> make_run(const platform_run& wanted, roots at, std::string api_key,
+                            std::string_view environment) {
+  if (auto why = check_key(api_key)) return *std::move(why);
+  auto project = parse_project(wanted.project);
+  if (!project) return project.error();
+  auto name = slug_or_error(wanted.name.empty() ? "train" : wanted.name, "name");
+  if (!name) return name.error();
+  return run{.at = std::move(at),
+             .api_key = std::move(api_key),
+             .project = *std::move(project),
+             .name = *std::move(name),
+             .registration = encode_start(wanted, environment)};
+}
+
+// A run for the spool: all but the key.
+inline std::string encode_run(const run& of) {
+  object_writer out;
+  out.string("web", of.at.web).string("webhooks", of.at.webhooks);
+  out.string("project", of.project).string("name", of.name);
+  out.raw("registration", of.registration.empty() ? "{}" : of.registration);
+  out.string("modelId", of.model_id).string("runId", of.run_id).string("page", of.page);
+  return out.text();
+}
+
+inline bool is_id(std::string_view text) {
+  return !text.empty() && text.size() <= id_length_max && all_of(text, is_visible);
+}
+
+inline std::optional<run> parse_run(std::string_view text) {
+  if (!is_object(text)) return std::nullopt;
+  const auto at = parse_roots(member_string(text, "web"), member_string(text, "webhooks"));
+  run out{.project = member_string(text, "project"),
+          .name = member_string(text, "name"),
+          .registration = std::string(member_text(text, "registration")),
+          .model_id = member_string(text, "modelId"),
+          .run_id = member_string(text, "runId"),
+          .page = member_string(text, "page")};
+  if (!at || out.name.empty() || !out.registration.starts_with('{')) return std::nullopt;
+  const auto project = parse_project(out.project);
+  if (!project || *project != out.project || slug(out.name) != out.name) return std::nullopt;
+  out.at = *at;
+  return out;
+}
+
+// ---- what the events say ----
+
+// The names by which HUB v1 knows a model's size and speed, and the Platform's.
+inline std::string_view model_fact(std::string_view metric) {
+  if (metric == "model/parameters") return "parameters";
+  if (metric == "model/GFLOPs") return "gflops";
+  if (metric == "model/speed_PyTorch(ms)") return "speedMs";
+  return {};
+}
+
+// The data of epoch_end. `system` is the text of a JSON object, or "".
+inline std::string encode_epoch(const queued_epoch& epoch, std::string_view system) {
+  object_writer metrics, fitness, model, data;
+  epoch.second->for_each([&](std::string_view name, double value) {
+    if (name == "fitness" || name == "best_fitness")
+      fitness.number(name, value);
+    else if (const std::string_view fact = model_fact(name); !fact.empty())
+      model.number(fact, value);
+    else
+      metrics.number(name, value);
+  });
+  data.integer("epoch", epoch.first).raw("metrics", metrics.text());
+  if (!system.empty()) data.raw("system", system);
+  data.members_of(fitness);
+  if (!model.empty()) data.raw("modelInfo", model.text());
+  return data.text();
+}
+
+// The data of console_output. Chunks are numbered from 1; `content` has a line feed between lines.
+inline std::string encode_console(std::uint64_t chunk, std::string_view content,
+                                  std::size_t lines) {
+  object_writer data;
+  data.integer("chunkId", chunk).string("content", content).integer("lineCount", lines);
+  return data.text();
+}
+
+// The data of system_metrics, from the figures that go with an epoch: it has other names for some.
+inline std::string encode_system(std::string_view system) {
+  constexpr std::array<std::pair<std::string_view, std::string_view>, 6> names = {
+      {{"cpu", "cpu"},
+       {"memory", "ram"},
+       {"disk", "disk"},
+       {"diskIo", "disk_io"},
+       {"network", "network"},
+       {"gpus", "gpus"}}};
+  object_writer data;
+  for (const auto& [name, with_epoch] : names)
+    if (const std::string_view value = member_text(system, with_epoch); !value.empty())
+      data.raw(name, value);
+  return data.text();
+}
+
+// The data of training_failed.
+inline std::string encode_failure(std::string_view why) {
+  object_writer data;
+  data.string("error", why);
+  return data.text();
+}
+
+// ---- what the end says ----
+
+inline void append_row(std::string& out, std::span<const double> row) {
+  out += '[';
+  for (std::size_t i = 0; i < row.size(); ++i) {
+    if (i > 0) out += ", ";
+    append_number(out, row[i]);
+  }
+  out += ']';
+}
+
+inline std::string encode_rows(const std::vector<std::vector<double>>& rows) {
+  std::string out = "[";
+  for (const std::vector<double>& row : rows) {
+    if (out.size() > 1) out += ", ";
+    append_row(out, row);
+  }
+  return out += ']';
+}
+
+// As many of the values as the Platform takes, evenly spaced from the first to the last, on the
+// straight lines between them.
+inline std::vector<double> resample(const std::vector<double>& values) {
+  if (values.size() <= curve_points_max) return values;
+  std::vector<double> out;
+  for (std::size_t i = 0; i < curve_points_max; ++i) {
+    const std::size_t scaled = i * (values.size() - 1);
+    const std::size_t at = scaled / (curve_points_max - 1);
+    const std::size_t beyond = scaled % (curve_points_max - 1);
+    const double share = static_cast<double>(beyond) / (curve_points_max - 1);
+    out.push_back(beyond == 0 ? values[at] : values[at] + share * (values[at + 1] - values[at]));
+  }
+  return out;
+}
+
+// Why a curve cannot be drawn, "" where it can or is not given.
+inline std::string curve_problem(const plot_curve& curve) {
+  if (curve.x.empty() && curve.y.empty()) return {};
+  for (std::size_t i = 0; i < curve.y.size(); ++i)
+    if (curve.y[i].size() != curve.x.size())
+      return "row " + std::to_string(i) + " has " + std::to_string(curve.y[i].size()) +
+             " points over the " + std::to_string(curve.x.size()) + " of x";
+  return curve.x.empty() || curve.y.empty() ? "it has no points" : "";
+}
+
+using named_curve = std::pair<std::string_view, const plot_curve*>;
+
+inline std::array<named_curve, 4> curves_of(const training_plots& plots) {
+  return {{{"pr_curve", &plots.pr_curve},
+           {"f1_curve", &plots.f1_curve},
+           {"precision_curve", &plots.precision_curve},
+           {"recall_curve", &plots.recall_curve}}};
+}
+
+// What of the results is left out, and why, for the log; "" where all of it is sent.
+inline std::string results_problem(const training_results& results) {
+  std::string out;
+  for (const auto& [name, curve] : curves_of(results.plots))
+    if (const std::string why = curve_problem(*curve); !why.empty())
+      out += (out.empty() ? "" : "; ") + std::string(name) + ": " + why;
+  return out;
+}
+
+inline std::string encode_curve(std::string_view type, const plot_curve& curve) {
+  std::string x;
+  append_row(x, resample(curve.x));
+  std::vector<std::vector<double>> y;
+  for (const std::vector<double>& row : curve.y) y.push_back(resample(row));
+  object_writer out;
+  out.string("type", type).raw("x", x).raw("y", encode_rows(y));
+  if (!curve.ap.empty()) out.raw("ap", encode_rows(curve.ap));
+  return out.text();
+}
+
+inline std::string encode_plots(const training_plots& plots) {
+  std::string out = "[";
+  const auto add = [&](const std::string& plot) { out += (out.size() > 1 ? ", " : "") + plot; };
+  if (!plots.confusion_matrix.empty()) {
+    object_writer matrix;
+    matrix.string("type", "confusion_matrix").raw("matrix", encode_rows(plots.confusion_matrix));
+    add(matrix.text());
+  }
+  for (const auto& [name, curve] : curves_of(plots))
+    if (!curve->x.empty() && curve_problem(*curve).empty()) add(encode_curve(name, *curve));
+  return out += ']';
+}
+
+// F1 of one image; 1 where there was nothing to find and nothing was found.
+inline double f1_of(const validation_row& row) {
+  const double hits = 2.0 * row.true_positives;
+  const double all = hits + row.false_positives + row.false_negatives;
+  return all == 0 ? 1 : hits / all;
+}
+
+using ranked_rows = std::vector<const validation_row*>;
+
+inline std::string encode_validation_rows(std::span<const validation_row* const> rows) {
+  std::string out = "[";
+  for (const validation_row* row : rows) {
+    if (out.size() > 1) out += ", ";
+    out += '[';
+    append_json_string(out, row->image);
+    for (const unsigned count : {row->true_positives, row->false_positives, row->false_negatives})
+      out += ", " + std::to_string(count);
+    out += ']';
+  }
+  return out += ']';
+}
+
+// Ranks the images by F1, the worst first, and takes as many as the Platform does, evenly spaced.
+inline std::string encode_validation(const std::vector<validation_row>& all) {
+  ranked_rows ranked;
+  for (const validation_row& row : all) ranked.push_back(&row);
+  std::stable_sort(ranked.begin(), ranked.end(),
+                   [](const auto* a, const auto* b) { return f1_of(*a) < f1_of(*b); });
+  ranked_rows sample;
+  const std::size_t count = std::min(ranked.size(), validation_rows_max);
+  for (std::size_t i = 0; i < count; ++i)
+    sample.push_back(ranked[count < 2 ? 0 : i * (ranked.size() - 1) / (count - 1)]);
+  const std::size_t extremes = std::min(ranked.size(), validation_extremes_max);
+  const ranked_rows best(ranked.rbegin(), ranked.rbegin() + static_cast<std::ptrdiff_t>(extremes));
+  object_writer ends, out;
+  ends.raw("worst", encode_validation_rows(std::span(ranked).first(extremes)));
+  ends.raw("best", encode_validation_rows(best));
+  out.integer("population", ranked.size()).string("sampling", "f1_rank");
+  out.raw("rows", encode_validation_rows(sample)).raw("extremes", ends.text());
+  return out.text();
+}
+
+// What the end of a training adds to its results.
+struct ending_facts {
+  int epoch = 0;                  // the last one
+  double map = 0;                 // as on_train_end was given it
+  std::string model_path = {};    // of the final model, where one was uploaded
+  std::uint64_t model_bytes = 0;  //
+};
+
+inline std::string encode_names(const std::vector<std::string>& names) {
+  if (names.empty()) return "null";
+  std::string out = "[";
+  for (const std::string& name : names) {
+    if (out.size() > 1) out += ", ";
+    append_json_string(out, name);
+  }
+  return out += ']';
+}
+
+// The data of training_complete.
+inline std::string encode_completion(const run& of, const training_results& results,
+                                     const ending_facts& facts) {
+  const double fitness = results.best_fitness.value_or(facts.map);
+  object_writer metrics, inner, data;
+  bool has_fitness = false;
+  for (const auto& [name, value] : results.metrics) {
+    metrics.number(name, value);
+    has_fitness = has_fitness || name == "fitness";
+  }
+  if (!has_fitness) metrics.number("fitness", fitness);
+  inner.raw("metrics", metrics.text());
+  inner.integer("bestEpoch", results.best_epoch.value_or(facts.epoch));
+  inner.number("bestFitness", fitness);
+  if (!results.validation.empty()) inner.raw("validation", encode_validation(results.validation));
+  if (!facts.model_path.empty())
+    inner.string("modelPath", facts.model_path).integer("modelSize", facts.model_bytes);
+  data.raw("results", inner.text()).raw("classNames", encode_names(results.class_names));
+  data.raw("plots", encode_plots(results.plots));
+  if (!of.run_id.empty()) data.string("runId", of.run_id);
+  return data.text();
+}
+
+// ---- requests ----
+
+inline request authorized_request(const run& of, std::string method, std::string url) {
+  request out = plain_request(std::move(method), std::move(url));
+  out.headers.emplace_back("authorization", "Bearer " + of.api_key);
+  return out;
+}
+
+inline request json_request(const run& of, std::string_view path, std::string body) {
+  request out = authorized_request(of, "POST", of.at.webhooks + std::string(path));
+  out.headers.emplace_back("content-type", "application/json");
+  out.body = std::move(body);
+  return out;
+}
+
+// Which run a request is about: by its id once that is known, and by its names until then.
+inline void add_names(object_writer& out, const run& of) {
+  if (!of.model_id.empty())
+    out.string("modelId", of.model_id);
+  else
+    out.string("project", of.project).string("name", of.name);
+}
+
+// `data` is the text of a JSON object.
+inline request event_request(const run& of, std::string_view event, std::string_view data) {
+  object_writer body;
+  body.string("event", event).raw("data", data);
+  add_names(body, of);
+  return json_request(of, "/training/metrics", body.text());
+}
+
+// The Platform keeps one best.pt, which a checkpoint that is not the best must not replace.
+inline std::string_view upload_file_name(const upload_fields& fields) {
+  return fields.is_final || fields.is_best ? "best.pt" : "last.pt";
+}
+
+// Asks where to put a file.
+inline request upload_request(const run& of, const upload_fields& fields) {
+  object_writer body;
+  body.string("filename", upload_file_name(fields));
+  add_names(body, of);
+  if (!of.run_id.empty()) body.string("runId", of.run_id);
+  return json_request(of, "/models/upload", body.text());
+}
+
+// Where a file goes, and how it is called once it is there.
+struct upload_place {
+  std::string url = {};   // signed: a secret
+  std::string path = {};  // "gs://..."
+  std::string upload_path = {};
+};
+
+inline request saved_request(const run& of, const upload_place& place) {
+  object_writer data;
+  data.string("modelPath", place.path).string("runId", of.run_id);
+  if (!place.upload_path.empty()) data.string("uploadPath", place.upload_path);
+  return event_request(of, "checkpoint_saved", data.text());
+}
+
+inline request account_request(const run& of) {
+  return authorized_request(of, "GET", of.at.web + "/api/account/summary");
+}
+
+// ---- replies ----
+
+// What the reply to an event taught. Members that are missing or of another type are empty.
+struct event_reply {
+  bool received = true;
+  bool cancelled = false;  // the owner wants the training to stop
+  std::string model_id = {};
+  std::string run_id = {};
+  std::string slug = {};  // of the model
+  std::string page = {};  // its URL
+  std::string warning = {};
+};
+
+// An id that could not go into a request is none.
+inline std::string member_id(std::string_view body, std::string_view name) {
+  std::string id = member_string(body, name);
+  return is_id(id) ? id : std::string();
+}
+
+// Warnings as one text. How a server calls and shapes them is not known.
+inline std::string warnings_of(std::string_view body) {
+  const std::string one = member_string(body, "warning");
+  const auto several = parse_json(member_text(body, "warnings"), reply_bounds);
+  std::string out = one;
+  if (several && several->is_array())
+    for (const json& each : *several)
+      if (each.is_string()) out += (out.empty() ? "" : "; ") + each.get<std::string>();
+  return out.empty() ? member_string(body, "warnings") : out;
+}
+
+inline event_reply parse_event_reply(std::string_view body) {
+  event_reply out;
+  if (!is_object(body)) return out;
+  out.received = member_text(body, "received") != "false";
+  out.cancelled = member_text(body, "cancelled") == "true";
+  out.model_id = member_id(body, "modelId");
+  out.run_id = member_id(body, "runId");
+  if (const std::string name = member_string(body, "modelSlug"); is_segment(name)) out.slug = name;
+  const std::string page = without_query(member_string(body, "modelUrl"));
+  if (parse_url(page)) out.page = page;
+  out.warning = printable(warnings_of(body));
+  return out;
+}
+
+// A model's page: the one that the reply names, else what its names make.
+inline std::string page_of(const run& of, const event_reply& told) {
+  if (!told.page.empty()) return told.page;
+  return of.at.web + "/" + of.project + "/" + (told.slug.empty() ? of.name : told.slug);
+}
+
+// How long a refusal asks to wait: the header, else the body's own member.
+inline std::optional<duration> retry_after_of(const reply& answer,
+                                              std::chrono::system_clock::time_point wall_now) {
+  if (auto wait = parse_retry_after(answer.retry_after, wall_now)) return wait;
+  if (!is_object(answer.body)) return std::nullopt;
+  const std::string_view seconds = member_text(answer.body, "retryAfter");
+  const std::string_view whole = seconds.substr(0, seconds.find('.'));
+  return seconds.starts_with('"')
+             ? parse_retry_after(member_string(answer.body, "retryAfter"), wall_now)
+             : parse_retry_after(whole, wall_now);
+}
+
+// Reads the reply to upload_request.
+inline result<upload_place> parse_upload_place(std::string_view body, const run& of) {
+  upload_place out;
+  if (is_object(body))
+    out = {member_string(body, "uploadUrl"), member_string(body, "gcsPath"),
+           member_string(body, "uploadPath")};
+  const auto to = parse_target(out.url);
+  if (!to) return unreadable("the request to upload", body);
+  if (!to->tls && of.at.webhooks.starts_with("https:"))
+    return error{errc::invalid_endpoint,
+                 "The Platform's URL to upload to is not https as its own is, so the file could be "
+                 "read and changed on its way. It is asked again; tell whoever runs the server."};
+  return out;
+}
+
+// An upload's place for the order that carries it, without the URL where that has been used.
+inline std::string encode_place(const upload_place& place, bool with_url) {
+  object_writer out;
+  if (with_url) out.string("url", place.url);
+  out.string("path", place.path).string("uploadPath", place.upload_path);
+  return out.text();
+}
+
+inline upload_place parse_place(std::string_view memo) {
+  if (!is_object(memo)) return {};
+  return {member_string(memo, "url"), member_string(memo, "path"),
+          member_string(memo, "uploadPath")};
+}
+
+// Reads the reply to account_request: whose key this is.
+inline result<std::string> parse_account(std::string_view body) {
+  std::string user = is_object(body) ? member_string(body, "username") : std::string();
+  if (user.empty()) return unreadable("the account", body);
+  return user;
+}
+
+// ---- ul:// addresses ----
+
+// A model or a dataset on the Platform.
+struct resource {
+  bool is_dataset = false;
+  std::string owner = {};
+  std::string project = {};  // of a model
+  std::string name = {};
+};
+
+// Reads ul://USER/PROJECT/MODEL, ul://USER/datasets/NAME, or the page of either, which may end in a
+// slash, a query or a fragment.
+inline result<resource> parse_resource(std::string_view text, std::string_view web_root) {
+  const auto refuse = [&] {
+    return error{errc::invalid_identifier,
+                 "'" + printable(without_query(text)) +
+                     "' names no model or dataset of the Platform. Give ul://USER/PROJECT/MODEL, "
+                     "ul://USER/datasets/NAME, or its page below " +
+                     std::string(web_root) + "."};
+  };
+  const std::string pages = std::string(web_root) + "/";
+  std::string_view rest = text;
+  if (rest.starts_with("ul://"))
+    rest.remove_prefix(5);
+  else if (rest.starts_with(pages))
+    rest.remove_prefix(pages.size());
+  else
+    return refuse();
+  rest = rest.substr(0, rest.find_first_of("?#"));
+  if (rest.ends_with('/')) rest.remove_suffix(1);
+  const std::size_t first = rest.find('/');
+  const std::size_t second = first == std::string_view::npos ? first : rest.find('/', first + 1);
+  if (second == std::string_view::npos) return refuse();
+  resource out{.owner = std::string(rest.substr(0, first)),
+               .project = std::string(rest.substr(first + 1, second - first - 1)),
+               .name = std::string(rest.substr(second + 1))};
+  if (!is_segment(out.owner) || !is_segment(out.project) || !is_segment(out.name)) return refuse();
+  out.is_dataset = out.project == "datasets";
+  if (out.is_dataset) out.project.clear();
+  return out;
+}
+
+// Asks for a model's files or a dataset's export.
+inline request resource_request(const run& of, const resource& what) {
+  const std::string path =
+      what.is_dataset
+          ? "/api/datasets/" + what.owner + "/" + what.name + "/export"
+          : "/api/models/" + what.owner + "/" + what.project + "/" + what.name + "/files";
+  return authorized_request(of, "GET", of.at.web + path);
+}
+
+// The same as servers knew it until September 2026: the reply is a redirect to the signed URL.
+inline request older_resource_request(const run& of, const resource& what) {
+  const std::string path = what.is_dataset ? "/datasets/" + what.owner + "/" + what.name + "/export"
+                                           : "/models/" + what.owner + "/" + what.project + "/" +
+                                                 what.name + "/download";
+  return authorized_request(of, "HEAD", of.at.webhooks + path);
+}
+
+// Of a model's files the best weights, else the last ones, else any.
+inline std::string pick_weights(const json& files) {
+  std::string best, last, other;
+  for (const json& file : files) {
+    const std::string name = get_string(file, "name");
+    const std::string url = get_string(file, "downloadUrl");
+    if (url.empty() || !name.ends_with(".pt")) continue;
+    std::string& place = name == "best.pt" ? best : name == "last.pt" ? last : other;
+    if (place.empty()) place = url;
+  }
+  return !best.empty() ? best : !last.empty() ? last : other;
+}
+
+// Reads the reply to resource_request: the signed URL, "" where the model has no weights yet.
+inline result<std::string> parse_resource_reply(std::string_view body, const resource& what) {
+  if (what.is_dataset) {
+    std::string url = is_object(body) ? member_string(body, "downloadUrl") : std::string();
+    if (url.empty()) return unreadable("the request for the dataset", body);
+    return url;
+  }
+  const auto files = is_object(body) ? parse_json(member_text(body, "files")) : std::nullopt;
+  if (!files || !files->is_array()) return unreadable("the request for the model's files", body);
+  return pick_weights(*files);
+}
+
+// Reads the reply to older_resource_request.
+inline result<std::string> parse_older_resource_reply(const reply& answer) {
+  if (answer.status < 300 || answer.status >= 400 || answer.location.empty())
+    return unreadable("the request for the file", answer.body);
+  return answer.location;
+}
+
+// ---- console ----
+
+struct console_rules {
+  std::size_t line_bytes_max = 4 * kibibyte;  // a longer line goes on in the next one
+  duration progress_interval = 1s;            // between two states of a line that is drawn anew
+  duration repeat_window = 100ms;             // a line that repeats the last one is dropped within
+};
+
+// Turns what a program writes to its terminal, in pieces cut anywhere, into the lines that the
+// Platform shows.
+class console_lines {
+ public:
+  explicit console_lines(const console_rules& rules = {}) : rules_(rules) {}
+
+  // Takes the next piece and returns the lines that it finishes. `wall` is the local time, which
+  // stands in front of them.
+  std::vector<std::string> add(std::string_view piece, time_point now,
+                               std::chrono::local_seconds wall) {
+    begin(now, wall);
+    for (const char c : piece) {
+      if (c == '\n')
+        end_line();
+      else if (c == '\r')
+        returned_ = true;
+      else
+        add(c);
+    }
+    stood_ = !line_.empty();
+    return std::move(lines_);
+  }
+
+  // Ends the line that is not finished.
+  std::vector<std::string> finish(time_point now, std::chrono::local_seconds wall) {
+    begin(now, wall);
+    end_line();
+    return std::move(lines_);
+  }
+
+ private:
+  void begin(time_point now, std::chrono::local_seconds wall) {
+    now_ = now;
+    wall_ = wall;
+    lines_.clear();
+  }
+
+  void add(char c) {
+    if (returned_) draw_anew();
+    line_ += c;
+    if (line_.size() >= std::max<std::size_t>(rules_.line_bytes_max, 8)) break_line();
+  }
+
+  // A state that was never seen, as it was drawn over within one piece, is none.
+  void draw_anew() {
+    if (stood_ && (!progress_at_ || now_ - *progress_at_ >= rules_.progress_interval)) {
+      put(line_);
+      progress_at_ = now_;
+    }
+    start_line();
+  }
+
+  void end_line() {
+    put(line_);
+    start_line();
+  }
+
+  void start_line() {
+    line_.clear();
+    returned_ = stood_ = broken_ = false;
+  }
+
+  // Never within a character.
+  void break_line() {
+    std::size_t end = line_.size();
+    while (end > line_.size() - 3 && (static_cast<unsigned char>(line_[end - 1]) & 0xC0) == 0x80)
+      --end;
+    if (static_cast<unsigned char>(line_[end - 1]) >= 0xC0) --end;
+    std::string rest = line_.substr(end);
+    line_.resize(end);
+    broken_ = true;
+    put(std::exchange(line_, std::move(rest)));
+  }
+
+  void put(std::string line) {
+    constexpr std::string_view clear_to_end = "\x1b[K";
+    for (std::size_t at = 0; (at = line.find(clear_to_end, at)) != std::string::npos;
+         at -= std::min(at, clear_to_end.size() - 1))
+      line.erase(at, clear_to_end.size());
+    if (all_of(line, is_blank)) return;
+    if (!broken_ && line == last_ && now_ - last_at_ < rules_.repeat_window) return;
+    last_ = line;
+    last_at_ = now_;
+    lines_.push_back(line.starts_with("[20") ? line : stamp() + line);
+  }
+
+  std::string stamp() const {
+    const auto day = std::chrono::floor<std::chrono::days>(wall_);
+    const std::chrono::year_month_day date(day);
+    const std::chrono::hh_mm_ss time(wall_ - day);
+    std::array<char, 64> text{};
+    std::snprintf(text.data(), text.size(), "[%04d-%02u-%02u %02d:%02d:%02d] ",
+                  static_cast<int>(date.year()), static_cast<unsigned>(date.month()),
+                  static_cast<unsigned>(date.day()), static_cast<int>(time.hours().count()),
+                  static_cast<int>(time.minutes().count()),
+                  static_cast<int>(time.seconds().count()));
+    return text.data();
+  }
+
+  console_rules rules_;
+  std::string line_;       // not finished yet
+  bool returned_ = false;  // behind a carriage return, which a line feed makes an end of line
+  bool stood_ = false;     // the line was seen: a piece ended with it
+  bool broken_ = false;    // the line is a part of a longer one
+  std::optional<time_point> progress_at_;
+  std::string last_;
+  time_point last_at_ = {};
+  time_point now_ = {};
+  std::chrono::local_seconds wall_ = {};
+  std::vector<std::string> lines_;
+};
+
+}  // namespace platform_wire
+
 // ---- the storage host --------------------------------------------------------------------------
 //
 // Files that HUB names lie on a storage host, which is none of HUB's: it is never sent the key, as
@@ -2557,6 +3442,40 @@ inline outcome judge_download(const reply& answer, std::string_view host,
   outcome out = came_to(retry, status == 429 ? errc::rate_limited : errc::server_error,
                         "The fault is on its side or in between; it is tried again.");
   out.retry_after = parse_retry_after(answer.retry_after, wall_now);
+  return out;
+}
+
+// Puts a whole file where a signed URL says.
+inline request put_request(std::string_view url, std::shared_ptr<body_source> file) {
+  request out = plain_request("PUT", std::string(url));
+  out.headers.emplace_back("content-type", "application/octet-stream");
+  out.content = std::move(file);
+  return out;
+}
+
+// What a reply to put_request comes to: `restart` wants a fresh URL, as this one is not valid any
+// more.
+inline outcome judge_put(const reply& answer, std::string_view host,
+                         std::chrono::system_clock::time_point wall_now) {
+  outcome out = judge(answer, "the upload of a file", wall_now);
+  if (answer.failure || (answer.status >= 200 && answer.status < 300)) return out;
+  const std::string said = "The storage host " + std::string(host) + " answered " +
+                           std::to_string(answer.status) + " to the upload. ";
+  switch (answer.status) {
+    case 400:
+    case 401:
+    case 403:
+    case 404:
+    case 410:
+      out.verdict = verdict::restart;
+      out.why.message = said + "Its URL is not valid, or not any more; a fresh one is asked for.";
+      break;
+    default:
+      out.why.message =
+          said + (out.verdict == verdict::retry      ? "It is tried again."
+                  : out.verdict == verdict::rejected ? "It does not take this file."
+                                                     : "Tell whoever runs the server.");
+  }
   return out;
 }
 
@@ -6244,6 +7163,7 @@ class httplib_transport {
     answer.content_range = received.get_header_value("Content-Range");
     answer.content_type = received.get_header_value("Content-Type");
     answer.etag = received.get_header_value("ETag");
+    answer.location = received.get_header_value("Location");
   }
 
   // Collects the reply's body up to one byte more than is allowed, which shows that it is too long;
