@@ -99,6 +99,7 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <bit>
 #include <cerrno>
 #include <charconv>
 #include <chrono>
@@ -293,6 +294,21 @@ class [[nodiscard]] result {
 
 // ---- metrics -----------------------------------------------------------------------------------
 
+// Numbers are judged by their bits: under -ffast-math a compiler takes it that there is no NaN, no
+// infinity and no sign of zero, and folds away whatever asks for them.
+constexpr std::uint64_t bits_of(double value) noexcept {
+  return std::bit_cast<std::uint64_t>(value);
+}
+constexpr bool is_finite(double value) noexcept {
+  constexpr std::uint64_t exponent = std::uint64_t{0x7FF} << 52;
+  return (bits_of(value) & exponent) != exponent;
+}
+constexpr bool is_nan(double value) noexcept {
+  constexpr std::uint64_t fraction = (std::uint64_t{1} << 52) - 1;
+  return !is_finite(value) && (bits_of(value) & fraction) != 0;
+}
+constexpr bool is_negative(double value) noexcept { return bits_of(value) >> 63 != 0; }
+
 // What holds metrics: anything whose elements are pairs of a name and a number. Names are HUB's,
 // such as "train/box_loss" or "metrics/mAP50-95(B)"; the order is the order in which they are sent.
 template <class Range>
@@ -383,7 +399,7 @@ class epoch_record {
     bytes_.append(head.data(), head.size());
     bytes_.append(name);
     ++count_;
-    if (!std::isfinite(value)) ++not_finite_;
+    if (!is_finite(value)) ++not_finite_;
   }
 
   std::string bytes_;
@@ -1626,20 +1642,32 @@ inline std::uint64_t content_hash(std::string_view content,
 
 // The shortest decimal that reads back as exactly `value`, or "null" where JSON has no number.
 inline void append_number(std::string& out, double value) {
-  if (!std::isfinite(value)) {
+  if (!is_finite(value)) {
     out += "null";
     return;
   }
   std::array<char, 32> digits;
   const auto end = std::to_chars(digits.data(), digits.data() + digits.size(), value).ptr;
   out.append(digits.data(), end);
-  if (value == 0 && std::signbit(value)) out += ".0";  // "-0" alone reads back as the integer 0
+  if (bits_of(value) == bits_of(-0.0)) out += ".0";  // "-0" alone reads back as the integer 0
 }
 
-inline std::string number_text(double value) {
+// The same as Python writes it into a form, which knows no null.
+inline std::string form_number(double value) {
+  if (is_nan(value)) return "nan";
+  if (!is_finite(value)) return is_negative(value) ? "-inf" : "inf";
   std::string out;
   append_number(out, value);
   return out;
+}
+
+// Reads what form_number writes for a number that JSON does not have.
+inline std::optional<double> parse_not_finite(std::string_view text) {
+  using limits = std::numeric_limits<double>;
+  if (text == "nan") return limits::quiet_NaN();
+  if (text == "inf") return limits::infinity();
+  if (text == "-inf") return -limits::infinity();
+  return std::nullopt;
 }
 
 // `text` as a JSON string; bytes that are no UTF-8 become U+FFFD.
@@ -1737,6 +1765,31 @@ inline bool is_bounded_json(std::string_view text, const json_bounds& bounds) {
     begin = i;
   }
   return true;
+}
+
+// `text` with null in the place of NaN, Infinity and -Infinity: Python's json writes them for numbers
+// that are not finite, and they are no JSON.
+inline std::string standard_json(std::string_view text) {
+  constexpr std::array<std::string_view, 3> words = {"NaN", "Infinity", "-Infinity"};
+  std::string out;
+  out.reserve(text.size());
+  bool in_string = false;
+  for (std::size_t at = 0; at < text.size();) {
+    const auto* const word = std::find_if(words.begin(), words.end(), [&](std::string_view each) {
+      return !in_string && text.substr(at).starts_with(each);
+    });
+    if (word != words.end()) {
+      out += "null";
+      at += word->size();
+      continue;
+    }
+    if (text[at] == '"') in_string = !in_string;
+    // With what it escapes, which may be a quote.
+    const std::size_t taken = in_string && text[at] == '\\' && at + 1 < text.size() ? 2 : 1;
+    out += text.substr(at, taken);
+    at += taken;
+  }
+  return out;
 }
 
 // Parses without exceptions.
@@ -1846,7 +1899,8 @@ inline std::string get_string(const json& object, const char* key) {
 inline std::optional<double> get_number(const json& object, const char* key) {
   const json* member = get_member(object, key);
   if (!member || !member->is_number()) return std::nullopt;
-  return member->get<double>();
+  const auto number = member->get<double>();
+  return is_finite(number) ? std::optional(number) : std::nullopt;
 }
 
 inline std::optional<int> as_int(const json* value) {
@@ -1854,7 +1908,8 @@ inline std::optional<int> as_int(const json* value) {
   constexpr double high = std::numeric_limits<int>::max();
   if (!value || !value->is_number()) return std::nullopt;
   const auto number = value->get<double>();
-  if (!(number >= low && number <= high) || number != std::trunc(number)) return std::nullopt;
+  if (!is_finite(number) || number < low || number > high || number != std::trunc(number))
+    return std::nullopt;
   return static_cast<int>(number);
 }
 
@@ -2137,7 +2192,8 @@ inline error unreadable(std::string_view what, std::string_view body) {
 
 // HUB's own words in an error reply, where it has any that can be shown.
 inline std::string server_message(std::string_view body) {
-  const std::string text = is_object(body) ? member_string(body, "message") : std::string();
+  const std::string plain = standard_json(body);
+  const std::string text = is_object(plain) ? member_string(plain, "message") : std::string();
   return text.empty() ? std::string() : " (\"" + printable(text) + "\")";
 }
 
@@ -2310,7 +2366,9 @@ inline std::string parse_device(const json* device) {
   if (device->is_number_integer()) return device->dump();
   std::string out;
   if (device->is_array())
-    for (const json& entry : *device) out += (out.empty() ? "" : ",") + parse_device(&entry);
+    for (const json& entry : *device)
+      if (const std::string one = parse_device(&entry); !one.empty())
+        out += (out.empty() ? "" : ",") + one;
   return out;
 }
 
@@ -2337,7 +2395,7 @@ inline train_args parse_train_args(const json& fields) {
 // Reads the reply to GET /v1/models/{id}, in its first shape (fields beside each other) and its
 // second (a member train_args, and has_last_weights for a training that can go on).
 inline result<model_info> parse_model(std::string_view body, std::string_view model_id) {
-  std::optional<json> whole = parse_json(body, reply_bounds);
+  std::optional<json> whole = parse_json(standard_json(body), reply_bounds);
   const json* found = whole ? get_member(*whole, "data") : nullptr;
   if (!found || !found->is_object()) return unreadable("the model request", body);
 
@@ -2384,14 +2442,16 @@ inline std::string model_text(const json& raw) {
 
 // Reads the reply to POST /v1/auth: whether HUB accepts the key.
 inline result<bool> parse_auth(std::string_view body) {
-  const std::string_view success = is_object(body) ? member_text(body, "success") : ""sv;
+  const std::string plain = standard_json(body);
+  const std::string_view success = is_object(plain) ? member_text(plain, "success") : ""sv;
   if (success != "true" && success != "false") return unreadable("the sign-in", body);
   return success == "true";
 }
 
 // Reads the reply to POST /v1/models: the new model's id.
 inline result<std::string> parse_created(std::string_view body) {
-  const std::string_view data = is_object(body) ? member_text(body, "data") : ""sv;
+  const std::string plain = standard_json(body);
+  const std::string_view data = is_object(plain) ? member_text(plain, "data") : ""sv;
   std::string id = member_string(data, "id");
   if (!is_model_id(id)) return unreadable("the making of a model", body);
   return id;
@@ -2399,8 +2459,9 @@ inline result<std::string> parse_created(std::string_view body) {
 
 // Reads the reply to a heartbeat: the agent id to send from now on, "" where HUB names none.
 inline result<std::string> parse_heartbeat(std::string_view body) {
-  if (!is_object(body)) return unreadable("a heartbeat", body);
-  const std::string_view data = member_text(body, "data");
+  const std::string plain = standard_json(body);
+  if (!is_object(plain)) return unreadable("a heartbeat", body);
+  const std::string_view data = member_text(plain, "data");
   const std::string_view agent = member_text(data, "agentId");
   const bool odd = !data.empty() && !data.starts_with('{');
   if (odd || (!agent.empty() && !agent.starts_with('"'))) return unreadable("a heartbeat", body);
@@ -2459,7 +2520,7 @@ inline request create_model_request(const caller& who, const new_model& wanted) 
   // Member by member: an initializer list of nlohmann's is many times as much to compile.
   json body;
   json& config = body["config"];
-  config["batchSize"] = wanted.batch;
+  config["batchSize"] = is_finite(wanted.batch) ? json(wanted.batch) : json();
   config["epochs"] = wanted.epochs;
   config["imageSize"] = wanted.imgsz;
   config["patience"] = wanted.patience;
@@ -2509,7 +2570,7 @@ inline request upload_request(const caller& who, const upload_fields& fields,
   std::vector<multipart_body::field> form = {{"epoch", std::to_string(fields.epoch)}};
   if (fields.is_final) {
     form.emplace_back("type", "final");
-    form.emplace_back("map", number_text(fields.map));
+    form.emplace_back("map", form_number(fields.map));
   } else {
     form.emplace_back("type", "epoch");
     form.emplace_back("isBest", fields.is_best ? "True" : "False");
@@ -4451,7 +4512,10 @@ inline void append(std::string& out, const upload_line& what) {
     out += what.fields.is_final ? ",\"final\":true" : ",\"final\":false";
     out += what.fields.is_best ? ",\"best\":true" : ",\"best\":false";
     out += ",\"map\":";
-    text::append_number(out, what.fields.map);
+    if (is_finite(what.fields.map))
+      text::append_number(out, what.fields.map);
+    else
+      text::append_json_string(out, text::form_number(what.fields.map));
     out += ",\"bytes\":";
     append_integer(out, what.bytes);
     out += ",\"sample\":";
@@ -4501,20 +4565,26 @@ inline std::optional<line> read_done(const json& pairs) {
   return out;
 }
 
+// Earlier versions wrote null for every map that is not finite.
+inline double read_map(const json& fields) {
+  if (const auto number = text::get_number(fields, "map")) return *number;
+  return text::parse_not_finite(text::get_string(fields, "map"))
+      .value_or(std::numeric_limits<double>::quiet_NaN());
+}
+
 inline std::optional<line> read_upload(const json& fields) {
   const auto number = get_count(text::get_member(fields, "upload"));
   const auto epoch = text::get_int(fields, "epoch");
   const auto bytes = get_count(text::get_member(fields, "bytes"));
   const auto sample = get_count(text::get_member(fields, "sample"));
   if (!number || !epoch || !bytes || !sample) return std::nullopt;
-  return upload_line{
-      *number,
-      {.epoch = *epoch,
-       .is_final = text::get_flag(fields, "final"),
-       .is_best = text::get_flag(fields, "best"),
-       .map = text::get_number(fields, "map").value_or(std::numeric_limits<double>::quiet_NaN())},
-      *bytes,
-      *sample};
+  return upload_line{*number,
+                     {.epoch = *epoch,
+                      .is_final = text::get_flag(fields, "final"),
+                      .is_best = text::get_flag(fields, "best"),
+                      .map = read_map(fields)},
+                     *bytes,
+                     *sample};
 }
 
 // Reads a line without its line break; nothing where it is not as it was written.
@@ -7806,6 +7876,13 @@ class hub_logic {
     return {};
   }
 
+  // A number, or what Python writes into a form where it has none.
+  static std::optional<double> map_of(std::string_view text) {
+    const auto number = text::parse_json(text);
+    if (!number || !number->is_number()) return text::parse_not_finite(text);
+    return number->get<double>();
+  }
+
   server_reply take_upload(hub_model& model, const std::vector<form_part>& form, time_point now) {
     const auto field = [&](std::string_view name) -> const form_part* {
       for (const form_part& each : form)
@@ -7819,19 +7896,17 @@ class hub_logic {
     const form_part* file = field(is_final ? "best.pt" : "last.pt");
     const form_part* best = field("isBest");
     const form_part* map = field("map");
-    const auto map_value = map ? text::parse_json(map->content) : std::nullopt;
+    const auto map_value = map ? map_of(map->content) : std::nullopt;
     if (!epoch_number || !type || (!is_final && type->content != "epoch"))
       return refuse(400, "epoch and type are needed");
-    if (is_final ? !map_value || !(map_value->is_number() || map_value->is_null())
-                 : !best || (best->content != "True" && best->content != "False"))
+    if (is_final ? !map_value : !best || (best->content != "True" && best->content != "False"))
       return refuse(400, "map or isBest is needed");
     if (!file || file->file_name != file->name || file != &form.back())
       return refuse(400, "the file is missing, misnamed or not the last part");
     if (file->size_bytes == 0) return refuse(400, "the file is empty");
     model.about.state = is_final ? model_state::trained : model_state::training;
     model.checkpoints.push_back({now, *epoch_number, is_final, best && best->content == "True",
-                                 map_value && map_value->is_number() ? map_value->get<double>() : 0,
-                                 file->size_bytes, file->hash,
+                                 map_value.value_or(0), file->size_bytes, file->hash,
                                  keep_contents ? file->content : std::string(), file->sha256});
     return {};
   }

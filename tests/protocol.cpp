@@ -921,6 +921,57 @@ TEST_CASE("the replies to signing in, to making a model and to a heartbeat are r
   CHECK(*parse_heartbeat("{}") == "");
 }
 
+TEST_CASE("what Python writes for a number that is not finite counts as missing in every reply") {
+  const auto word = GENERATE("NaN"s, "Infinity"s, "-Infinity"s);
+  const auto model = [&](const std::string& fields) {
+    return parse_model(
+        R"({"more": [)" + word + R"(], "data": {"data": "a", "cfg": "NaN.yaml", )" + fields + "}}",
+        id);
+  };
+  const auto flat =
+      model(R"("epochs": )" + word + R"(, "batch":)" + word + R"(, "batch_size": 8,
+                             "imgsz": 320, "time": )" +
+            word + R"(, "device": [0, )" + word + R"(, 1], "odd": {"deep": [)" + word + "]}");
+  REQUIRE(flat);
+  CHECK(flat->model_file == "NaN.yaml");
+  CHECK_FALSE(flat->train_args.epochs);
+  CHECK(flat->train_args.batch == 8.0);
+  CHECK(flat->train_args.imgsz == 320);
+  CHECK_FALSE(flat->train_args.time_hours);
+  CHECK(flat->train_args.device == "0,1");
+  CHECK(flat->raw["odd"]["deep"][0].is_null());
+  const auto nested =
+      model(R"("train_args": {"data": "b", "epochs": 3, "patience": )" + word + "}");
+  REQUIRE(nested);
+  CHECK(nested->train_args.epochs == 3);
+  CHECK_FALSE(nested->train_args.patience);
+  CHECK(code_of(parse_model(R"({"data": {"data": )" + word + "}}", id)) ==
+        hub::errc::dataset_not_ready);
+  CHECK(code_of(parse_model(R"({"data": )" + word + "}", id)) == hub::errc::bad_reply);
+
+  CHECK(*parse_auth(R"({"score": )" + word + R"(, "success": true})"));
+  CHECK(code_of(parse_auth(R"({"success": )" + word + "}")) == hub::errc::bad_reply);
+  CHECK(*parse_created(R"({"data": {"map": )" + word + R"(, "id": ")" + id + "\"}}") == id);
+  CHECK(*parse_heartbeat(R"({"data": {"agentId": )" + word + "}}") == "");
+  CHECK(*parse_heartbeat(R"({"load": [)" + word + R"(, 1], "data": {"agentId": "a"}})") == "a");
+  CHECK(*parse_heartbeat(R"({"data": )" + word + "}") == "");
+  const hub::reply refused{.status = 400,
+                           .body = R"({"map": )" + word + R"(, "message": "no NaN \" here"})"};
+  CHECK(contains(judge(refused, "metrics", {}).why.message, "no NaN"));
+}
+
+TEST_CASE("words within texts, and other words that are no JSON, are left alone") {
+  CHECK(standard_json(R"({"NaN": "Infinity \" NaN", "a": NaN, "b":[-Infinity,Infinity]})") ==
+        R"({"NaN": "Infinity \" NaN", "a": null, "b":[null,null]})");
+  CHECK(standard_json(R"("\\" NaN)") == R"("\\" null)");
+  for (std::string_view same : {""sv, "\""sv, "\"\\"sv, "Na"sv, "-Infinit"sv, "{\"a\": nan}"sv})
+    CHECK(standard_json(same) == same);
+  for (std::string_view odd :
+       {"{\"success\": true, \"a\": nan}"sv, "{\"success\": true, \"a\": NaNs}"sv,
+        "{\"success\": true, \"a\": -NaN}"sv, "NaN"sv, "{NaN: true}"sv})
+    CHECK(code_of(parse_auth(odd)) == hub::errc::bad_reply);
+}
+
 TEST_CASE("the id of a new model must be one that can stand in a URL") {
   for (const std::string& odd :
        {""s, "short"s, id + "0", "../../../v1/secrets0"s, "abcdefghij 123456789"s,
@@ -1242,6 +1293,10 @@ TEST_CASE("the fields of an upload say what they mean for odd values too") {
   CHECK(field({.is_best = false}, "isBest") == "False");
   CHECK(std::stod(field({.is_final = true, .map = 1.0 / 3}, "map")) == 1.0 / 3);
   CHECK(std::stod(field({.is_final = true, .map = 0}, "map")) == 0);
+  CHECK(field({.is_final = true, .map = std::nan("")}, "map") == "nan");
+  CHECK(field({.is_final = true, .map = -std::nan("")}, "map") == "nan");
+  CHECK(field({.is_final = true, .map = HUGE_VAL}, "map") == "inf");
+  CHECK(field({.is_final = true, .map = -HUGE_VAL}, "map") == "-inf");
 }
 
 TEST_CASE("a body read in pieces of any size is the same body, whatever pieces the file gives") {

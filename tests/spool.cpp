@@ -199,6 +199,12 @@ TEST_CASE("every kind of line reads back from the journal, and is JSON") {
   const auto model = std::get<journal::upload_line>(*read_back(lines[4]));
   CHECK(model.fields.is_final);
   CHECK(model.fields.map == 0.1);
+  for (const double map : {HUGE_VAL, -HUGE_VAL}) {
+    const std::string line =
+        text_of(journal::upload_line{10, {.is_final = true, .map = map}, 5, 6});
+    CHECK(nlohmann::json::accept(line));
+    CHECK(std::get<journal::upload_line>(*read_back(line)).fields.map == map);
+  }
   CHECK(std::get<journal::upload_done_line>(*read_back(lines[5])).number == 9);
 }
 

@@ -481,12 +481,17 @@ TEST_CASE("uploads are taken with their size, hash and fields, and contents wher
   CHECK(hub.model(model_id).about.state == hub::model_state::trained);
 }
 
-TEST_CASE("a map that is no number is null, as the engine sends it") {
-  server hub;
-  CHECK(hub.upload(
-               {field("epoch", "8"), field("type", "final"), field("map", "null"), file("best.pt")})
-            .status == 200);
-  CHECK(hub.model(model_id).final_model()->map == 0);
+TEST_CASE("a map that is not finite is taken as Python writes it") {
+  const auto taken = [](std::string_view map) {
+    server hub;
+    const server_reply reply = hub.upload({field("epoch", "8"), field("type", "final"),
+                                           field("map", std::string(map)), file("best.pt")});
+    CHECK(reply.status == 200);
+    return hub.model(model_id).final_model()->map;
+  };
+  CHECK(std::isnan(taken("nan")));
+  CHECK(taken("inf") == HUGE_VAL);
+  CHECK(taken("-inf") == -HUGE_VAL);
 }
 
 TEST_CASE("uploads with a field or a file that is not what it must be are refused") {
@@ -518,7 +523,8 @@ TEST_CASE("uploads with a field or a file that is not what it must be are refuse
       {epoch, final_type, field("map", ""), file("best.pt")},
       {epoch, final_type, field("map", "high"), file("best.pt")},
       {epoch, final_type, field("map", "0,5"), file("best.pt")},
-      {epoch, final_type, field("map", "nan"), file("best.pt")},
+      {epoch, final_type, field("map", "null"), file("best.pt")},
+      {epoch, final_type, field("map", "NaN"), file("best.pt")},
       {epoch, final_type, field("map", "0.5"), file("last.pt")},
   };
   for (const form& each : refused) {

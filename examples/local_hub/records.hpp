@@ -9,7 +9,6 @@
 #include "hub_session.hpp"
 
 #include <algorithm>
-#include <array>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -35,29 +34,6 @@ inline std::string to_page(const ordered_json& value) {
 
 inline hub::testing::server_reply refusal(int status, std::string_view why) {
   return {status, json{{"message", why}}.dump(-1, ' ', false, json::error_handler_t::replace)};
-}
-
-// What Python's json writes for a number that is not finite (NaN, Infinity, -Infinity) is no JSON; it
-// becomes null, and a text that has none of it stays as it is.
-inline std::string without_nan(std::string_view text) {
-  constexpr std::array<std::string_view, 3> tokens = {"NaN", "Infinity", "-Infinity"};
-  std::string out;
-  out.reserve(text.size());
-  bool in_string = false;
-  for (std::size_t at = 0; at < text.size(); ++at) {
-    if (text[at] == '"') in_string = !in_string;
-    if (in_string && text[at] == '\\') out += text[at++];  // and what it escapes, a quote perhaps
-    const auto token = std::find_if(tokens.begin(), tokens.end(), [&](std::string_view each) {
-      return !in_string && text.substr(at).starts_with(each);
-    });
-    if (token != tokens.end()) {
-      out += "null";
-      at += token->size() - 1;
-    } else if (at < text.size()) {
-      out += text[at];
-    }
-  }
-  return out;
 }
 
 inline ordered_json to_json(const model_options& about) {

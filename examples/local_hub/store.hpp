@@ -450,10 +450,10 @@ class model_store {
   // Python sends what is not finite as NaN, in the text of each epoch.
   static std::string body_without_nan(const std::string& body) {
     if (body.find("NaN") == body.npos && body.find("Infinity") == body.npos) return body;
-    auto said = hub::text::parse_json(without_nan(body));
+    auto said = hub::text::parse_json(hub::text::standard_json(body));
     if (!said || !said->is_object() || !said->contains("metrics")) return body;
     for (json& epoch : said->at("metrics"))
-      if (epoch.is_string()) epoch = without_nan(epoch.get_ref<const std::string&>());
+      if (epoch.is_string()) epoch = hub::text::standard_json(epoch.get_ref<const std::string&>());
     return to_line(*said);
   }
 
@@ -484,26 +484,20 @@ class model_store {
     return "epoch " + std::to_string(epoch) + " is not from 0 to " + std::to_string(epochs_max - 1);
   }
 
-  // A final model of which Python has no number comes with "nan" as its map.
-  static bool take_map_without_number(server_request& what) {
+  // Earlier versions of hub_session sent null where Python sends nan.
+  static void take_map_of_null(server_request& what) {
     for (hub::testing::form_part& each : what.form)
-      if (each.name == "map" && (each.content == "nan" || each.content == "inf" ||
-                                 each.content == "-inf" || each.content == "null")) {
-        each.content = "null";
-        return true;
-      }
-    return false;
+      if (each.name == "map" && each.content == "null") each.content = "nan";
   }
 
   server_reply take_upload(server_request what, const std::string& id, unfinished_file* upload) {
-    const bool without_map = take_map_without_number(what);
+    take_map_of_null(what);
     if (upload) upload->finish();  // the part that takes long, so before anybody has to wait for it
     const std::lock_guard one_by_one(files_of(id));
     const auto [reply, brought] = judge(what, id);
     if (!accepted(reply)) return reply;
     checkpoint_record record = brought.checkpoints.back();
     if (!is_epoch(record.epoch)) return refusal(400, no_epoch(record.epoch));
-    if (without_map) record.map = not_a_number;
     keep(*upload, checkpoint_path(id, record), record);
     {
       const std::lock_guard lock(mutex_);
