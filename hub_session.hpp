@@ -2197,56 +2197,89 @@ inline std::string server_message(std::string_view body) {
   return text.empty() ? std::string() : " (\"" + printable(text) + "\")";
 }
 
-inline error status_error(int status, std::string_view body, std::string_view what) {
-  const std::string answer = "HUB answered " + std::to_string(status) + " to " + std::string(what) +
-                             server_message(body) + ". ";
-  switch (status) {
-    case 401:
-      return {errc::not_authenticated, answer + "Check the API key; HUB's settings page shows it.",
-              status};
-    case 403:
-      return {errc::access_denied,
-              answer + "This key may not write to this model; use the key of its owner.", status};
-    case 429:
-      return {errc::rate_limited, answer + "It wants fewer requests; they go on more slowly.",
-              status};
-    case 400:
-    case 413:
-    case 422:
-      return {errc::rejected, answer + "It does not take this content; it is not sent again.",
-              status};
-    case 404:
-      return {errc::unexpected_status,
-              answer + "Check the model's id, the HUB address, and that the model was not deleted.",
-              status};
-    default: break;
-  }
-  if (status >= 300 && status < 400)
-    return {errc::unexpected_status,
-            answer +
-                "Redirects are not followed, as they would carry the key elsewhere; give the final "
-                "HUB address.",
-            status};
-  if (status == 408 || status >= 500)
-    return {errc::server_error,
-            answer + "The fault is on its side or in between; it is tried again.", status};
-  return {errc::unexpected_status, answer + "Check the HUB address.", status};
+// What a status means, whoever sends it: HUB, the storage host, or what stands in front of them. It is
+// tried again, soon, exactly where the code is server_error or rate_limited.
+struct status_meaning {
+  hub::verdict verdict;
+  errc code;
+  std::string_view advice;
+  bool of_expired_url = false;  // storage hosts refuse a signed URL with it once its time is over
+};
+
+namespace statuses {
+
+using enum verdict;
+
+inline constexpr status_meaning fine = {delivered, errc::internal_error, ""};
+inline constexpr status_meaning passes = {
+    retry, errc::server_error, "The fault is on its side or in between; it is tried again."};
+inline constexpr status_meaning unreached = {
+    retry, errc::server_error,
+    "What stands in front of it gets no answer from it; it is tried again."};
+inline constexpr status_meaning is_full = {
+    retry, errc::server_error,
+    "There is no room left where it stores; free some. It is tried again."};
+inline constexpr status_meaning captive = {
+    retry, errc::server_error,
+    "The network wants somebody to sign in on a page of its own; it is tried again."};
+inline constexpr status_meaning too_fast = {retry, errc::rate_limited,
+                                            "It wants fewer requests; they go on more slowly."};
+inline constexpr status_meaning content = {rejected, errc::rejected,
+                                           "It does not take this content; it is not sent again."};
+inline constexpr status_meaning content_or_url = {content.verdict, content.code, content.advice,
+                                                  true};
+inline constexpr status_meaning no_key = {denied, errc::not_authenticated,
+                                          "Check the API key; HUB's settings page shows it.", true};
+inline constexpr status_meaning forbidden = {
+    denied, errc::access_denied, "This key may not write to this model; use the key of its owner.",
+    true};
+inline constexpr status_meaning gone = {
+    denied, errc::unexpected_status,
+    "Check the model's id, the HUB address, and that the model was not deleted.", true};
+inline constexpr status_meaning proxy_login = {
+    denied, errc::access_denied,
+    "A proxy on the way wants a login; give it in https_proxy or the transport's proxy option."};
+inline constexpr status_meaning redirect = {
+    denied, errc::unexpected_status,
+    "Redirects are not followed, as they would carry the key elsewhere; give the final HUB "
+    "address."};
+inline constexpr status_meaning other = {denied, errc::unexpected_status, "Check the HUB address."};
+
+struct row {
+  int first;
+  int last;
+  status_meaning meaning;
+};
+
+// The first row that fits counts. What is missing here means `other`.
+inline constexpr std::array<row, 23> table = {
+    {
+        {200, 299, fine},        {300, 399, redirect},  {400, 400, content_or_url},
+        {401, 401, no_key},      {403, 403, forbidden}, {404, 404, gone},
+        {407, 407, proxy_login}, {408, 408, passes},    {410, 410, gone},
+        {413, 413, content},     {421, 421, passes},  // it came over the wrong connection
+        {422, 422, content},     {425, 425, passes},  // too early
+        {429, 429, too_fast},    {499, 499, passes},  // nginx: its client was gone
+        {502, 502, unreached},   {504, 504, unreached}, {507, 507, is_full},
+        {511, 511, captive},     {520, 527, unreached},  // Cloudflare's, as is 530
+        {530, 530, unreached},   {598, 599, unreached},  // of proxies whose time was over
+        {500, 599, passes},
+    }};
+
+}  // namespace statuses
+
+constexpr status_meaning meaning_of(int status) noexcept {
+  for (const statuses::row& each : statuses::table)
+    if (status >= each.first && status <= each.last) return each.meaning;
+  return statuses::other;
 }
 
-constexpr verdict status_verdict(int status) noexcept {
-  if (status >= 200 && status < 300) return verdict::delivered;
-  switch (status) {
-    case 408:
-    case 429:
-    case 500:
-    case 502:
-    case 503:
-    case 504: return verdict::retry;
-    case 400:
-    case 413:
-    case 422: return verdict::rejected;
-    default: return verdict::denied;
-  }
+inline error status_error(int status, std::string_view body, std::string_view what) {
+  const status_meaning meaning = meaning_of(status);
+  return {meaning.code,
+          "HUB answered " + std::to_string(status) + " to " + std::string(what) +
+              server_message(body) + ". " + std::string(meaning.advice),
+          status};
 }
 
 // What `what` (such as "a heartbeat") came to.
@@ -2263,7 +2296,7 @@ inline outcome judge(const reply& answer, std::string_view what,
                                              : verdict::retry;
     return out;
   }
-  out.verdict = status_verdict(answer.status);
+  out.verdict = meaning_of(answer.status).verdict;
   if (out.verdict == verdict::delivered) {
     if (is_page(answer.body)) {  // a captive portal says 200 to everything
       out.verdict = verdict::retry;
@@ -3487,21 +3520,14 @@ inline outcome judge_download(const reply& answer, std::string_view host,
   if (status == 416)
     return came_to(restart, errc::unexpected_status,
                    "It has no such rest of the file, which begins anew.");
-  switch (status) {
-    case 400:
-    case 401:
-    case 403:
-    case 404:
-    case 410:
-      return came_to(denied, errc::access_denied,
-                     "HUB's URL is not valid, or not any more, or the file is gone. Look at the "
-                     "model on HUB.");
-    default: break;
-  }
-  if (status_verdict(status) != retry)
+  const status_meaning meaning = meaning_of(status);
+  if (meaning.of_expired_url)
+    return came_to(denied, errc::access_denied,
+                   "HUB's URL is not valid, or not any more, or the file is gone. Look at the "
+                   "model on HUB.");
+  if (meaning.verdict != retry)
     return came_to(rejected, errc::unexpected_status, "Tell whoever runs the HUB.");
-  outcome out = came_to(retry, status == 429 ? errc::rate_limited : errc::server_error,
-                        "The fault is on its side or in between; it is tried again.");
+  outcome out = came_to(retry, meaning.code, meaning.advice);
   out.retry_after = parse_retry_after(answer.retry_after, wall_now);
   return out;
 }
@@ -5376,8 +5402,8 @@ reply send_and_wait(const request& what, Transport& transport, const Clock& cloc
 
 // ---- signing in --------------------------------------------------------------------------------
 
-// Whether HUB may answer later what it did not answer now: it was not reached, or is not well. Not
-// where it answered and refused.
+// Whether HUB may answer later what it did not answer now: it was not reached, or is not well, as the
+// table of statuses has it. Not where it answered and refused.
 constexpr bool may_pass(errc code) noexcept {
   using enum errc;
   return code == not_reachable || code == tls_failed || code == timed_out || code == rate_limited ||

@@ -147,7 +147,8 @@ bool is_start(const seen_request& seen) {
 bool passes_by(const fault& what) {
   using enum fault_kind;
   if (what.kind == html || what.kind == truncated || what.kind == wrong_types) return false;
-  return what.kind != status || hub::protocols::status_verdict(what.status) == hub::verdict::retry;
+  return what.kind != status ||
+         hub::protocols::meaning_of(what.status).verdict == hub::verdict::retry;
 }
 
 // HUB refused these for good: they count as done with.

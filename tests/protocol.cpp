@@ -1369,14 +1369,15 @@ TEST_CASE("a page of HTML is no confirmation, whatever its status") {
 
 TEST_CASE("every status has its verdict") {
   const std::map<int, hub::verdict> named = {
-      {408, hub::verdict::retry},    {429, hub::verdict::retry},    {500, hub::verdict::retry},
-      {502, hub::verdict::retry},    {503, hub::verdict::retry},    {504, hub::verdict::retry},
-      {400, hub::verdict::rejected}, {413, hub::verdict::rejected}, {422, hub::verdict::rejected}};
+      {408, hub::verdict::retry},    {421, hub::verdict::retry},   {425, hub::verdict::retry},
+      {429, hub::verdict::retry},    {499, hub::verdict::retry},   {400, hub::verdict::rejected},
+      {413, hub::verdict::rejected}, {422, hub::verdict::rejected}};
   for (int status = 0; status < 1000; ++status) {
     const auto found = named.find(status);
-    const hub::verdict wanted = status >= 200 && status < 300 ? hub::verdict::delivered
-                                : found != named.end()        ? found->second
-                                                              : hub::verdict::denied;
+    const hub::verdict wanted = status >= 200 && status < 300   ? hub::verdict::delivered
+                                : found != named.end()          ? found->second
+                                : status >= 500 && status < 600 ? hub::verdict::retry
+                                                                : hub::verdict::denied;
     const hub::outcome got = judged({.status = status, .body = "{}"});
     if (got.verdict != wanted)
       FAIL_CHECK(status << " gives verdict " << static_cast<int>(got.verdict));
@@ -1385,6 +1386,25 @@ TEST_CASE("every status has its verdict") {
     if (!contains(got.why.message, std::to_string(status)) ||
         !contains(got.why.message, "an upload"))
       FAIL_CHECK(status << " gives: " << got.why.message);
+  }
+}
+
+TEST_CASE("what is tried again is said to be, and its code lets a session start without HUB") {
+  for (int status = 300; status < 1000; ++status) {
+    const hub::outcome got = judged({.status = status});
+    const bool again = got.verdict == hub::verdict::retry;
+    CAPTURE(status, got.why.message);
+    if ((got.why.code == hub::errc::server_error || got.why.code == hub::errc::rate_limited) !=
+        again)
+      FAIL_CHECK("its code does not fit its verdict");
+    if (contains(got.why.message, "tried again") != (again && status != 429))
+      FAIL_CHECK("its words do not fit its verdict");
+    if (contains(got.why.message, "not sent again") != (got.verdict == hub::verdict::rejected))
+      FAIL_CHECK("its words do not fit its verdict");
+    const hub::outcome download =
+        hub::storage_host::judge_download({.status = status}, "storage.example", wall);
+    if ((download.verdict == hub::verdict::retry) != again)
+      FAIL_CHECK("a download has another verdict");
   }
 }
 

@@ -474,7 +474,7 @@ TEST_CASE("each fault of the sign-in or the model that passes by is survived") {
       const bool garbled =
           each.what.kind == html || each.what.kind == truncated || each.what.kind == wrong_types;
       if (garbled || (each.what.kind == fault_kind::status &&
-                      hub::protocols::status_verdict(each.what.status) != hub::verdict::retry))
+                      hub::protocols::meaning_of(each.what.status).verdict != hub::verdict::retry))
         continue;
       INFO(to_string(which) << ": " << each.name);
       world sim;
@@ -482,6 +482,24 @@ TEST_CASE("each fault of the sign-in or the model that passes by is survived") {
       CHECK_NOTHROW(sim.start());
       CHECK(sim.hub.count(which) == 3);
     }
+}
+
+TEST_CASE(
+    "what a proxy or an overloaded server says for itself is tried again, at the start and the "
+    "end") {
+  for (int status : {421, 425, 499, 502, 507, 511, 520, 521, 522, 523, 524, 525, 530, 599}) {
+    CAPTURE(status);
+    world sim;
+    sim.with.retry.jitter = false;
+    sim.hub.fail_next(endpoint::auth, answered(status), 2);
+    auto session = sim.start();
+    CHECK(sim.now() == 3);
+    session.on_fit_epoch_end(0, {{"loss", 1}});
+    sim.hub.fail_next(endpoint::metrics, answered(status), 3);
+    const double before = sim.now();
+    CHECK(session.on_train_end(0, "", 0).complete());
+    CHECK(sim.now() - before == 7);
+  }
 }
 
 TEST_CASE("waits at the start are jittered up to the doubled delay") {

@@ -376,7 +376,7 @@ namespace {
 // What a download comes to where this fault goes on until it gives up.
 bool may_end(const hub::error& why, const fault& what) {
   if (what.kind != fault_kind::status) return false;
-  const bool passes = hub::protocols::status_verdict(what.status) == hub::verdict::retry;
+  const bool passes = hub::protocols::meaning_of(what.status).verdict == hub::verdict::retry;
   return !passes && why.http_status == what.status;
 }
 

@@ -347,7 +347,7 @@ class referee {
     }
     at.answered = out.status == 200 && met_ == fault_kind::none;
     using enum hub::verdict;
-    const hub::verdict meaning = hub::protocols::status_verdict(out.status);
+    const hub::verdict meaning = hub::protocols::meaning_of(out.status).verdict;
     if (meaning == delivered || meaning == rejected) return;
     at.retries = true;
     duration wait = meaning == denied ? options_.retry.denied_interval : 0s;

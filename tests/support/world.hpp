@@ -135,5 +135,5 @@ inline std::vector<named_fault> every_fault() {
 inline bool ends_delivery(const hub::testing::fault& what) {
   using hub::testing::fault_kind;
   return what.kind == fault_kind::status &&
-         hub::protocols::status_verdict(what.status) == hub::verdict::rejected;
+         hub::protocols::meaning_of(what.status).verdict == hub::verdict::rejected;
 }
