@@ -7597,6 +7597,7 @@ struct server_reply {
   int status = 200;
   std::string body = "{}";
   std::string retry_after = {};
+  std::string location = {};  // of a redirect
 };
 
 // A model as GET /v1/models/{id} describes it.
@@ -7975,6 +7976,627 @@ inline std::optional<std::vector<form_part>> parse_form(std::string_view body,
   }
   return parts;
 }
+
+// ---- a Platform --------------------------------------------------------------------------------
+
+// The Platform's calls, but for those to its storage host.
+enum class platform_call {
+  event,          // POST /api/webhooks/training/metrics
+  upload,         // POST /api/webhooks/models/upload
+  account,        // GET /api/account/summary
+  files,          // GET /api/models/OWNER/PROJECT/NAME/files
+  dataset,        // GET /api/datasets/OWNER/NAME/export
+  older_files,    // HEAD /api/webhooks/models/OWNER/PROJECT/NAME/download
+  older_dataset,  // HEAD /api/webhooks/datasets/OWNER/NAME/export
+  stop,           // DELETE /api/models/OWNER/PROJECT/NAME/training
+};
+
+struct platform_route {
+  platform_call call = platform_call::event;
+  std::string owner = {};
+  std::string project = {};
+  std::string name = {};
+};
+
+// What an accepted request changes, and nothing else does. A server that keeps its state writes these
+// down, and applies them again when it starts.
+struct platform_change {
+  time_point at = {};
+  std::string model_id = {};
+  std::string kind = {};  // an event's name, "place" (for a file), "file" (in its place), "cancel"
+  json data = {};         // of an event, or what the kind is made of
+  std::string content = {};  // of a file, where platform_logic::keep_contents is on
+};
+
+struct platform_upload {
+  std::string file_name = {};
+  std::string path = {};         // "gs://..."
+  std::string upload_path = {};  // which names it to the storage host
+  std::string run_id = {};
+  bool arrived = false;
+  bool saved = false;  // checkpoint_saved came
+  time_point at = {};  // of its arrival
+  std::uint64_t size_bytes = 0;
+  std::uint64_t hash = 0;
+  std::string sha256 = {};  // as in form_part
+  std::string content = {};
+};
+
+enum class platform_state { training, completed, failed };
+
+struct platform_model {
+  std::string id = {};
+  std::string owner = {};
+  std::string project = {};
+  std::string name = {};   // counted up where the one that was asked for is taken
+  std::string asked = {};  //
+  std::string run_id = {};
+  json started = {};  // the data of training_started
+  time_point started_at = {};
+  time_point heard_at = {};
+  std::map<int, json> epochs = {};             // the data of each epoch_end, the latest
+  std::map<std::uint64_t, json> console = {};  // the data of each console_output
+  std::vector<json> system = {};               // the data of each system_metrics
+  std::vector<platform_upload> uploads = {};   // in the order in which they were announced
+  platform_state state = platform_state::training;
+  json ending = {};               // the data of training_complete or training_failed
+  bool cancelled = false;         // by its owner
+  std::size_t after_the_end = 0;  // events that came when it was complete
+
+  const platform_upload* latest_file() const {
+    for (std::size_t i = uploads.size(); i-- > 0;)
+      if (uploads[i].arrived) return &uploads[i];
+    return nullptr;
+  }
+};
+
+struct platform_dataset {
+  std::string owner = {};
+  std::string name = {};
+  std::string file = {};  // what url_of_dataset makes a URL of; "": still being processed
+};
+
+// What a Platform does, without sockets, files or a clock. Strict where the contract is: what it does
+// not have is refused here, with the reason in the reply.
+class platform_logic {
+ public:
+  bool keep_contents = false;                 // of uploads
+  bool has_newer_calls = true;                // files and dataset
+  bool has_older_calls = true;                // older_files and older_dataset
+  std::function<std::string()> make_id = {};  // of models and runs; else they count up
+  // Whose key this is, beside those of add_key(); nothing where nobody's.
+  std::function<std::optional<std::string>(const std::string& api_key)> user_of = {};
+  // Signed URLs: where to put a file, where to take it from, and where a dataset lies.
+  std::function<std::string(const platform_upload&, time_point now)> url_to_put = {};
+  std::function<std::string(const platform_upload&, time_point now)> url_of_file = {};
+  std::function<std::string(const platform_dataset&, time_point now)> url_of_dataset = {};
+
+  void add_key(std::string api_key, std::string user) {
+    keys_[std::move(api_key)] = std::move(user);
+  }
+  void add_dataset(platform_dataset what) { datasets_.push_back(std::move(what)); }
+  void remove_model(const std::string& id) { models_.erase(id); }
+
+  platform_model& model(const std::string& id) { return models_.at(id); }
+  const std::map<std::string, platform_model>& models() const { return models_; }
+
+  // The model of this name, the way a page's address has it.
+  const platform_model* find(std::string_view owner, std::string_view project,
+                             std::string_view name) const {
+    for (const auto& [id, model] : models_)
+      if (model.owner == owner && model.project == project && model.name == name) return &model;
+    return nullptr;
+  }
+
+  // Which call this is, if it is one of the Platform's.
+  static std::optional<platform_route> route(std::string_view method, std::string_view path) {
+    using enum platform_call;
+    path = path.substr(0, path.find('?'));
+    if (method == "POST" && path == "/api/webhooks/training/metrics") return platform_route{event};
+    if (method == "POST" && path == "/api/webhooks/models/upload") return platform_route{upload};
+    if (method == "GET" && path == "/api/account/summary") return platform_route{account};
+    if (method == "GET")
+      return first_of({named(files, path, "/api/models/", 3, "/files"),
+                       named(dataset, path, "/api/datasets/", 2, "/export")});
+    if (method == "HEAD")
+      return first_of({named(older_files, path, "/api/webhooks/models/", 3, "/download"),
+                       named(older_dataset, path, "/api/webhooks/datasets/", 2, "/export")});
+    if (method == "DELETE") return named(stop, path, "/api/models/", 3, "/training");
+    return std::nullopt;
+  }
+
+  // Why a request is refused whatever its body says, where it is: no such call or key.
+  std::optional<server_reply> refusal(const server_request& what) const {
+    const auto to = route(what.method, what.path);
+    const bool newer =
+        to && (to->call == platform_call::files || to->call == platform_call::dataset);
+    const bool older =
+        to && (to->call == platform_call::older_files || to->call == platform_call::older_dataset);
+    if (!to || (newer && !has_newer_calls) || (older && !has_older_calls))
+      return refuse(404, "no such call: " + what.method + " " + text::without_query(what.path));
+    if (!user(what)) return refuse(401, "unknown API key");
+    return std::nullopt;
+  }
+
+  // What a request comes to: the reply, and where that is a 2xx of one that changes something, what
+  // it changes once it is applied.
+  struct decision {
+    server_reply reply = {};
+    std::optional<platform_change> change = {};
+  };
+  decision decide(const server_request& what, time_point now) {
+    if (auto refused = refusal(what)) return {*std::move(refused)};
+    const auto to = route(what.method, what.path);
+    switch (to->call) {
+      case platform_call::event: return take_event(what, now);
+      case platform_call::upload: return give_place(what, now);
+      case platform_call::account: return {tell("username", *user(what))};
+      case platform_call::stop: return stop(*to, now);
+      default: return {hand_out(*to, now)};
+    }
+  }
+
+  // A file that came to where url_to_put led.
+  decision decide_file(std::string_view upload_path, const form_part& file, time_point now) const {
+    const auto [model, upload] = place_of(upload_path);
+    if (!upload) return {refuse(404, "no such place")};
+    if (file.size_bytes == 0) return {refuse(400, "the file is empty")};
+    platform_change out{now, model->id, "file"};
+    out.data["uploadPath"] = upload->upload_path;
+    out.data["bytes"] = file.size_bytes;
+    out.data["hash"] = file.hash;
+    out.data["sha256"] = file.sha256;
+    if (keep_contents) out.content = file.content;
+    return {{200, ""}, std::move(out)};
+  }
+
+  void apply(platform_change what) {
+    if (what.kind == "training_started") return start(std::move(what));
+    const auto found = models_.find(what.model_id);
+    if (found == models_.end()) return;
+    platform_model& model = found->second;
+    if (what.kind == "place") return add_place(model, what.data);
+    if (what.kind == "file") return add_file(model, std::move(what));
+    if (what.kind == "cancel")
+      model.cancelled = true;
+    else
+      take(model, std::move(what));
+  }
+
+  server_reply handle(const server_request& what, time_point now) {
+    decision out = decide(what, now);
+    if (out.change) apply(*std::move(out.change));
+    return out.reply;
+  }
+
+  // The owner's wish, as the call `stop` brings it. False where nothing is trained.
+  bool cancel(const std::string& id) {
+    const auto found = models_.find(id);
+    if (found == models_.end() || found->second.state != platform_state::training) return false;
+    return found->second.cancelled = true;
+  }
+
+ private:
+  // ---- calls ----
+
+  static std::optional<platform_route> first_of(
+      std::initializer_list<std::optional<platform_route>> all) {
+    for (const auto& each : all)
+      if (each) return each;
+    return std::nullopt;
+  }
+
+  // A path of so many names between a prefix and a suffix.
+  static std::optional<platform_route> named(platform_call call, std::string_view path,
+                                             std::string_view prefix, std::size_t count,
+                                             std::string_view suffix) {
+    if (path.size() <= prefix.size() + suffix.size() || !path.starts_with(prefix) ||
+        !path.ends_with(suffix))
+      return std::nullopt;
+    std::vector<std::string> names(1);
+    for (char c : path.substr(prefix.size(), path.size() - prefix.size() - suffix.size()))
+      if (c == '/')
+        names.emplace_back();
+      else
+        names.back() += c;
+    if (names.size() != count ||
+        !std::all_of(names.begin(), names.end(), platform_wire::is_segment))
+      return std::nullopt;
+    return platform_route{call, names.front(), count == 3 ? names[1] : "", names.back()};
+  }
+
+  static server_reply tell(const char* name, json value, int status = 200) {
+    json body;
+    body[name] = std::move(value);
+    return {status, body.dump(-1, ' ', false, json::error_handler_t::replace)};
+  }
+  static server_reply refuse(int status, const std::string& why) {
+    return tell("error", why, status);
+  }
+
+  std::optional<std::string> user(const server_request& what) const {
+    constexpr std::string_view bearer = "Bearer ";
+    if (!what.authorization.starts_with(bearer)) return std::nullopt;
+    const std::string key = what.authorization.substr(bearer.size());
+    if (const auto found = keys_.find(key); found != keys_.end()) return found->second;
+    return user_of ? user_of(key) : std::nullopt;
+  }
+
+  // ---- events ----
+
+  // Which model a request is about: by its id, else by its names, the newest of them.
+  result<std::string> find_model(const json& said, const std::string& user) const {
+    const std::string id = text::get_string(said, "modelId");
+    const auto [owner, project] = names_of(text::get_string(said, "project"), user);
+    const std::string name = text::get_string(said, "name");
+    if (!id.empty() && models_.contains(id)) return id;
+    const platform_model* newest = nullptr;
+    for (const auto& [each_id, model] : models_)
+      if (id.empty() && model.owner == owner && model.project == project && model.asked == name &&
+          (!newest || model.started_at >= newest->started_at))
+        newest = &model;
+    if (newest) return newest->id;
+    return error{errc::unexpected_status, "no such model"};
+  }
+
+  static std::pair<std::string, std::string> names_of(const std::string& project,
+                                                      const std::string& user) {
+    const std::size_t slash = project.find('/');
+    if (slash == std::string::npos) return {user, project};
+    return {project.substr(0, slash), project.substr(slash + 1)};
+  }
+
+  // What is wrong with the members that name a model, "" where nothing is.
+  static std::string names_problem(const json& said) {
+    const std::string project = text::get_string(said, "project");
+    const std::string name = text::get_string(said, "name");
+    const bool has_id = !text::get_string(said, "modelId").empty();
+    if (has_id && project.empty() && name.empty()) return {};
+    const auto read = platform_wire::parse_project(project);
+    if (!read || *read != project) return "project is needed, as a page's address has it";
+    if (name.empty() || platform_wire::slug(name) != name)
+      return "name is needed, as a page's address has it";
+    return {};
+  }
+
+  decision take_event(const server_request& what, time_point now) {
+    const auto said = text::parse_json(what.body);
+    const json* data = said ? text::get_member(*said, "data") : nullptr;
+    const std::string event = said ? text::get_string(*said, "event") : std::string();
+    if (event.empty() || !data || !data->is_object())
+      return {refuse(400, "event and data are needed")};
+    std::string why = stray(*said, {"event", "data", "modelId", "project", "name"});
+    if (why.empty()) why = names_problem(*said);
+    if (why.empty()) why = event_problem(event, *data);
+    if (!why.empty()) return {refuse(400, event + ": " + why)};
+    if (event == "training_started") return register_run(*said, *user(what), now);
+    const auto id = find_model(*said, *user(what));
+    if (!id) return {refuse(404, id.error().message)};
+    const platform_model& model = models_.at(*id);
+    if (auto refused = conflict(model, event, *data)) return {*std::move(refused)};
+    json reply;
+    reply["received"] = true;
+    reply["cancelled"] = model.cancelled && event == "epoch_end";
+    return {{200, reply.dump()}, platform_change{now, *id, event, *data}};
+  }
+
+  decision register_run(const json& said, const std::string& user, time_point now) {
+    platform_change out{now, new_id("65f0c0ffee"), "training_started"};
+    const auto [owner, project] = names_of(text::get_string(said, "project"), user);
+    const std::string asked = text::get_string(said, "name");
+    std::string name = asked;
+    for (int i = 2; find(owner, project, name); ++i) name = asked + '-' + std::to_string(i);
+    out.data["owner"] = owner;
+    out.data["project"] = project;
+    out.data["name"] = name;
+    out.data["asked"] = asked;
+    out.data["runId"] = new_id("run-");
+    out.data["started"] = said.at("data");
+    json reply;
+    reply["received"] = true;
+    reply["cancelled"] = false;
+    reply["modelId"] = out.model_id;
+    reply["runId"] = out.data["runId"];
+    reply["modelSlug"] = name;
+    return {{200, reply.dump()}, std::move(out)};
+  }
+
+  std::string new_id(std::string_view lead) {
+    constexpr std::size_t id_length = 24;
+    if (make_id) return make_id();
+    const std::string digits = std::to_string(++made_);
+    return std::string(lead) + std::string(id_length - lead.size() - digits.size(), '0') + digits;
+  }
+
+  // Why an event that is right by itself does not fit what is there.
+  static std::optional<server_reply> conflict(const platform_model& model, const std::string& event,
+                                              const json& data) {
+    if (event == "console_output") {
+      const auto found = model.console.find(text::get_unsigned(data, "chunkId"));
+      if (found != model.console.end() && found->second != data)
+        return refuse(409, "another chunk has this number");
+    }
+    if (event == "checkpoint_saved") {
+      if (text::get_string(data, "runId") != model.run_id) return refuse(409, "no such run");
+      if (!arrived(model, text::get_string(data, "modelPath")))
+        return refuse(409, "no such file has arrived");
+    }
+    if (event == "training_complete") {
+      const std::string run = text::get_string(data, "runId");
+      const std::string file = text::get_string(data.at("results"), "modelPath");
+      if (!run.empty() && run != model.run_id) return refuse(409, "no such run");
+      if (!file.empty() && !arrived(model, file)) return refuse(409, "no such file has arrived");
+    }
+    return std::nullopt;
+  }
+
+  static bool arrived(const platform_model& model, const std::string& path) {
+    return std::any_of(model.uploads.begin(), model.uploads.end(),
+                       [&](const auto& upload) { return upload.arrived && upload.path == path; });
+  }
+
+  // ---- what the contract has ----
+
+  using names = std::initializer_list<std::string_view>;
+
+  // What is in an object beside `known`, "" where nothing is.
+  static std::string stray(const json& object, names known) {
+    for (const auto& member : object.items())
+      if (std::find(known.begin(), known.end(), member.key()) == known.end())
+        return "there is no '" + text::printable(member.key()) + "'";
+    return {};
+  }
+
+  static bool is_number(const json& value) { return value.is_number() || value.is_null(); }
+  static bool all_numbers(const json& values) {
+    return std::all_of(values.begin(), values.end(), is_number);
+  }
+  static bool is_count(const json& object, const char* name, int least) {
+    return text::get_int(object, name).value_or(least - 1) >= least;
+  }
+  static bool has_object(const json& object, const char* name) {
+    const json* member = text::get_member(object, name);
+    return member && member->is_object();
+  }
+
+  // What is wrong with an event's data, "" where nothing is.
+  static std::string event_problem(const std::string& event, const json& data) {
+    if (event == "training_started") return start_problem(data);
+    if (event == "epoch_end") return epoch_problem(data);
+    if (event == "console_output") return console_problem(data);
+    if (event == "training_complete") return completion_problem(data);
+    if (event == "system_metrics")
+      return stray(data, {"cpu", "memory", "disk", "diskIo", "network", "gpus"});
+    if (event == "training_progress") return {};
+    if (event == "checkpoint_saved") {
+      if (text::get_string(data, "modelPath").empty() || text::get_string(data, "runId").empty())
+        return "modelPath and runId are needed";
+      return stray(data, {"modelPath", "runId", "uploadPath"});
+    }
+    if (event == "training_failed") {
+      if (text::get_string(data, "error").empty()) return "error is needed";
+      return stray(data, {"error", "code", "instanceId"});
+    }
+    return "there is no such event";
+  }
+
+  static std::string start_problem(const json& data) {
+    if (!has_object(data, "trainArgs")) return "trainArgs is needed";
+    for (const json& argument : data.at("trainArgs"))
+      if (!argument.is_string()) return "an argument is no text";
+    if (data.contains("epochs") && !is_count(data, "epochs", 1)) return "epochs is no count";
+    if (data.contains("environment") && !has_object(data, "environment"))
+      return "environment is no object";
+    return stray(data, {"trainArgs", "epochs", "device", "environment"});
+  }
+
+  static std::string epoch_problem(const json& data) {
+    if (!is_count(data, "epoch", 0)) return "epoch is no count";
+    if (!has_object(data, "metrics") || !all_numbers(data.at("metrics")))
+      return "metrics are no numbers";
+    if (data.contains("system") && !has_object(data, "system")) return "system is no object";
+    for (const char* name : {"fitness", "best_fitness"})
+      if (data.contains(name) && !is_number(data.at(name)))
+        return std::string(name) + " is no number";
+    if (const json* model = text::get_member(data, "modelInfo")) {
+      if (!model->is_object() || !all_numbers(*model)) return "modelInfo is no numbers";
+      if (auto why = stray(*model, {"parameters", "gflops", "speedMs"}); !why.empty()) return why;
+    }
+    return stray(data, {"epoch", "metrics", "system", "fitness", "best_fitness", "modelInfo",
+                        "total_epochs"});
+  }
+
+  static std::string console_problem(const json& data) {
+    const json* content = text::get_member(data, "content");
+    if (!is_count(data, "chunkId", 1)) return "chunkId is no count from 1";
+    if (!content || !content->is_string()) return "content is needed";
+    const auto& lines = content->get_ref<const std::string&>();
+    const auto count = 1 + std::count(lines.begin(), lines.end(), '\n');
+    if (text::get_int(data, "lineCount") != static_cast<int>(count)) return "lineCount is wrong";
+    return stray(data, {"chunkId", "content", "lineCount"});
+  }
+
+  static std::string completion_problem(const json& data) {
+    if (!has_object(data, "results")) return "results is needed";
+    const json& results = data.at("results");
+    if (!has_object(results, "metrics") || !all_numbers(results.at("metrics")))
+      return "metrics are no numbers";
+    if (!results.contains("bestEpoch") || !is_number(results.at("bestEpoch")))
+      return "bestEpoch is no number";
+    if (!results.contains("bestFitness") || !is_number(results.at("bestFitness")))
+      return "bestFitness is no number";
+    if (auto why = stray(results, {"metrics", "bestEpoch", "bestFitness", "validation", "modelPath",
+                                   "modelSize"});
+        !why.empty())
+      return why;
+    if (!data.contains("classNames") || !data.contains("plots") || !data.at("plots").is_array())
+      return "classNames and plots are needed";
+    for (const json& plot : data.at("plots"))
+      if (auto why = plot_problem(plot); !why.empty()) return why;
+    return stray(data, {"results", "classNames", "plots", "runId"});
+  }
+
+  static std::string plot_problem(const json& plot) {
+    const std::string type = text::get_string(plot, "type");
+    if (type == "confusion_matrix") return stray(plot, {"type", "matrix"});
+    for (std::string_view known : {"pr_curve", "f1_curve", "precision_curve", "recall_curve"}) {
+      if (type != known) continue;
+      const json* x = text::get_member(plot, "x");
+      const json* y = text::get_member(plot, "y");
+      if (!x || !y || x->size() > platform_wire::curve_points_max)
+        return type + " has no such points";
+      for (const json& row : *y)
+        if (row.size() != x->size()) return type + " has a row of another length";
+      return stray(plot, {"type", "x", "y", "ap"});
+    }
+    return "there is no such plot";
+  }
+
+  // ---- files ----
+
+  decision give_place(const server_request& what, time_point now) {
+    const auto said = text::parse_json(what.body);
+    const std::string file_name = said ? text::get_string(*said, "filename") : std::string();
+    if (!platform_wire::is_segment(file_name)) return {refuse(400, "filename is needed")};
+    std::string why = stray(*said, {"filename", "modelId", "project", "name", "runId"});
+    if (why.empty()) why = names_problem(*said);
+    if (!why.empty()) return {refuse(400, why)};
+    const auto id = find_model(*said, *user(what));
+    if (!id) return {refuse(404, id.error().message)};
+    const std::string run = text::get_string(*said, "runId");
+    if (!run.empty() && run != models_.at(*id).run_id) return {refuse(409, "no such run")};
+    const platform_upload upload = new_place(*id, file_name);
+    json reply;
+    reply["uploadUrl"] = url_to_put ? url_to_put(upload, now) : upload.upload_path;
+    reply["gcsPath"] = upload.path;
+    reply["uploadPath"] = upload.upload_path;
+    reply["modelId"] = *id;
+    platform_change change{now, *id, "place"};
+    change.data["filename"] = file_name;
+    change.data["path"] = upload.path;
+    change.data["uploadPath"] = upload.upload_path;
+    return {{200, reply.dump()}, std::move(change)};
+  }
+
+  platform_upload new_place(const std::string& id, const std::string& file_name) {
+    platform_upload out{.file_name = file_name};
+    const std::string number = std::to_string(models_.at(id).uploads.size() + 1);
+    out.upload_path = id + "/" + number + "/" + file_name;
+    out.path = "gs://bucket/" + out.upload_path;
+    return out;
+  }
+
+  std::pair<const platform_model*, const platform_upload*> place_of(
+      std::string_view upload_path) const {
+    for (const auto& [id, model] : models_)
+      for (const platform_upload& upload : model.uploads)
+        if (upload.upload_path == upload_path) return {&model, &upload};
+    return {};
+  }
+
+  decision stop(const platform_route& to, time_point now) const {
+    const platform_model* model = find(to.owner, to.project, to.name);
+    if (!model) return {refuse(404, "no such model")};
+    if (model->state != platform_state::training) return {refuse(409, "nothing is trained here")};
+    return {tell("cancelled", true), platform_change{now, model->id, "cancel"}};
+  }
+
+  server_reply hand_out(const platform_route& to, time_point now) const {
+    using enum platform_call;
+    if (to.call == dataset || to.call == older_dataset) {
+      for (const platform_dataset& each : datasets_)
+        if (each.owner == to.owner && each.name == to.name) return hand_out(each, to.call, now);
+      return refuse(404, "no such dataset");
+    }
+    const platform_model* model = find(to.owner, to.project, to.name);
+    if (!model) return refuse(404, "no such model");
+    const platform_upload* file = model->latest_file();
+    if (to.call == older_files) {
+      if (!file) return refuse(404, "the model has no file yet");
+      return {.status = 302,
+              .body = "",
+              .location = url_of_file ? url_of_file(*file, now) : file->path};
+    }
+    json list = json::array();
+    if (file) {
+      json& entry = list.emplace_back();
+      entry["name"] = file->file_name;
+      entry["size"] = file->size_bytes;
+      entry["downloadUrl"] = url_of_file ? url_of_file(*file, now) : file->path;
+    }
+    return tell("files", std::move(list));
+  }
+
+  server_reply hand_out(const platform_dataset& what, platform_call call, time_point now) const {
+    if (what.file.empty()) return refuse(409, "the dataset is still being processed");
+    const std::string url = url_of_dataset ? url_of_dataset(what, now) : what.file;
+    if (call == platform_call::dataset) return tell("downloadUrl", url);
+    return {.status = 302, .body = "", .location = url};
+  }
+
+  // ---- changes ----
+
+  void start(platform_change what) {
+    platform_model& model = models_[what.model_id];
+    model.id = what.model_id;
+    model.owner = text::get_string(what.data, "owner");
+    model.project = text::get_string(what.data, "project");
+    model.name = text::get_string(what.data, "name");
+    model.asked = text::get_string(what.data, "asked");
+    model.run_id = text::get_string(what.data, "runId");
+    model.started = std::move(what.data["started"]);
+    model.started_at = model.heard_at = what.at;
+  }
+
+  static void add_place(platform_model& model, const json& data) {
+    model.uploads.push_back({.file_name = text::get_string(data, "filename"),
+                             .path = text::get_string(data, "path"),
+                             .upload_path = text::get_string(data, "uploadPath"),
+                             .run_id = model.run_id});
+  }
+
+  static void add_file(platform_model& model, platform_change what) {
+    const std::string place = text::get_string(what.data, "uploadPath");
+    for (platform_upload& upload : model.uploads) {
+      if (upload.upload_path != place) continue;
+      upload.arrived = true;
+      upload.at = what.at;
+      upload.size_bytes = text::get_unsigned(what.data, "bytes");
+      upload.hash = text::get_unsigned(what.data, "hash");
+      upload.sha256 = text::get_string(what.data, "sha256");
+      upload.content = std::move(what.content);
+    }
+  }
+
+  static void take(platform_model& model, platform_change what) {
+    const bool ends = what.kind == "training_complete" || what.kind == "training_failed";
+    const bool repeats = ends && model.ending == what.data;
+    if (model.state == platform_state::completed && !repeats) ++model.after_the_end;
+    // A run that failed, or was silent for so long that it seemed so, may be taken up again.
+    if (model.state == platform_state::failed) model.state = platform_state::training;
+    model.heard_at = what.at;
+    const int epoch = text::get_int(what.data, "epoch").value_or(0);
+    const std::uint64_t chunk = text::get_unsigned(what.data, "chunkId");
+    if (what.kind == "epoch_end") model.epochs[epoch] = std::move(what.data);
+    if (what.kind == "console_output") model.console[chunk] = std::move(what.data);
+    if (what.kind == "system_metrics") model.system.push_back(std::move(what.data));
+    if (what.kind == "checkpoint_saved") set_saved(model, text::get_string(what.data, "modelPath"));
+    if (!ends) return;
+    model.state =
+        what.kind == "training_failed" ? platform_state::failed : platform_state::completed;
+    model.ending = std::move(what.data);
+  }
+
+  static void set_saved(platform_model& model, const std::string& path) {
+    for (platform_upload& upload : model.uploads)
+      if (upload.path == path) upload.saved = true;
+  }
+
+  std::map<std::string, std::string> keys_;  // key -> user
+  std::map<std::string, platform_model> models_;
+  std::vector<platform_dataset> datasets_;
+  std::size_t made_ = 0;
+};
 
 // ---- faults ------------------------------------------------------------------------------------
 
