@@ -90,6 +90,12 @@
 // to a hub::training_callbacks& or names a policy. Leaves out everything from the engine on, and
 // httplib with it, and so most of the time to compile. It may meet the others as well.
 
+// HUB_SESSION_ASSERT(condition): define it, in every file of a program, to have the library check what
+// it believes of itself, as its own tests do. Does nothing otherwise.
+#if !defined(HUB_SESSION_ASSERT)
+#define HUB_SESSION_ASSERT(condition) static_cast<void>(0)
+#endif
+
 #if defined(_WIN32)
 #define HUB_SESSION_WINDOWS 1
 #elif defined(__unix__) || defined(__APPLE__)
@@ -111,6 +117,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <exception>
 #include <filesystem>
 #include <fstream>
@@ -433,6 +440,8 @@ struct model_info {
   nlohmann::json raw = {};      // HUB's whole description of the model
 };
 
+struct training_results;
+
 // A run that HUB does not know yet, for create_model.
 struct new_model {
   std::string name = {};                      // the run's name on HUB
@@ -589,9 +598,12 @@ struct credential_options {
 };
 
 struct rate_limit_options {
-  duration metrics = 3s;        // at most one metrics request
-  duration checkpoint = 15min;  // at most one checkpoint
-  duration heartbeat = 5min;    // from the start of one beat to the start of the next
+  duration metrics = 3s;          // at most one metrics request
+  duration checkpoint = 15min;    // at most one checkpoint
+  duration heartbeat = 5min;      // from the start of one beat to the start of the next
+  duration console = 5s;          // a printed line waits no longer than this for others ...
+  std::size_t console_lines = 5;  // ... or for so many, which are sent at once ...
+  duration console_gap = 1s;      // ... unless the last ones left just now
 };
 
 struct retry_options {
@@ -622,6 +634,9 @@ struct limit_options {
   std::size_t metrics_batch_epochs_max = 100;
   std::size_t metrics_batch_bytes_max = 256 * kibibyte;
   std::size_t metrics_queue_bytes_max = 64 * mebibyte;
+  std::size_t console_queue_bytes_max = mebibyte;  // beyond, the oldest lines are left out
+  std::size_t console_chunk_lines_max = 200;
+  std::optional<unsigned> requests_per_minute_max = {};  // else what the server names; 0: no limit
   unsigned upload_restarts_max = 5;  // a file that changes during this many uploads is given up
   // Of fetch_model_file and fetch_dataset.
   duration download_deadline = 6h;          // for the whole of it
@@ -689,26 +704,34 @@ struct delivery {
   std::size_t checkpoints_delivered = 0;
   bool final_model_wanted = false;
   bool final_model_delivered = false;
+  bool ending_wanted = false;  // where the server is told by itself that the training has ended
+  bool ending_delivered = false;
   std::optional<error> why = {};  // where something is missing: the latest reason
 
   // True where nothing that was accepted is missing on HUB.
   bool complete() const noexcept {
     return epochs_queued == 0 && epochs_set_aside == 0 &&
-           final_model_wanted == final_model_delivered && !why;
+           final_model_wanted == final_model_delivered && ending_wanted == ending_delivered && !why;
   }
 };
 
 struct session_status {
-  std::string agent_id = {};  // as HUB assigned it; empty before the first answer
+  std::string agent_id = {};    // as HUB assigned it; empty before the first answer
+  bool registered = false;      // the server knows the run
+  bool stop_requested = false;  // the server wants the training to stop
   std::size_t heartbeats_answered = 0;
-  std::size_t epochs_accepted = 0;  // = delivered + queued + set aside
+  std::optional<time_point> last_heartbeat = {};  // when it was answered
+  std::optional<time_point> next_heartbeat = {};  // when it is due, or when it left
+  std::size_t epochs_accepted = 0;                // = delivered + queued + set aside
   std::size_t epochs_delivered = 0;
   std::size_t epochs_queued = 0;
   std::size_t epochs_set_aside = 0;
   std::size_t epochs_restored = 0;  // of those accepted: what an earlier session left in the spool
   std::size_t spool_dropped = 0;    // epochs and checkpoints that the spool could not keep
   std::size_t checkpoints_delivered = 0;
-  std::size_t checkpoints_failed = 0;               // refused by HUB, or the file could not be read
+  std::size_t checkpoints_failed = 0;  // refused by HUB, or the file could not be read
+  std::size_t console_lines_delivered = 0;
+  std::size_t console_lines_dropped = 0;            // did not fit, or were refused
   bool checkpoint_waiting = false;                  // one is in flight or waiting for its turn
   std::optional<time_point> unanswered_since = {};  // set while HUB does not answer as it should
   std::optional<error> unanswered_why = {};
@@ -905,6 +928,10 @@ class any_transport {
 // Rules: no clock, no sleeping, no lock, no I/O, no callback, no wire. Time comes in as an argument,
 // orders come out, outcomes go in; the same calls give the same answers on every machine. Not thread
 // safe: the session holds its mutex around every call. What the engine wants said, it leaves as notes.
+//
+// Its four parts, in the order in which they build on each other: the orders and outcomes, which are
+// the only words that it shares with a protocol; waits and budgets; the lanes, a class each with the
+// same verbs; and the engine, which knows all lanes and what one of them waits for in another.
 // =================================================================================================
 
 // ---- orders and outcomes -----------------------------------------------------------------------
@@ -922,28 +949,36 @@ struct upload_fields {
 
 // What a reply means for the request that it answers.
 enum class verdict {
-  delivered,  // 2xx
+  delivered,  // the order is done
+  advanced,   // one request of the order is done, and the next one may go
   retry,      // the fault passes by itself: try again, with backoff
   rejected,   // this content will never be accepted: do not send it again
-  denied,     // HUB refuses us or this address: try again, but seldom
-  restart,    // the file changed under us: begin this upload anew
+  denied,     // the server refuses us or this address: try again, but seldom
+  restart,    // what came so far is of no use any more: begin this order anew
+};
+
+// How far an order that takes several requests has come. Only the protocol reads it.
+struct progress {
+  unsigned step = 0;
+  std::string memo = {};
 };
 
 struct outcome {
   hub::verdict verdict = hub::verdict::delivered;
-  error why = {};                            // of every verdict but delivered
-  std::optional<duration> retry_after = {};  // HUB's own wish, not yet clamped
-  std::string agent_id = {};                 // of a heartbeat's reply
+  error why = {};                            // of every verdict but delivered and advanced
+  std::optional<duration> retry_after = {};  // the server's own wish, not yet clamped
+  progress so_far = {};                      // of advanced, and of a final model that is delivered
+  bool cancelled = false;                    // the server wants the training to stop
 };
 
 // A lane is one thing that goes on by itself; a long upload on one holds up no other.
-enum class lane : std::size_t { heartbeat, metrics, checkpoint };
-inline constexpr std::size_t lane_count = 3;
-inline constexpr std::array<lane, lane_count> all_lanes = {lane::heartbeat, lane::metrics,
-                                                           lane::checkpoint};
+enum class lane : std::size_t { life, epochs, uploads, console };
+inline constexpr std::array all_lanes = {lane::life, lane::epochs, lane::uploads, lane::console};
+inline constexpr std::size_t lane_count = all_lanes.size();
 
 constexpr std::string_view to_string(lane which) noexcept {
-  constexpr std::array<std::string_view, lane_count> names = {"heartbeat", "metrics", "checkpoint"};
+  constexpr std::array<std::string_view, lane_count> names = {"signs of life", "epochs", "uploads",
+                                                              "console"};
   return names[static_cast<std::size_t>(which)];
 }
 
@@ -955,6 +990,14 @@ struct checkpoint {
   std::uint64_t number = 0;  // in the spool, which then has the file; 0 where it does not
 };
 
+// How a training ended.
+struct run_ending {
+  int epoch = 0;
+  double map = 0;
+  std::optional<std::string> failure = {};  // why it did not end well, if so
+  std::shared_ptr<const training_results> results = {};
+};
+
 // What the spool need not keep any longer: it was delivered, refused for good or replaced. An epoch
 // is named with the number of its values, and whatever is older goes as well.
 struct struck_out {
@@ -963,21 +1006,45 @@ struct struck_out {
 };
 
 // What a lane is to send next.
-struct heartbeat_order {
-  std::string agent_id;
-};
-struct metrics_order {
+struct life_order {};
+struct registration_order {};
+struct epochs_order {
   std::vector<queued_epoch> batch;
+};
+struct completion_order {
+  std::shared_ptr<const run_ending> how;
 };
 struct upload_order {
   checkpoint what;
 };
-using order = std::variant<heartbeat_order, metrics_order, upload_order>;
+struct console_order {
+  std::uint64_t chunk = 0;  // 1, 2, ...
+  std::shared_ptr<const std::vector<std::string>> lines = {};
+};
+struct order {
+  std::variant<life_order, registration_order, epochs_order, completion_order, upload_order,
+               console_order>
+      what;
+  progress so_far = {};
+};
+
+// What the engine has to know of a protocol.
+struct protocol_traits {
+  bool registers = false;             // an order of its own makes the run, before its first epoch
+  bool completes = false;             // an order of its own ends the run, after everything else
+  bool takes_console = false;         // it has a place for the lines that a training prints
+  bool life_in_silence_only = false;  // signs of life only where nothing else was answered
+  bool life_is_optional = false;      // one that is refused for good is the last, and harms nothing
+  std::size_t epochs_per_request_max = std::numeric_limits<std::size_t>::max();
+  unsigned requests_per_minute_max = 0;  // 0: the server names no limit
+};
 
 struct note {
   log_level level;
   std::string text;
 };
+
+// ---- waits and budgets -------------------------------------------------------------------------
 
 // Exponential backoff with full jitter: the n-th wait is uniform in [0, first * 2^(n-1)], so that
 // many clients that lost the same server do not return at the same moment.
@@ -1037,308 +1104,370 @@ class retry_budget {
   time_point spent_until_ = {};
 };
 
-class engine {
+// No more requests in any minute than the server allows. Lanes of a lower rank leave a part of them to
+// the others: uploads a tenth, the console three, signs of life a half.
+class minute_limit {
  public:
-  engine(const rate_limit_options& rates, const retry_options& retry, const limit_options& limits,
-         std::uint64_t seed)
-      : rates_(rates),
-        retry_(retry),
-        limits_(limits),
-        random_(seed),
-        budget_(retry.budget, retry.budget_refill),
-        lanes_{lane_state(retry), lane_state(retry), lane_state(retry)},
-        batch_epochs_max_(std::max<std::size_t>(limits.metrics_batch_epochs_max, 1)) {}
-
-  // ---- what the trainer says -------------------------------------------------------------------
-
-  // The session is signed in: the first heartbeat is due at once.
-  void handle_signed_in(time_point now) {
-    state(lane::heartbeat).gate = now;
-    heartbeat_runs_ = true;
+  explicit minute_limit(unsigned requests_max) : requests_max_(requests_max) {
+    sent_.reserve(requests_max);  // so that counting a request needs no memory
   }
 
-  // Training starts: from now on the rate limits of metrics and checkpoints run.
-  void handle_train_start(time_point now) {
-    if (train_started_) return;
-    train_started_ = true;
-    if (!ended_) drop_left_final();
-    state(lane::metrics).gate = later(now, rates_.metrics);
-    checkpoint_wanted_at_ = later(now, rates_.checkpoint);
+  // The first moment at which the lane may send.
+  time_point free_at(lane which) const {
+    if (requests_max_ == 0) return time_point::min();
+    const std::size_t allowed = std::max<std::size_t>(requests_max_ - kept_from(which), 1);
+    return sent_.size() < allowed ? time_point::min() : later(nth_last(allowed), 1min);
   }
 
-  // One epoch's metrics. The last write for an epoch wins. `number` is that of these values in the
-  // spool, or 0.
-  void handle_epoch(int epoch, std::shared_ptr<const epoch_record> values, time_point now,
-                    std::uint64_t number = 0) {
-    handle_train_start(now);
-    if (values->not_finite() > 0) say_not_finite(epoch, values->not_finite());
-    enqueue(epoch, std::move(values), number);
-    while (queue_bytes_ > limits_.metrics_queue_bytes_max) drop_oldest_epoch();
-  }
-
-  // An epoch's metrics that could not be kept. Allocates nothing.
-  void handle_lost_epoch() noexcept {
-    ++epochs_accepted_;
-    ++epochs_set_aside_;
-    set_aside_error_ = error{};
-  }
-
-  // What an earlier session left in the spool, which is sent without waiting for a training. False
-  // where the queue is full, and the epoch stays where it is.
-  bool handle_left_epoch(int epoch, std::shared_ptr<const epoch_record> values,
-                         std::uint64_t number) {
-    const std::size_t bytes = values->size_bytes() + queue_entry_bytes;
-    if (queue_bytes_ + bytes > limits_.metrics_queue_bytes_max) return false;
-    enqueue(epoch, std::move(values), number);
-    ++epochs_restored_;
-    return true;
-  }
-  void handle_left_upload(checkpoint what, time_point now) { replace_upload(std::move(what), now); }
-
-  // Whether a checkpoint saved now would be taken; if not, it need not be read or copied.
-  bool wants_checkpoint(time_point now) {
-    handle_train_start(now);
-    return !ended_ && now >= checkpoint_wanted_at_;
-  }
-
-  // A checkpoint to send; replaces one that still waits.
-  void handle_checkpoint(checkpoint what, time_point now) {
-    if (ended_) return strike_upload(what.number);
-    checkpoint_wanted_at_ = later(now, rates_.checkpoint);
-    replace_upload(std::move(what), now);
-  }
-
-  // A checkpoint that could not be read or copied. The next one saved is tried again.
-  void handle_checkpoint_failure(const error& why) {
-    say(log_level::error, why.message);
-    handle_lost_checkpoint();
-    upload_error_ = why;
-  }
-
-  // The same where memory ran out. Allocates nothing.
-  void handle_lost_checkpoint() noexcept {
-    ++checkpoints_failed_;
-    checkpoint_missing_ = true;
-    upload_error_ = error{};
-  }
-
-  // Training is over: metrics go out without waiting, then `final_model`, if any, and nothing more.
-  void handle_train_end(std::optional<checkpoint> final_model, time_point now) {
-    if (!std::exchange(ended_, true)) final_delivered_ = false;  // an earlier training's may be
-    if (final_model) replace_upload(std::move(*final_model), now);
-    handle_flush(lane::metrics, now);
-    handle_flush(lane::checkpoint, now);
-  }
-
-  // What the lane has queued is tried now; its rate limit rests until that is done with, and not for
-  // what has come since.
-  void handle_flush(lane which, time_point now) {
-    lane_state& at = state(which);
-    if (which == lane::metrics ? queue_.empty() : !upload_) return;
-    if (which == lane::metrics)
-      flush_revision_ = revision_;
+  void count(time_point now) noexcept {
+    if (requests_max_ == 0) return;
+    if (sent_.size() < requests_max_)
+      sent_.push_back(now);
     else
-      flushes_upload_ = true;
-    at.retry_at = now;
-    at.backoff.reset();
-    drop_retry(at);
-  }
-
-  void handle_stop_heartbeat() { heartbeat_runs_ = false; }
-
-  // Nothing is sent any more.
-  void handle_stop() { stopped_ = true; }
-
-  // ---- what to send, and when ------------------------------------------------------------------
-
-  time_point next_deadline(lane which) const {
-    const lane_state& at = state(which);
-    if (stopped_ || at.in_flight) return never;
-    switch (which) {
-      case lane::heartbeat: return heartbeat_runs_ ? at.gate : never;
-      case lane::metrics:
-        if (queue_.empty() || gave_up(which)) return never;
-        return flushes_metrics() || ended_ ? at.retry_at : std::max(at.gate, at.retry_at);
-      case lane::checkpoint:
-        if (!upload_ || gave_up(which)) return never;
-        if (upload_->fields.is_final && !metrics_done()) return never;  // the final model goes last
-        return flushes_upload_ || ended_ || upload_attempts_ > 0 ? at.retry_at
-                                                                 : std::max(at.gate, at.retry_at);
-    }
-    return never;
-  }
-
-  // The lane's next order where one is due. Its outcome must be handed in before the next poll.
-  std::optional<order> poll(lane which, time_point now) {
-    if (next_deadline(which) > now) return std::nullopt;
-    order next = next_order(which);  // first: a lane whose order ran out of memory is not in flight
-    lane_state& at = state(which);
-    at.in_flight = true;
-    at.retry_reserved = false;
-    at.started = now;
-    if (which == lane::metrics) at.gate = later(now, rates_.metrics);
-    if (which == lane::checkpoint) upload_leaves(now);
-    return next;
-  }
-
-  // ---- what came of it -------------------------------------------------------------------------
-
-  void handle_outcome(lane which, const outcome& result, time_point now) {
-    lane_state& at = state(which);
-    at.in_flight = false;
-    note_answer(which, result, now);
-    switch (which) {
-      case lane::heartbeat: return heartbeat_outcome(at, result, now);
-      case lane::metrics: return metrics_outcome(at, result, now);
-      case lane::checkpoint: return checkpoint_outcome(at, result, now);
-    }
-  }
-
-  // ---- questions -------------------------------------------------------------------------------
-
-  bool in_flight(lane which) const { return state(which).in_flight; }
-  // Whether an upload that train end replaced is still on the wire.
-  bool replaced_upload_in_flight() const { return uploading() && flying_serial_ != upload_serial_; }
-  bool metrics_done() const { return stopped_ || queue_.empty() || gave_up(lane::metrics); }
-  bool uploads_done() const {
-    return stopped_ || (!uploading() && (!upload_ || gave_up(lane::checkpoint)));
-  }
-
-  std::vector<note> take_notes() { return std::exchange(notes_, {}); }
-  struck_out take_struck() { return std::exchange(struck_, {}); }
-
-  session_status status() const {
-    session_status out;
-    out.agent_id = agent_id_;
-    out.heartbeats_answered = heartbeats_answered_;
-    out.epochs_accepted = epochs_accepted_;
-    out.epochs_delivered = epochs_delivered_;
-    out.epochs_queued = queue_.size();
-    out.epochs_set_aside = epochs_set_aside_;
-    out.epochs_restored = epochs_restored_;
-    out.checkpoints_delivered = checkpoints_delivered_;
-    out.checkpoints_failed = checkpoints_failed_;
-    out.checkpoint_waiting = upload_.has_value();
-    out.unanswered_since = unanswered_since_;
-    if (unanswered_since_) out.unanswered_why = unanswered_why_;
-    return out;
-  }
-
-  // What was delivered so far. `why` is the latest reason for whatever is missing.
-  hub::delivery delivery() const {
-    hub::delivery out;
-    out.epochs_delivered = epochs_delivered_;
-    out.epochs_queued = queue_.size();
-    out.epochs_set_aside = epochs_set_aside_;
-    out.checkpoints_delivered = checkpoints_delivered_;
-    out.final_model_wanted = final_wanted_;
-    out.final_model_delivered = final_delivered_;
-    const error waiting{errc::timed_out, "The time was over before all was sent."};
-    if (epochs_set_aside_ > 0) out.why = set_aside_error_;
-    if (!queue_.empty()) out.why = metrics_error_.value_or(out.why.value_or(waiting));
-    if (upload_ || (final_wanted_ ? !final_delivered_ : checkpoint_missing_))
-      out.why = upload_error_.value_or(waiting);
-    if (out.why && out.why->message.empty())
-      out.why->message = "Memory ran out while it was reported; free some and report it again.";
-    return out;
+      sent_[oldest_] = now;
+    oldest_ = (oldest_ + 1) % requests_max_;
   }
 
  private:
-  struct lane_state {
-    explicit lane_state(const retry_options& options) : backoff(options) {}
-    bool in_flight = false;
-    bool retry_reserved = false;              // retry_at took a retry from the budget
-    time_point started = time_point::min();   // of the request in flight
-    time_point gate = time_point::min();      // the rate limit: nothing before
-    time_point retry_at = time_point::min();  // the backoff: nothing before
-    hub::backoff backoff;
-    std::set<errc> complained_of = {};  // what the log says of the current row of failures
-  };
+  std::size_t kept_from(lane which) const {
+    constexpr std::array<std::size_t, lane_count> tenths = {5, 0, 1, 3};
+    return requests_max_ * tenths[static_cast<std::size_t>(which)] / 10;
+  }
+  // When the n-th request before the next one left; there are at least n.
+  time_point nth_last(std::size_t n) const {
+    return sent_[(oldest_ + requests_max_ - n) % requests_max_];
+  }
+
+  std::size_t requests_max_;
+  std::vector<time_point> sent_;  // a ring
+  std::size_t oldest_ = 0;        // where the next one is written
+};
+
+// ---- lanes -------------------------------------------------------------------------------------
+
+// What the lanes of an engine share.
+struct lane_commons {
+  rate_limit_options rates;
+  retry_options retry;
+  limit_options limits;
+  protocol_traits traits;
+  std::mt19937_64 random;
+  retry_budget budget;
+  minute_limit minute;
+  std::array<class any_lane*, lane_count> lanes = {};
+  std::vector<note> notes = {};
+  struck_out struck = {};
+  bool train_started = false;
+  bool ended = false;    // the training: what is queued goes out, and nothing more is accepted
+  bool stopped = false;  // the session: nothing is sent any more
+  bool cancelled = false;
+  time_point answered_at = time_point::min();  // when the server last took something
+  std::optional<time_point> unanswered_since = {};
+  error unanswered_why = {};
+
+  void say(log_level level, std::string text) { notes.push_back({level, std::move(text)}); }
+  bool done(lane which) const;
+};
+
+// What is the same in every lane: one request at a time, its retries, and what is said of them. A lane
+// adds the verbs at the end, which are all that an engine asks of it.
+class any_lane {
+ public:
+  any_lane(lane which, lane_commons& all) : all_(all), backoff_(all.retry), which_(which) {
+    all.lanes[static_cast<std::size_t>(which)] = this;
+  }
+  any_lane(const any_lane&) = delete;
+  any_lane& operator=(const any_lane&) = delete;
+
+  bool in_flight() const noexcept { return in_flight_; }
+
+  // When the lane's next request may go; never while one is on its way.
+  time_point deadline() const {
+    if (all_.stopped || in_flight_) return never;
+    const time_point when = due();
+    return when == never ? never : std::max(when, all_.minute.free_at(which_));
+  }
+
+  std::optional<order> poll(time_point now) {
+    if (deadline() > now) return std::nullopt;
+    // First: a lane whose order ran out of memory is not in flight.
+    std::optional<order> out = next();
+    in_flight_ = true;
+    retry_reserved_ = false;
+    started_ = now;
+    all_.minute.count(now);
+    leaves(now);
+    return out;
+  }
+
+  void handle_outcome(const outcome& result, time_point now) {
+    HUB_SESSION_ASSERT(in_flight_);
+    in_flight_ = false;
+    note_answer(result, now);
+    if (result.cancelled && !std::exchange(all_.cancelled, true))
+      all_.say(log_level::warning,
+               "The run was cancelled on the server. The training is asked to stop: "
+               "stop_requested() says so.");
+    if (result.verdict == verdict::advanced) {
+      so_far_ = result.so_far;
+      backoff_.reset();
+      retry_at_ = now;
+    } else if (result.verdict == verdict::restart) {
+      so_far_ = {};
+    }
+    came(result, now);
+  }
+
+  // The verbs of a lane.
+  virtual bool done() const = 0;           // nothing is left that it could send
+  virtual void flush(time_point now) = 0;  // what is queued now need not wait any longer
+  virtual void report(session_status& out) const = 0;  //
+  virtual void report(delivery& out) const = 0;        //
+
+ protected:
+  ~any_lane() = default;
+
+  virtual time_point due() const = 0;                // of the next order, never for none
+  virtual order next() = 0;                          // that order; changes nothing
+  virtual void leaves(time_point now) noexcept = 0;  // it is on its way
+  virtual void came(const outcome& result, time_point now) = 0;  // and this came of it
+
+  // After training has ended, a lane that failed too often in a row is given up.
+  bool gave_up() const { return all_.ended && backoff_.failures() > all_.retry.final_retries_max; }
+
+  time_point retry_time(const outcome& result, time_point now) {
+    retry_reserved_ = true;
+    return all_.budget.take(now, later(now, backoff_.next(result, all_.random)));
+  }
+
+  // The retry that was reserved is not made: other lanes may make it.
+  void drop_retry() {
+    if (std::exchange(retry_reserved_, false)) all_.budget.give_back();
+  }
+
+  // What is next is tried at once, as if nothing had failed.
+  void try_at_once(time_point now) {
+    retry_at_ = now;
+    backoff_.reset();
+    drop_retry();
+  }
+
+  // An order is over, whatever became of it.
+  void begin_anew() {
+    so_far_ = {};
+    backoff_.reset();
+  }
+
+  lane_commons& all_;
+  hub::backoff backoff_;
+  progress so_far_ = {};                     // of the order that is next or in flight
+  time_point started_ = time_point::min();   // of the request in flight
+  time_point retry_at_ = time_point::min();  // the backoff: nothing before
+
+ private:
+  // Keeps what status() reports, and says each reason of a row of failures once, and its end.
+  void note_answer(const outcome& result, time_point now) {
+    using enum verdict;
+    const std::string name(to_string(which_));
+    if (result.verdict == delivered || result.verdict == advanced) {
+      all_.answered_at = now;
+      all_.unanswered_since.reset();
+      if (!complained_of_.empty())
+        all_.say(log_level::info, "The server answers again on the lane of " + name + ".");
+      complained_of_.clear();
+    } else if (result.verdict == retry || result.verdict == denied || which_ == lane::life) {
+      if (result.why.code == errc::cancelled) return;
+      if (result.verdict == rejected && all_.traits.life_is_optional) return;
+      if (!all_.unanswered_since) all_.unanswered_since = now;
+      all_.unanswered_why = result.why;
+      if (complained_of_.count(result.why.code) > 0) return;
+      all_.say(log_level::warning,
+               result.why.message + " Nothing is lost; the lane of " + name + " tries again.");
+      complained_of_.insert(result.why.code);
+    }
+  }
+
+  lane which_;
+  bool in_flight_ = false;
+  bool retry_reserved_ = false;        // retry_at_ took a retry from the budget
+  std::set<errc> complained_of_ = {};  // what the log says of the current row of failures
+};
+
+inline bool lane_commons::done(lane which) const {
+  return stopped || lanes[static_cast<std::size_t>(which)]->done();
+}
+
+// The run itself, strictly in order: its registration, its epochs, its end.
+class epochs_lane final : public any_lane {
+ public:
+  explicit epochs_lane(lane_commons& all)
+      : any_lane(lane::epochs, all),
+        state_(all.traits.registers ? unknown : made),
+        batch_epochs_max_(full_batch()) {}
+
+  // ---- what the trainer says ---------------------------------------------------------------------
+
+  void start(time_point now) { gate_ = later(now, all_.rates.metrics); }
+
+  // The run is known to the server, or will be made before its first epoch goes out.
+  void sign_in(bool known) { state_ = all_.traits.registers && !known ? unmade : made; }
+  bool registered() const { return state_ == made; }
+
+  // The last write for an epoch wins.
+  void add(int epoch, std::shared_ptr<const epoch_record> values, std::uint64_t number) {
+    if (values->not_finite() > 0) say_not_finite(epoch, values->not_finite());
+    enqueue(epoch, std::move(values), number);
+    while (queue_bytes_ > all_.limits.metrics_queue_bytes_max) drop_oldest();
+  }
+
+  void lose() noexcept {
+    ++accepted_;
+    ++set_aside_;
+    set_aside_error_ = error{};
+  }
+
+  bool add_left(int epoch, std::shared_ptr<const epoch_record> values, std::uint64_t number) {
+    const std::size_t bytes = values->size_bytes() + entry_bytes;
+    if (queue_bytes_ + bytes > all_.limits.metrics_queue_bytes_max) return false;
+    enqueue(epoch, std::move(values), number);
+    ++restored_;
+    return true;
+  }
+
+  // What ends the run once everything else has arrived. A failure waits for the epochs alone.
+  void complete(std::shared_ptr<const run_ending> how, time_point now) {
+    if (!all_.traits.completes || ending_delivered_) return;
+    ending_ = std::move(how);
+    try_at_once(now);
+  }
+  // What the final upload left to be said at the end.
+  void take_memo(std::string memo) { final_memo_ = std::move(memo); }
+
+  // ---- the verbs ---------------------------------------------------------------------------------
+
+  // Of the epochs alone: the final model goes once they have gone.
+  bool epochs_done() const { return all_.stopped || queue_.empty() || gave_up(); }
+  bool done() const override { return all_.stopped || gave_up() || (queue_.empty() && !ending_); }
+
+  void flush(time_point now) override {
+    if (queue_.empty()) return;
+    flush_revision_ = revision_;
+    try_at_once(now);
+  }
+
+  void report(session_status& out) const override {
+    out.epochs_accepted = accepted_;
+    out.epochs_delivered = delivered_;
+    out.epochs_queued = queue_.size();
+    out.epochs_set_aside = set_aside_;
+    out.epochs_restored = restored_;
+    out.registered = registered();
+  }
+  void report(delivery& out) const override {
+    out.epochs_delivered = delivered_;
+    out.epochs_queued = queue_.size();
+    out.epochs_set_aside = set_aside_;
+    out.ending_wanted = ending_ || ending_delivered_;
+    out.ending_delivered = ending_delivered_;
+    if (set_aside_ > 0) out.why = set_aside_error_;
+    if (!queue_.empty() || ending_) out.why = latest_error_.value_or(out.why.value_or(out_of_time));
+  }
+
+  static inline const error out_of_time{errc::timed_out, "The time was over before all was sent."};
+
+ private:
   struct entry {
     std::shared_ptr<const epoch_record> values = {};
     std::uint64_t revision = 0;
     std::uint64_t number = 0;  // in the spool
   };
-  static constexpr std::size_t queue_entry_bytes = 128;  // what an entry costs beside its values
+  enum run_state { unknown, unmade, made };
+  enum subject { registration, epochs, completion };
+  static constexpr std::size_t entry_bytes = 128;  // what an entry costs beside its values
 
-  lane_state& state(lane which) { return lanes_[static_cast<std::size_t>(which)]; }
-  const lane_state& state(lane which) const { return lanes_[static_cast<std::size_t>(which)]; }
-  bool uploading() const { return state(lane::checkpoint).in_flight; }
+  subject next_subject() const {
+    return state_ != made ? registration : queue_.empty() ? completion : epochs;
+  }
 
-  order next_order(lane which) {
-    switch (which) {
-      case lane::heartbeat: return heartbeat_order{agent_id_};
-      case lane::metrics: return metrics_order{next_batch()};
-      case lane::checkpoint: break;
+  time_point due() const override {
+    if (state_ == unknown || gave_up()) return never;
+    switch (next_subject()) {
+      case registration: return retry_at_;
+      case epochs: return flushes() || all_.ended ? retry_at_ : std::max(gate_, retry_at_);
+      case completion: return ending_ && ending_may_go() ? retry_at_ : never;
     }
-    return upload_order{*upload_};
+    return never;
   }
 
-  // After training has ended, a lane that failed too often in a row is given up.
-  bool gave_up(lane which) const {
-    return ended_ && state(which).backoff.failures() > retry_.final_retries_max;
+  bool ending_may_go() const {
+    return ending_->failure || (all_.done(lane::uploads) && all_.done(lane::console));
   }
 
-  void say(log_level level, std::string text) { notes_.push_back({level, std::move(text)}); }
-
-  time_point retry_time(lane_state& at, const outcome& result, time_point now) {
-    at.retry_reserved = true;
-    return budget_.take(now, later(now, at.backoff.next(result, random_)));
+  order next() override {
+    switch (next_subject()) {
+      case registration: return {registration_order{}, so_far_};
+      case epochs: return {epochs_order{next_batch()}, so_far_};
+      case completion: break;
+    }
+    return {completion_order{ending_}, {so_far_.step, final_memo_}};
   }
 
-  // The retry that was reserved is not made: other lanes may make it.
-  void drop_retry(lane_state& at) {
-    if (std::exchange(at.retry_reserved, false)) budget_.give_back();
+  void leaves(time_point now) noexcept override {
+    flying_ = next_subject();
+    if (flying_ == epochs) gate_ = later(now, all_.rates.metrics);
   }
 
-  // Keeps what status() reports, and says each reason of a row of failures once, and its end.
-  void note_answer(lane which, const outcome& result, time_point now) {
-    using enum verdict;
-    lane_state& at = state(which);
-    if (result.verdict == delivered) {
-      unanswered_since_.reset();
-      if (!at.complained_of.empty())
-        say(log_level::info,
-            "HUB answers again on the " + std::string(to_string(which)) + " lane.");
-      at.complained_of.clear();
-    } else if (result.verdict == retry || result.verdict == denied || which == lane::heartbeat) {
-      if (result.why.code == errc::cancelled) return;
-      if (!unanswered_since_) unanswered_since_ = now;
-      unanswered_why_ = result.why;
-      if (at.complained_of.count(result.why.code) > 0) return;
-      say(log_level::warning, result.why.message + " Nothing is lost; the " +
-                                  std::string(to_string(which)) + " lane tries again.");
-      at.complained_of.insert(result.why.code);
+  void came(const outcome& result, time_point now) override {
+    switch (flying_) {
+      case registration: return registration_came(result, now);
+      case epochs: return batch_came(result, now);
+      case completion: return completion_came(result, now);
     }
   }
 
-  // ---- heartbeat -------------------------------------------------------------------------------
+  // ---- registration and completion ---------------------------------------------------------------
 
-  void heartbeat_outcome(lane_state& at, const outcome& result, time_point now) {
-    const time_point regular = std::max(now, later(at.started, rates_.heartbeat));
+  // Nothing can be sent before the run is made, so it is tried for as long as the session lives.
+  void registration_came(const outcome& result, time_point now) {
+    if (result.verdict == verdict::advanced) return;
     if (result.verdict == verdict::delivered) {
-      if (!result.agent_id.empty()) agent_id_ = result.agent_id;
-      ++heartbeats_answered_;
-      at.backoff.reset();
-      at.gate = regular;
+      state_ = made;
+      begin_anew();
+      retry_at_ = now;
+      return;
+    }
+    latest_error_ = result.why;
+    outcome again = result;
+    if (result.verdict == verdict::rejected) {
+      all_.say(log_level::error, result.why.message + " The run is not made; it is tried again.");
+      again.verdict = verdict::denied;
+    }
+    retry_at_ = retry_time(again, now);
+  }
+
+  void completion_came(const outcome& result, time_point now) {
+    if (result.verdict == verdict::advanced) return;
+    if (result.verdict == verdict::delivered) {
+      ending_.reset();
+      ending_delivered_ = true;
+      begin_anew();
     } else {
-      const time_point retry = retry_time(at, result, now);
-      if (retry >= regular) drop_retry(at);
-      at.gate = std::min(retry, regular);
+      latest_error_ = result.why;
+      retry_at_ = retry_time(result, now);
     }
   }
 
-  // ---- metrics ---------------------------------------------------------------------------------
+  // ---- epochs ------------------------------------------------------------------------------------
 
-  bool flushes_metrics() const {
+  bool flushes() const {
     return !queue_.empty() && queue_.begin()->second.revision <= flush_revision_;
   }
 
   void enqueue(int epoch, std::shared_ptr<const epoch_record> values, std::uint64_t number) {
     const auto [at, is_new] = queue_.try_emplace(epoch);
     if (is_new) {
-      ++epochs_accepted_;
-      queue_bytes_ += queue_entry_bytes;
+      ++accepted_;
+      queue_bytes_ += entry_bytes;
     } else {
       queue_bytes_ -= at->second.values->size_bytes();
     }
@@ -1349,63 +1478,67 @@ class engine {
   // The first epochs of the queue, up to both bounds; always at least one.
   std::vector<queued_epoch> next_batch() {
     std::vector<queued_epoch> batch;
-    batch_revisions_.clear();
+    batch_.clear();
     std::size_t bytes = 0;
     for (const auto& [epoch, waiting] : queue_) {
       bytes += waiting.values->json_bytes();
       if (!batch.empty() &&
-          (batch.size() >= batch_epochs_max_ || bytes > limits_.metrics_batch_bytes_max))
+          (batch.size() >= batch_epochs_max_ || bytes > all_.limits.metrics_batch_bytes_max))
         break;
       batch.emplace_back(epoch, waiting.values);
-      batch_revisions_.emplace_back(epoch, waiting.revision);
+      batch_.emplace_back(epoch, waiting.revision);
     }
     return batch;
   }
 
-  void metrics_outcome(lane_state& at, const outcome& result, time_point now) {
+  void batch_came(const outcome& result, time_point now) {
     using enum verdict;
     switch (result.verdict) {
       case delivered:
-        epochs_delivered_ += erase_batch();
+        delivered_ += erase_batch();
         // Past the batch that was refused whole, batches may be large again.
-        if (batch_revisions_.back().first >= suspect_until_) batch_epochs_max_ = full_batch();
-        at.backoff.reset();
-        at.retry_at = now;
+        if (batch_.back().first >= suspect_until_) batch_epochs_max_ = full_batch();
+        begin_anew();
+        retry_at_ = now;
         return;
-      case rejected: return batch_refused(at, result.why, now);
-      default: metrics_error_ = result.why; at.retry_at = retry_time(at, result, now);
+      case advanced: return;
+      case rejected: return batch_refused(result.why, now);
+      case retry:
+      case denied:
+      case restart: latest_error_ = result.why; retry_at_ = retry_time(result, now);
     }
   }
 
-  // Halves the batch until the epoch that HUB will not take is alone, and sets that one aside.
-  void batch_refused(lane_state& at, const error& why, time_point now) {
-    metrics_error_ = why;
-    at.backoff.reset();
-    at.retry_at = now;
-    if (batch_revisions_.size() > 1) {
-      if (batch_epochs_max_ == full_batch()) suspect_until_ = batch_revisions_.back().first;
-      batch_epochs_max_ = batch_revisions_.size() / 2;
+  // Halves the batch until the epoch that the server will not take is alone, and sets that one aside.
+  void batch_refused(const error& why, time_point now) {
+    latest_error_ = why;
+    begin_anew();
+    retry_at_ = now;
+    if (batch_.size() > 1) {
+      if (batch_epochs_max_ == full_batch()) suspect_until_ = batch_.back().first;
+      batch_epochs_max_ = batch_.size() / 2;
       return;
     }
     batch_epochs_max_ = full_batch();
-    if (erase_batch() == 0) return;  // newer values wait, which HUB may take
-    ++epochs_set_aside_;
+    if (erase_batch() == 0) return;  // newer values wait, which the server may take
+    ++set_aside_;
     set_aside_error_ = why;
-    say(log_level::error, "The metrics of epoch " + std::to_string(batch_revisions_.front().first) +
-                              " are set aside, the others go on: " + why.message);
+    all_.say(log_level::error, "The metrics of epoch " + std::to_string(batch_.front().first) +
+                                   " are set aside, the others go on: " + why.message);
   }
 
   std::size_t full_batch() const {
-    return std::max<std::size_t>(limits_.metrics_batch_epochs_max, 1);
+    return std::max<std::size_t>(
+        std::min(all_.limits.metrics_batch_epochs_max, all_.traits.epochs_per_request_max), 1);
   }
 
   // Strikes out the epochs of the last batch, but not one whose value was replaced meanwhile.
   std::size_t erase_batch() {
     std::size_t erased = 0;
-    for (const auto& [epoch, revision] : batch_revisions_) {
+    for (const auto& [epoch, revision] : batch_) {
       const auto at = queue_.find(epoch);
       if (at == queue_.end() || at->second.revision != revision) continue;
-      if (at->second.number != 0) struck_.epochs.emplace_back(epoch, at->second.number);
+      if (at->second.number != 0) all_.struck.epochs.emplace_back(epoch, at->second.number);
       erase_entry(at);
       ++erased;
     }
@@ -1413,160 +1546,549 @@ class engine {
   }
 
   void erase_entry(std::map<int, entry>::iterator at) {
-    queue_bytes_ -= at->second.values->size_bytes() + queue_entry_bytes;
+    queue_bytes_ -= at->second.values->size_bytes() + entry_bytes;
     queue_.erase(at);
   }
 
   void say_not_finite(int epoch, std::size_t count) {
     if (std::exchange(not_finite_said_, true)) return;
-    say(log_level::warning, std::to_string(count) + " metric(s) of epoch " + std::to_string(epoch) +
-                                " are NaN or infinite; HUB gets null for them. This is said once.");
+    all_.say(log_level::warning,
+             std::to_string(count) + " metric(s) of epoch " + std::to_string(epoch) +
+                 " are NaN or infinite; the server gets null for them. This is said once.");
   }
 
   // What is in the spool stays there, for the next session.
-  void drop_oldest_epoch() {
+  void drop_oldest() {
     if (!std::exchange(queue_full_said_, true))
-      say(log_level::error,
-          "HUB has not taken metrics for so long that the queue is full; from epoch " +
-              std::to_string(queue_.begin()->first) + " on the oldest are set aside" +
-              (queue_.begin()->second.number != 0 ? ", and sent by the next session" : "") +
-              ". Raise limits.metrics_queue_bytes_max to keep more.");
+      all_.say(log_level::error,
+               "The server has not taken metrics for so long that the queue is full; from epoch " +
+                   std::to_string(queue_.begin()->first) + " on the oldest are set aside" +
+                   (queue_.begin()->second.number != 0 ? ", and sent by the next session" : "") +
+                   ". Raise limits.metrics_queue_bytes_max to keep more.");
     set_aside_error_ = error{
         errc::queue_full, "More metrics were waiting than limits.metrics_queue_bytes_max allows."};
     erase_entry(queue_.begin());
-    ++epochs_set_aside_;
+    ++set_aside_;
   }
 
-  // ---- checkpoints and the final model ---------------------------------------------------------
-
-  void strike_upload(std::uint64_t number) {
-    if (number != 0) struck_.uploads.push_back(number);
-  }
-
-  // One that is on the wire is struck out when its answer is there.
-  void strike_replaced() {
-    if (upload_ && !(uploading() && flying_serial_ == upload_serial_))
-      strike_upload(upload_->number);
-  }
-
-  // The final model of a training that is not this one: HUB would take this one for ended.
-  void drop_left_final() {
-    if (upload_ && upload_->fields.is_final) {
-      say(log_level::info,
-          "The final model that an earlier session left is not sent: a new training begins.");
-      strike_replaced();
-      upload_.reset();
-      ++upload_serial_;
-    }
-    final_wanted_ = final_delivered_ = false;
-  }
-
-  void replace_upload(checkpoint what, time_point now) {
-    strike_replaced();
-    final_wanted_ = final_wanted_ || what.fields.is_final;
-    upload_ = std::move(what);
-    ++upload_serial_;
-    upload_attempts_ = 0;
-    upload_restarts_ = 0;
-    flushes_upload_ = false;  // that was for what it replaces
-    state(lane::checkpoint).backoff.reset();
-    state(lane::checkpoint).retry_at = now;
-    drop_retry(state(lane::checkpoint));
-  }
-
-  void upload_leaves(time_point now) {
-    if (upload_attempts_++ == 0) state(lane::checkpoint).gate = later(now, rates_.checkpoint);
-    flying_serial_ = upload_serial_;
-    flying_number_ = upload_->number;
-    flying_is_final_ = upload_->fields.is_final;
-  }
-
-  void checkpoint_outcome(lane_state& at, const outcome& result, time_point now) {
-    using enum verdict;
-    const bool current = upload_ && flying_serial_ == upload_serial_;
-    if (!current) strike_upload(flying_number_);
-    if (result.verdict == delivered) {
-      if (flying_is_final_)
-        final_delivered_ = final_delivered_ || current;
-      else
-        ++checkpoints_delivered_;
-      checkpoint_missing_ = false;
-      if (current) finish_upload(at);
-      return;
-    }
-    if (!current) return;  // its successor is tried as if nothing had happened
-    upload_error_ = result.why;
-    if (result.verdict == restart && ++upload_restarts_ <= limits_.upload_restarts_max) {
-      at.retry_at = now;
-    } else if (result.verdict == rejected || result.verdict == restart) {
-      // The next one saved is taken; where nothing was sent, it need not wait either.
-      if (!ended_) checkpoint_wanted_at_ = now;
-      if (result.why.code == errc::file_error) at.gate = now;
-      handle_checkpoint_failure(result.why);
-      finish_upload(at);
-    } else {
-      at.retry_at = retry_time(at, result, now);
-      if (gave_up(lane::checkpoint)) handle_checkpoint_failure(result.why);
-    }
-  }
-
-  void finish_upload(lane_state& at) {
-    strike_upload(upload_->number);
-    upload_.reset();
-    at.backoff.reset();
-    flushes_upload_ = false;
-  }
-
-  rate_limit_options rates_;
-  retry_options retry_;
-  limit_options limits_;
-  std::mt19937_64 random_;
-  retry_budget budget_;
-  std::array<lane_state, lane_count> lanes_;  // the table of deadlines
-  std::vector<note> notes_;
-  struck_out struck_;
-
-  bool train_started_ = false;
-  bool ended_ = false;
-  bool stopped_ = false;
-
-  bool heartbeat_runs_ = false;
-  std::string agent_id_;
-  std::size_t heartbeats_answered_ = 0;
-  std::optional<time_point> unanswered_since_;
-  error unanswered_why_;
-
-  std::map<int, entry> queue_;  // every epoch that HUB has not confirmed
+  run_state state_;
+  subject flying_ = epochs;
+  time_point gate_ = time_point::min();  // the rate limit: no epoch before
+  std::map<int, entry> queue_;           // every epoch that the server has not confirmed
   std::size_t queue_bytes_ = 0;
   std::uint64_t revision_ = 0;
-  std::uint64_t flush_revision_ = 0;                            // the newest that a flush is for
-  std::vector<std::pair<int, std::uint64_t>> batch_revisions_;  // of the batch last sent
+  std::uint64_t flush_revision_ = 0;                  // the newest that a flush is for
+  std::vector<std::pair<int, std::uint64_t>> batch_;  // last sent: epochs and their revisions
   std::size_t batch_epochs_max_;
   int suspect_until_ = std::numeric_limits<int>::min();
   bool not_finite_said_ = false;
   bool queue_full_said_ = false;
-  std::size_t epochs_accepted_ = 0;
-  std::size_t epochs_delivered_ = 0;
-  std::size_t epochs_set_aside_ = 0;
-  std::size_t epochs_restored_ = 0;
-  std::optional<error> metrics_error_;    // the latest, of what may still be delivered
-  std::optional<error> set_aside_error_;  // the latest, of what never will
+  std::size_t accepted_ = 0;  // counted by itself: what is lost for want of memory is accepted, too
+  std::size_t delivered_ = 0;
+  std::size_t set_aside_ = 0;
+  std::size_t restored_ = 0;
+  std::shared_ptr<const run_ending> ending_;  // until the server has it
+  bool ending_delivered_ = false;
+  std::string final_memo_;
+  std::optional<error> latest_error_;     // of what may still be delivered
+  std::optional<error> set_aside_error_;  // of what never will
+};
 
-  time_point checkpoint_wanted_at_ = time_point::min();
-  std::optional<checkpoint> upload_;  // being sent, or next to be sent
-  std::uint64_t upload_serial_ = 0;
-  std::uint64_t flying_serial_ = 0;
-  std::uint64_t flying_number_ = 0;
-  bool flying_is_final_ = false;
-  unsigned upload_attempts_ = 0;
-  unsigned upload_restarts_ = 0;
-  bool flushes_upload_ = false;
-  std::size_t checkpoints_delivered_ = 0;
-  std::size_t checkpoints_failed_ = 0;
-  bool checkpoint_missing_ = false;  // the latest one failed
+// Signs of life, from the sign-in to the end: at the interval, or where nothing else was answered for
+// so long.
+class life_lane final : public any_lane {
+ public:
+  life_lane(lane_commons& all, const epochs_lane& epochs)
+      : any_lane(lane::life, all), epochs_(epochs) {}
+
+  void begin(time_point now) {
+    next_at_ = all_.traits.life_in_silence_only ? later(now, all_.rates.heartbeat) : now;
+    runs_ = true;
+  }
+  void end() { runs_ = false; }
+
+  bool done() const override { return true; }
+  void flush(time_point) override {}
+  void report(session_status& out) const override {
+    out.heartbeats_answered = answered_;
+    out.last_heartbeat = last_answered_;
+    if (runs_ && !all_.stopped) out.next_heartbeat = in_flight() ? started_ : due();
+  }
+  void report(delivery&) const override {}
+
+ private:
+  time_point due() const override {
+    if (!runs_ || !epochs_.registered()) return never;
+    if (!all_.traits.life_in_silence_only) return next_at_;
+    return std::max(next_at_, later(all_.answered_at, all_.rates.heartbeat));
+  }
+  order next() override { return {life_order{}}; }
+  void leaves(time_point) noexcept override {}
+
+  void came(const outcome& result, time_point now) override {
+    const time_point regular = std::max(now, later(started_, all_.rates.heartbeat));
+    if (result.verdict == verdict::delivered) {
+      note_late(now);
+      last_answered_ = now;
+      ++answered_;
+      begin_anew();
+      next_at_ = regular;
+    } else if (result.verdict == verdict::rejected && all_.traits.life_is_optional) {
+      all_.say(log_level::info,
+               "The server takes no signs of life beside the epochs, so none is "
+               "sent any more. " +
+                   result.why.message);
+      runs_ = false;
+    } else {
+      const time_point retry = retry_time(result, now);
+      if (retry >= regular) drop_retry();
+      next_at_ = std::min(retry, regular);
+    }
+  }
+
+  // For whoever wonders why the server showed the run as gone.
+  void note_late(time_point now) {
+    if (all_.traits.life_in_silence_only || !last_answered_) return;
+    const duration gap = now - *last_answered_;
+    if (gap < all_.rates.heartbeat * 2) return;
+    all_.say(log_level::info,
+             "A sign of life was late: it was answered " +
+                 std::to_string(std::chrono::duration_cast<std::chrono::seconds>(gap).count()) +
+                 " s after the one before. The server may have shown the run as gone meanwhile.");
+  }
+
+  const epochs_lane& epochs_;
+  bool runs_ = false;
+  time_point next_at_ = time_point::min();
+  std::size_t answered_ = 0;
+  std::optional<time_point> last_answered_ = {};
+};
+
+// Checkpoints and the final model: one at a time, each newer one in the place of one that waits.
+class uploads_lane final : public any_lane {
+ public:
+  uploads_lane(lane_commons& all, epochs_lane& epochs)
+      : any_lane(lane::uploads, all), epochs_(epochs) {}
+
+  // ---- what the trainer says ---------------------------------------------------------------------
+
+  void start(time_point now) {
+    if (!all_.ended) drop_left_final();
+    wanted_at_ = later(now, all_.rates.checkpoint);
+  }
+
+  bool wants(time_point now) const { return !all_.ended && now >= wanted_at_; }
+
+  void add(checkpoint what, time_point now) {
+    if (all_.ended) return strike(what.number);
+    wanted_at_ = later(now, all_.rates.checkpoint);
+    replace(std::move(what), now);
+  }
+
+  void fail(const error& why) {
+    all_.say(log_level::error, why.message);
+    lose();
+    error_ = why;
+  }
+  void lose() noexcept {
+    ++failed_;
+    missing_ = true;
+    error_ = error{};
+  }
+
+  // An earlier training's final model may be delivered: that is not this one's.
+  void end() { final_delivered_ = false; }
+
+  void replace(checkpoint what, time_point now) {
+    strike_replaced();
+    final_wanted_ = final_wanted_ || what.fields.is_final;
+    waiting_ = std::move(what);
+    ++serial_;
+    attempts_ = 0;
+    restarts_ = 0;
+    flushes_ = false;  // that was for what it replaces
+    if (!in_flight()) so_far_ = {};
+    try_at_once(now);
+  }
+
+  // Whether an upload that train end replaced is still on the wire.
+  bool replaced_in_flight() const { return in_flight() && flight_.serial != serial_; }
+
+  // ---- the verbs ---------------------------------------------------------------------------------
+
+  bool done() const override { return !in_flight() && (!waiting_ || gave_up()); }
+
+  void flush(time_point now) override {
+    if (!waiting_) return;
+    flushes_ = true;
+    try_at_once(now);
+  }
+
+  void report(session_status& out) const override {
+    out.checkpoints_delivered = delivered_;
+    out.checkpoints_failed = failed_;
+    out.checkpoint_waiting = waiting_.has_value();
+  }
+  void report(delivery& out) const override {
+    out.checkpoints_delivered = delivered_;
+    out.final_model_wanted = final_wanted_;
+    out.final_model_delivered = final_delivered_;
+    if (waiting_ || (final_wanted_ ? !final_delivered_ : missing_))
+      out.why = error_.value_or(epochs_lane::out_of_time);
+  }
+
+ private:
+  // The upload that is on the wire; another may have taken its place meanwhile.
+  struct flight {
+    std::uint64_t serial = 0;
+    std::uint64_t number = 0;
+    bool is_final = false;
+  };
+
+  time_point due() const override {
+    if (!waiting_ || gave_up() || !epochs_.registered()) return never;
+    if (waiting_->fields.is_final && !epochs_.epochs_done()) return never;  // that one goes last
+    const bool at_once = flushes_ || all_.ended || attempts_ > 0 || so_far_.step > 0;
+    return at_once ? retry_at_ : std::max(gate_, retry_at_);
+  }
+  order next() override { return {upload_order{*waiting_}, so_far_}; }
+
+  void leaves(time_point now) noexcept override {
+    if (so_far_.step == 0 && attempts_++ == 0) gate_ = later(now, all_.rates.checkpoint);
+    flight_ = {serial_, waiting_->number, waiting_->fields.is_final};
+  }
+
+  void came(const outcome& result, time_point now) override {
+    using enum verdict;
+    const bool current = waiting_ && flight_.serial == serial_;
+    if (!current) {
+      strike(flight_.number);
+      so_far_ = {};
+    }
+    if (result.verdict == delivered) return arrived(current, result);
+    if (!current || result.verdict == advanced) return;  // its successor goes on as if nothing was
+    error_ = result.why;
+    if (result.verdict == restart && ++restarts_ <= all_.limits.upload_restarts_max) {
+      retry_at_ = now;
+    } else if (result.verdict == rejected || result.verdict == restart) {
+      // The next one saved is taken; where nothing was sent, it need not wait either.
+      if (!all_.ended) wanted_at_ = now;
+      if (result.why.code == errc::file_error) gate_ = now;
+      fail(result.why);
+      finish();
+    } else {
+      retry_at_ = retry_time(result, now);
+      if (gave_up()) fail(result.why);
+    }
+  }
+
+  void arrived(bool current, const outcome& result) {
+    if (flight_.is_final) {
+      final_delivered_ = final_delivered_ || current;
+      if (current) epochs_.take_memo(result.so_far.memo);
+    } else {
+      ++delivered_;
+    }
+    missing_ = false;
+    if (current) finish();
+  }
+
+  void finish() {
+    strike(waiting_->number);
+    waiting_.reset();
+    begin_anew();
+    flushes_ = false;
+  }
+
+  void strike(std::uint64_t number) {
+    if (number != 0) all_.struck.uploads.push_back(number);
+  }
+
+  // One that is on the wire is struck out when its answer is there.
+  void strike_replaced() {
+    if (waiting_ && !(in_flight() && flight_.serial == serial_)) strike(waiting_->number);
+  }
+
+  // The final model of a training that is not this one: the server would take this one for ended.
+  void drop_left_final() {
+    if (waiting_ && waiting_->fields.is_final) {
+      all_.say(log_level::info,
+               "The final model that an earlier session left is not sent: a new training begins.");
+      strike_replaced();
+      waiting_.reset();
+      ++serial_;
+    }
+    final_wanted_ = final_delivered_ = false;
+  }
+
+  epochs_lane& epochs_;
+  time_point wanted_at_ = time_point::min();  // from when on a checkpoint is taken
+  time_point gate_ = time_point::min();       // the rate limit: no first attempt before
+  std::optional<checkpoint> waiting_;         // being sent, or next to be sent
+  std::uint64_t serial_ = 0;
+  flight flight_ = {};
+  unsigned attempts_ = 0;
+  unsigned restarts_ = 0;
+  bool flushes_ = false;
+  std::size_t delivered_ = 0;
+  std::size_t failed_ = 0;
+  bool missing_ = false;  // the latest one failed
   bool final_wanted_ = false;
   bool final_delivered_ = false;
-  std::optional<error> upload_error_;
+  std::optional<error> error_;
+};
+
+// What the training prints, in numbered chunks. A chunk that was sent once stays what it is, so that
+// its number never means two things.
+class console_lane final : public any_lane {
+ public:
+  console_lane(lane_commons& all, const epochs_lane& epochs)
+      : any_lane(lane::console, all), epochs_(epochs) {}
+
+  void add(std::vector<std::string> lines, time_point now) {
+    if (!all_.traits.takes_console || all_.ended) return;
+    if (lines_.empty() && !lines.empty()) waits_since_ = now;
+    for (std::string& line : lines) {
+      bytes_ += line.size() + line_bytes;
+      lines_.push_back(std::move(line));
+    }
+    while (bytes_ > all_.limits.console_queue_bytes_max && !lines_.empty()) drop_oldest();
+  }
+
+  bool done() const override { return (!chunk_ && lines_.empty()) || gave_up(); }
+  void flush(time_point now) override {
+    if (done()) return;
+    flushes_ = true;
+    try_at_once(now);
+  }
+  void report(session_status& out) const override {
+    out.console_lines_delivered = delivered_;
+    out.console_lines_dropped = dropped_;
+  }
+  void report(delivery&) const override {}
+
+ private:
+  static constexpr std::size_t line_bytes = 64;  // what a line costs beside its text
+
+  time_point due() const override {
+    if (!epochs_.registered() || done()) return never;
+    if (chunk_ || flushes_ || all_.ended) return retry_at_;
+    const bool enough = lines_.size() + (left_out_ > 0 ? 1 : 0) >= all_.rates.console_lines;
+    return std::max(retry_at_, enough ? gate_ : later(waits_since_, all_.rates.console));
+  }
+
+  order next() override {
+    if (!chunk_) chunk_ = std::make_shared<const std::vector<std::string>>(first_lines());
+    return {console_order{number_, chunk_}, so_far_};
+  }
+  void leaves(time_point now) noexcept override { gate_ = later(now, all_.rates.console_gap); }
+
+  void came(const outcome& result, time_point now) override {
+    if (result.verdict == verdict::advanced) return;
+    if (result.verdict != verdict::delivered && result.verdict != verdict::rejected) {
+      retry_at_ = retry_time(result, now);
+      return;
+    }
+    (result.verdict == verdict::delivered ? delivered_ : dropped_) += chunk_->size();
+    chunk_.reset();
+    ++number_;
+    begin_anew();
+    retry_at_ = now;
+    waits_since_ = now;
+    if (lines_.empty()) flushes_ = false;
+  }
+
+  // Moves the lines of the next chunk out of the queue; what did not fit is said in their place.
+  std::vector<std::string> first_lines() {
+    std::vector<std::string> out;
+    out.reserve(std::min(lines_.size(), all_.limits.console_chunk_lines_max) + 1);
+    if (left_out_ > 0) {
+      out.push_back("[" + std::to_string(left_out_) + " lines were left out here]");
+      left_out_ = 0;
+    }
+    while (!lines_.empty() && out.size() < all_.limits.console_chunk_lines_max) {
+      bytes_ -= lines_.front().size() + line_bytes;
+      out.push_back(std::move(lines_.front()));
+      lines_.pop_front();
+    }
+    return out;
+  }
+
+  void drop_oldest() {
+    bytes_ -= lines_.front().size() + line_bytes;
+    lines_.pop_front();
+    ++left_out_;
+    ++dropped_;
+  }
+
+  const epochs_lane& epochs_;
+  std::deque<std::string> lines_;
+  std::size_t bytes_ = 0;
+  std::size_t left_out_ = 0;  // between the last chunk and the first line that waits
+  time_point waits_since_ = time_point::min();
+  time_point gate_ = time_point::min();
+  std::uint64_t number_ = 1;
+  std::shared_ptr<const std::vector<std::string>> chunk_;  // being sent
+  bool flushes_ = false;
+  std::size_t delivered_ = 0;
+  std::size_t dropped_ = 0;
+};
+
+// ---- the engine --------------------------------------------------------------------------------
+
+// Decides what goes out, when, and how often it is tried. Four kinds of functions:
+//   handle_*        what the trainer did, in the order in which it did it
+//   deadline, poll  when a lane wants to send next; the order that it sends now. An order's outcome
+//                   must be handed in before that lane is polled again
+//   handle_outcome  what came of an order
+//   the rest        questions, which change nothing; take_* hand over what has gathered
+// Each call is told the time, which never goes back from one call to the next. After each of them the
+// deadlines may have changed, there may be notes to log, and there may be something struck out that
+// the spool need not keep.
+class engine {
+ public:
+  engine(const rate_limit_options& rates, const retry_options& retry, const limit_options& limits,
+         std::uint64_t seed, const protocol_traits& traits = {})
+      : all_{.rates = rates,
+             .retry = retry,
+             .limits = limits,
+             .traits = traits,
+             .random = std::mt19937_64(seed),
+             .budget = {retry.budget, retry.budget_refill},
+             .minute = minute_limit(
+                 limits.requests_per_minute_max.value_or(traits.requests_per_minute_max))} {}
+
+  // ---- what the trainer says -------------------------------------------------------------------
+
+  // The session is signed in: signs of life begin. `known`: the server has the run already.
+  void handle_signed_in(time_point now, bool known = true) {
+    life_.begin(now);
+    epochs_.sign_in(known);
+  }
+
+  // Training starts: from now on the rate limits of metrics and checkpoints run.
+  void handle_train_start(time_point now) {
+    if (std::exchange(all_.train_started, true)) return;
+    uploads_.start(now);
+    epochs_.start(now);
+  }
+
+  // One epoch's metrics. The last write for an epoch wins. `number` is that of these values in the
+  // spool, or 0.
+  void handle_epoch(int epoch, std::shared_ptr<const epoch_record> values, time_point now,
+                    std::uint64_t number = 0) {
+    handle_train_start(now);
+    epochs_.add(epoch, std::move(values), number);
+  }
+
+  // An epoch's metrics that could not be kept. Allocates nothing.
+  void handle_lost_epoch() noexcept { epochs_.lose(); }
+
+  // What an earlier session left in the spool, which is sent without waiting for a training. False
+  // where the queue is full, and the epoch stays where it is.
+  bool handle_left_epoch(int epoch, std::shared_ptr<const epoch_record> values,
+                         std::uint64_t number) {
+    return epochs_.add_left(epoch, std::move(values), number);
+  }
+  void handle_left_upload(checkpoint what, time_point now) {
+    uploads_.replace(std::move(what), now);
+  }
+
+  // Whether a checkpoint saved now would be taken; if not, it need not be read or copied.
+  bool wants_checkpoint(time_point now) {
+    handle_train_start(now);
+    return uploads_.wants(now);
+  }
+
+  // A checkpoint to send; replaces one that still waits.
+  void handle_checkpoint(checkpoint what, time_point now) { uploads_.add(std::move(what), now); }
+
+  // A checkpoint that could not be read or copied. The next one saved is tried again.
+  void handle_checkpoint_failure(const error& why) { uploads_.fail(why); }
+
+  // The same where memory ran out. Allocates nothing.
+  void handle_lost_checkpoint() noexcept { uploads_.lose(); }
+
+  // Lines that the training printed.
+  void handle_console(std::vector<std::string> lines, time_point now) {
+    console_.add(std::move(lines), now);
+  }
+
+  // Training is over: what is queued goes out without waiting, then `final_model`, if any, then the
+  // ending, and nothing more.
+  void handle_train_end(std::optional<checkpoint> final_model, time_point now,
+                        std::shared_ptr<const run_ending> how = {}) {
+    if (!std::exchange(all_.ended, true)) uploads_.end();
+    if (final_model) uploads_.replace(std::move(*final_model), now);
+    if (how) epochs_.complete(std::move(how), now);
+    for (lane which : all_lanes) handle_flush(which, now);
+  }
+
+  // What the lane has queued is tried now; its rate limit rests until that is done with, and not for
+  // what has come since.
+  void handle_flush(lane which, time_point now) { at(which).flush(now); }
+
+  void handle_stop_heartbeat() { life_.end(); }
+
+  // Nothing is sent any more.
+  void handle_stop() { all_.stopped = true; }
+
+  // ---- what to send, and when ------------------------------------------------------------------
+
+  time_point deadline(lane which) const { return at(which).deadline(); }
+
+  // The lane's next order where one is due.
+  std::optional<order> poll(lane which, time_point now) { return at(which).poll(now); }
+
+  // ---- what came of it -------------------------------------------------------------------------
+
+  void handle_outcome(lane which, const outcome& result, time_point now) {
+    at(which).handle_outcome(result, now);
+  }
+
+  // ---- questions -------------------------------------------------------------------------------
+
+  bool in_flight(lane which) const { return at(which).in_flight(); }
+  bool registered() const { return epochs_.registered(); }
+  bool stop_requested() const { return all_.cancelled; }
+  bool replaced_upload_in_flight() const { return uploads_.replaced_in_flight(); }
+  bool epochs_done() const { return epochs_.epochs_done(); }
+  // Whether everything that was accepted has arrived or was given up.
+  bool done() const {
+    return std::all_of(all_lanes.begin(), all_lanes.end(),
+                       [&](lane which) { return all_.done(which); });
+  }
+
+  std::vector<note> take_notes() { return std::exchange(all_.notes, {}); }
+  struck_out take_struck() { return std::exchange(all_.struck, {}); }
+
+  session_status status() const {
+    session_status out;
+    for (lane which : all_lanes) at(which).report(out);
+    out.unanswered_since = all_.unanswered_since;
+    if (all_.unanswered_since) out.unanswered_why = all_.unanswered_why;
+    out.stop_requested = all_.cancelled;
+    return out;
+  }
+
+  // What was delivered so far. `why` is the latest reason for whatever is missing.
+  hub::delivery delivery() const {
+    hub::delivery out;
+    for (lane which : all_lanes) at(which).report(out);
+    if (out.why && out.why->message.empty())
+      out.why->message = "Memory ran out while it was reported; free some and report it again.";
+    return out;
+  }
+
+ private:
+  // The one place that tells a lane by its name.
+  any_lane& at(lane which) const { return *all_.lanes[static_cast<std::size_t>(which)]; }
+
+  lane_commons all_;
+  epochs_lane epochs_{all_};
+  life_lane life_{all_, epochs_};
+  uploads_lane uploads_{all_, epochs_};
+  console_lane console_{all_, epochs_};
 };
 
 // =================================================================================================
@@ -2617,15 +3139,15 @@ inline request upload_request(const caller& who, const upload_fields& fields,
 }
 
 // The same for a heartbeat, whose reply also has content: without it, the beat counts as failed.
-inline outcome judge_heartbeat(const reply& answer,
-                               std::chrono::system_clock::time_point wall_now) {
+inline outcome judge_heartbeat(const reply& answer, std::chrono::system_clock::time_point wall_now,
+                               std::string& agent_id) {
   outcome out = judge(answer, "a heartbeat", wall_now);
   if (out.verdict != verdict::delivered) return out;
-  if (auto agent_id = parse_heartbeat(answer.body)) {
-    out.agent_id = *std::move(agent_id);
+  if (auto said = parse_heartbeat(answer.body)) {
+    agent_id = *std::move(said);
   } else {
     out.verdict = verdict::retry;
-    out.why = agent_id.error();
+    out.why = said.error();
   }
   return out;
 }
@@ -5927,7 +6449,7 @@ class basic_training_session final : public training_callbacks {
         sleeper_(std::move(sleeper)) {
     if (machine::find_rank(options_) > 0) return;
     // On the metrics lane's transport, so that the connection is warm when the first epoch leaves.
-    Transport& first = driver_of(lane::metrics).transport.emplace(prototype_);
+    Transport& first = driver_of(lane::epochs).transport.emplace(prototype_);
     detail::startup begin(options_, report_, first, clock_, sleeper_);
     const hub_v1::identifier named = begin.identify(identifier);
     spool_ = spool::store::open(options_.spool, named.model_id, report_);
@@ -6022,9 +6544,7 @@ class basic_training_session final : public training_callbacks {
         decide.handle_train_end(std::move(final_model), now);
       });
       finish_replaced_upload(deadline);
-      wait_until(deadline, [](const engine& decide) {
-        return decide.metrics_done() && decide.uploads_done();
-      });
+      wait_until(deadline, [](const engine& decide) { return decide.done(); });
       return end_training();
     });
   }
@@ -6034,7 +6554,7 @@ class basic_training_session final : public training_callbacks {
   // Sends the queued metrics now instead of when their rate limit has it. Does not wait for it.
   void upload_metrics() noexcept {
     guarded([&] {
-      tell([](engine& decide, time_point now) { decide.handle_flush(lane::metrics, now); });
+      tell([](engine& decide, time_point now) { decide.handle_flush(lane::epochs, now); });
     });
   }
 
@@ -6042,7 +6562,7 @@ class basic_training_session final : public training_callbacks {
   void upload_model(int epoch, const std::filesystem::path& file, bool is_best) noexcept {
     const auto report = [&] {
       if (take_checkpoint({.epoch = epoch, .is_best = is_best}, file))
-        tell([](engine& decide, time_point now) { decide.handle_flush(lane::checkpoint, now); });
+        tell([](engine& decide, time_point now) { decide.handle_flush(lane::uploads, now); });
     };
     guarded(report, &engine::handle_lost_checkpoint);
   }
@@ -6053,12 +6573,10 @@ class basic_training_session final : public training_callbacks {
     return guarded([&] {
       const time_point deadline = later(clock_.now(), timeout);
       tell([](engine& decide, time_point now) {
-        decide.handle_flush(lane::metrics, now);
-        decide.handle_flush(lane::checkpoint, now);
+        decide.handle_flush(lane::epochs, now);
+        decide.handle_flush(lane::uploads, now);
       });
-      wait_until(deadline, [](const engine& decide) {
-        return decide.metrics_done() && decide.uploads_done();
-      });
+      wait_until(deadline, [](const engine& decide) { return decide.done(); });
       const std::lock_guard lock(mutex_);
       return engine_.delivery();
     });
@@ -6095,6 +6613,7 @@ class basic_training_session final : public training_callbacks {
       const std::size_t dropped = spool_ ? spool_->dropped() : 0;
       const std::lock_guard lock(mutex_);
       session_status out = engine_.status();
+      out.agent_id = agent_id_;
       out.spool_dropped = dropped;
       return out;
     } catch (...) {
@@ -6103,10 +6622,11 @@ class basic_training_session final : public training_callbacks {
   }
 
  private:
-  // What goes on in a lane. `transport`, `pending` and `due` are the lane's own; `scheduled` and
+  // What goes on in a lane. `transport`, `sent`, `pending` and `due` are the lane's own; `scheduled` and
   // `cancelled` are guarded by mutex_.
   struct driver {
     std::optional<Transport> transport = {};
+    std::optional<order> sent = {};  // and not answered yet
     std::optional<reply> pending = {};
     time_point due = {};
     time_point scheduled = never;
@@ -6264,7 +6784,7 @@ class basic_training_session final : public training_callbacks {
   // Whether the lane must be woken for a deadline that is earlier than the one it sleeps until.
   bool reschedule(lane which) {
     driver& at = driver_of(which);
-    const time_point next = engine_.next_deadline(which);
+    const time_point next = engine_.deadline(which);
     if (next >= at.scheduled) return false;
     at.scheduled = next;
     return true;
@@ -6312,16 +6832,18 @@ class basic_training_session final : public training_callbacks {
       if (clock_.now() < at.due && !cut(which)) return at.due;
       hand_over(which, *at.pending);
       at.pending.reset();  // only now: where memory ran out, the same reply is handed over again
+      at.sent.reset();     // and with it the hold on its file
     }
     std::optional<order> next;
     {
       const std::lock_guard lock(mutex_);
       if (!at.transport) at.transport.emplace(prototype_);
       next = engine_.poll(which, clock_.now());
-      at.scheduled = next ? time_point::min() : engine_.next_deadline(which);
+      at.scheduled = next ? time_point::min() : engine_.deadline(which);
       if (!next) return at.scheduled;
     }
-    at.pending = perform(which, *next);
+    at.sent = std::move(next);
+    at.pending = perform(which, *at.sent);
     at.due = later(clock_.now(), at.pending->latency);
     return at.due;
   }
@@ -6337,28 +6859,47 @@ class basic_training_session final : public training_callbacks {
   }
 
   void hand_over(lane which, const reply& answer) {
-    outcome result = which == lane::heartbeat ? hub_v1::judge_heartbeat(answer, clock_.wall_now())
-                     : which == lane::metrics
-                         ? protocols::judge(answer, "metrics", clock_.wall_now())
-                         : protocols::judge(answer, "an upload", clock_.wall_now());
+    std::string agent_id;
+    outcome result = std::visit([&](const auto& sent) { return judge(sent, answer, agent_id); },
+                                driver_of(which).sent->what);
     result.why = report_.redacted(std::move(result.why));
     tell([&](engine& decide, time_point now) {
       if (std::exchange(driver_of(which).cancelled, false)) driver_of(which).transport.reset();
+      if (!agent_id.empty()) agent_id_ = std::move(agent_id);
       decide.handle_outcome(which, result, now);
     });
+  }
+
+  outcome judge(const life_order&, const reply& answer, std::string& agent_id) const {
+    return hub_v1::judge_heartbeat(answer, clock_.wall_now(), agent_id);
+  }
+  outcome judge(const epochs_order&, const reply& answer, std::string&) const {
+    return protocols::judge(answer, "metrics", clock_.wall_now());
+  }
+  outcome judge(const upload_order&, const reply& answer, std::string&) const {
+    return protocols::judge(answer, "an upload", clock_.wall_now());
+  }
+  template <class Other>
+  outcome judge(const Other&, const reply&, std::string&) const {
+    return {.verdict = verdict::delivered};
   }
 
   // Where memory runs out or the transport throws, that is the reply.
   reply perform(lane which, const order& what) noexcept {
     try {
-      if (const auto* beat = std::get_if<heartbeat_order>(&what))
-        return send(which, hub_v1::heartbeat_request(caller_, agent_, beat->agent_id));
-      if (const auto* report = std::get_if<metrics_order>(&what))
+      if (std::holds_alternative<life_order>(what.what))
+        return send(which, hub_v1::heartbeat_request(caller_, agent_, known_agent_id()));
+      if (const auto* report = std::get_if<epochs_order>(&what.what))
         return send(which, hub_v1::metrics_request(caller_, report->batch));
-      return send_file(std::get<upload_order>(what).what);
+      return send_file(std::get<upload_order>(what.what).what);
     } catch (...) {
       return {.failure = error{}};
     }
+  }
+
+  std::string known_agent_id() const {
+    const std::lock_guard lock(mutex_);
+    return agent_id_;
   }
 
   reply send(lane which, request what) {
@@ -6378,7 +6919,7 @@ class basic_training_session final : public training_callbacks {
                                     began = clock_.now()](std::uint64_t sent, std::uint64_t total) {
           report_.progress({name, sent, total, clock_.now() - began});
         });
-    return send(lane::checkpoint, std::move(upload));
+    return send(lane::uploads, std::move(upload));
   }
 
   // 128 random bits, so that no file holds it by accident.
@@ -6457,7 +6998,7 @@ class basic_training_session final : public training_callbacks {
     if (!wait_until(until,
                     [](const engine& decide) { return !decide.replaced_upload_in_flight(); })) {
       const std::lock_guard lock(mutex_);
-      if (engine_.replaced_upload_in_flight()) cancel_locked(lane::checkpoint);
+      if (engine_.replaced_upload_in_flight()) cancel_locked(lane::uploads);
     }
   }
 
@@ -6467,7 +7008,7 @@ class basic_training_session final : public training_callbacks {
       decide.handle_stop();
       return decide.delivery();
     });
-    for (lane which : {lane::metrics, lane::checkpoint}) cancel(which);
+    for (lane which : {lane::epochs, lane::uploads}) cancel(which);
     if (delivered.complete())
       report_.log(log_level::info,
                   "Done: all " + std::to_string(delivered.epochs_delivered) + " epochs " +
@@ -6491,8 +7032,8 @@ class basic_training_session final : public training_callbacks {
       report_.log(log_level::warning,
                   "Signal " + std::to_string(number) + ": sending the last metrics.");
       const time_point deadline = later(clock_.now(), options_.limits.shutdown_deadline);
-      tell([](engine& decide, time_point now) { decide.handle_flush(lane::metrics, now); });
-      wait_until(deadline, [](const engine& decide) { return decide.metrics_done(); });
+      tell([](engine& decide, time_point now) { decide.handle_flush(lane::epochs, now); });
+      wait_until(deadline, [](const engine& decide) { return decide.epochs_done(); });
     });
   }
 
@@ -6521,6 +7062,7 @@ class basic_training_session final : public training_callbacks {
 
   mutable std::mutex mutex_;
   engine engine_;
+  std::string agent_id_;  // as HUB assigned it
   std::array<driver, lane_count> drivers_;
 
   std::mt19937_64 boundary_random_{seed()};

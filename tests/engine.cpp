@@ -57,23 +57,23 @@ bool adds_up(const hub::session_status& status) {
 
 TEST_CASE("the first heartbeat is due when the session is signed in, and not before") {
   training run;
-  CHECK_FALSE(run.due(lane::heartbeat));
+  CHECK_FALSE(run.due(lane::life));
   CHECK_FALSE(run.beat());
   run.wait(10s);
   run.sign_in();
-  CHECK(run.due(lane::heartbeat) == 10s);
-  CHECK(run.beat() == "");
+  CHECK(run.due(lane::life) == 10s);
+  CHECK(run.beat());
 }
 
 TEST_CASE("heartbeats go out at the interval, from the start of one to the start of the next") {
   training run;
   run.sign_in();
   for (int beats = 0; beats < 5; ++beats) {
-    CHECK(run.due(lane::heartbeat) == beats * 5min);
-    run.wait_for(lane::heartbeat);
+    CHECK(run.due(lane::life) == beats * 5min);
+    run.wait_for(lane::life);
     REQUIRE(run.beat());
     run.wait(7s);
-    run.answer(lane::heartbeat, delivered());
+    run.answer(lane::life, delivered());
     run.wait(4min);
     CHECK_FALSE(run.beat());
   }
@@ -84,43 +84,26 @@ TEST_CASE("there is one heartbeat at a time, and a slow one is followed at once"
   training run;
   run.sign_in();
   REQUIRE(run.beat());
-  CHECK_FALSE(run.due(lane::heartbeat));
+  CHECK_FALSE(run.due(lane::life));
   run.wait(7min);
   CHECK_FALSE(run.beat());
-  run.answer(lane::heartbeat, delivered());
-  CHECK(run.due(lane::heartbeat) == 7min);
+  run.answer(lane::life, delivered());
+  CHECK(run.due(lane::life) == 7min);
   REQUIRE(run.beat());
-  run.answer(lane::heartbeat, delivered());
-  CHECK(run.due(lane::heartbeat) == 12min);
+  run.answer(lane::life, delivered());
+  CHECK(run.due(lane::life) == 12min);
 }
 
 TEST_CASE("after a long pause of the machine there is one heartbeat, not one for each missed") {
   training run;
   run.sign_in();
   REQUIRE(run.beat());
-  run.answer(lane::heartbeat, delivered());
+  run.answer(lane::life, delivered());
   run.wait(10h);
   REQUIRE(run.beat());
-  run.answer(lane::heartbeat, delivered());
+  run.answer(lane::life, delivered());
   CHECK_FALSE(run.beat());
-  CHECK(run.due(lane::heartbeat) == 10h + 5min);
-}
-
-TEST_CASE("the agent id is adopted, sent back, changed, and kept where HUB names none") {
-  training run;
-  run.sign_in();
-  const auto beat_then = [&](const outcome& answer) {
-    run.wait_for(lane::heartbeat);
-    const auto sent = run.beat();
-    run.answer(lane::heartbeat, answer);
-    return sent;
-  };
-  CHECK(beat_then(delivered("agent-1")) == "");
-  CHECK(beat_then(delivered("")) == "agent-1");
-  CHECK(beat_then(failed()) == "agent-1");
-  CHECK(beat_then(delivered("agent-2")) == "agent-1");
-  CHECK(beat_then(delivered()) == "agent-2");
-  CHECK(run.engine.status().agent_id == "agent-2");
+  CHECK(run.due(lane::life) == 10h + 5min);
 }
 
 TEST_CASE("a failed heartbeat is repeated with growing waits, up to the interval") {
@@ -129,11 +112,11 @@ TEST_CASE("a failed heartbeat is repeated with growing waits, up to the interval
   std::vector<duration> gaps;
   duration last = 0s;
   for (int i = 0; i < 12; ++i) {
-    run.wait_for(lane::heartbeat);
+    run.wait_for(lane::life);
     REQUIRE(run.beat());
     gaps.push_back(run.elapsed() - last);
     last = run.elapsed();
-    run.answer(lane::heartbeat, failed());
+    run.answer(lane::life, failed());
   }
   CHECK(gaps == std::vector<duration>{0s, 1s, 2s, 4s, 8s, 16s, 32s, 64s, 128s, 256s, 5min, 5min});
 }
@@ -142,11 +125,11 @@ TEST_CASE("a heartbeat that gets through ends the growing waits") {
   training run(steady());
   run.sign_in();
   for (int i = 0; i < 6; ++i) {
-    run.wait_for(lane::heartbeat);
+    run.wait_for(lane::life);
     REQUIRE(run.beat());
-    run.answer(lane::heartbeat, i == 4 ? delivered() : failed());
+    run.answer(lane::life, i == 4 ? delivered() : failed());
   }
-  CHECK(run.due(lane::heartbeat) == run.elapsed() + 1s);
+  CHECK(run.due(lane::life) == run.elapsed() + 1s);
 }
 
 TEST_CASE("whatever heartbeats come to, they go on and are never further apart than the interval") {
@@ -158,16 +141,16 @@ TEST_CASE("whatever heartbeats come to, they go on and are never further apart t
   run.sign_in();
   std::mt19937_64 random(seed);
   const std::vector<outcome> answers = {
-      delivered("agent"), failed(),       failed(hub::errc::rate_limited, 15min), denied(),
+      delivered(), failed(),       failed(hub::errc::rate_limited, 15min), denied(),
       refused(),          file_missing(), failed(hub::errc::cancelled),           denied(24h)};
   for (int i = 0; i < 500; ++i) {
-    run.wait_for(lane::heartbeat);
+    run.wait_for(lane::life);
     const duration began = run.elapsed();
     REQUIRE(run.beat());
     const duration took = std::chrono::seconds(random() % 400);
     run.wait(took);
-    run.answer(lane::heartbeat, answers[random() % answers.size()]);
-    const auto next = run.due(lane::heartbeat);
+    run.answer(lane::life, answers[random() % answers.size()]);
+    const auto next = run.due(lane::life);
     REQUIRE(next);
     if (*next < run.elapsed() || *next > began + std::max<duration>(took, 5min))
       FAIL_CHECK("beat " << i << " is followed after " << (*next - began) / 1s << " s");
@@ -178,8 +161,8 @@ TEST_CASE("a heartbeat that HUB refuses for good is repeated, said, and in the s
   training run(steady());
   run.sign_in();
   REQUIRE(run.beat());
-  run.answer(lane::heartbeat, refused());
-  CHECK(run.due(lane::heartbeat) == 1s);
+  run.answer(lane::life, refused());
+  CHECK(run.due(lane::life) == 1s);
   CHECK(run.engine.status().heartbeats_answered == 0);
   CHECK(run.engine.status().unanswered_since == run.now());
   CHECK(run.said() == 1);
@@ -190,8 +173,8 @@ TEST_CASE("heartbeats end when they are told to, also one that is in flight") {
   run.sign_in();
   REQUIRE(run.beat());
   run.engine.handle_stop_heartbeat();
-  run.answer(lane::heartbeat, failed());
-  CHECK_FALSE(run.due(lane::heartbeat));
+  run.answer(lane::life, failed());
+  CHECK_FALSE(run.due(lane::life));
   run.wait(1h);
   CHECK_FALSE(run.beat());
 }
@@ -204,11 +187,11 @@ TEST_CASE("the first metrics go out one interval after training starts") {
   run.start();
   run.wait(1s);
   run.start();  // a second time changes nothing
-  CHECK_FALSE(run.due(lane::metrics));
+  CHECK_FALSE(run.due(lane::epochs));
   run.epoch(0);
-  CHECK(run.due(lane::metrics) == 1min + 3s);
+  CHECK(run.due(lane::epochs) == 1min + 3s);
   CHECK(run.batch().empty());
-  run.wait_for(lane::metrics);
+  run.wait_for(lane::epochs);
   CHECK(run.batch() == epochs{0});
 }
 
@@ -216,24 +199,24 @@ TEST_CASE("training starts with the first epoch where nobody says so") {
   training run;
   run.wait(1min);
   run.epoch(0);
-  CHECK(run.due(lane::metrics) == 1min + 3s);
+  CHECK(run.due(lane::epochs) == 1min + 3s);
 }
 
 TEST_CASE("what comes while metrics are in flight goes with the next request, in its time") {
   training run;
   run.epoch(0);
-  run.wait_for(lane::metrics);
+  run.wait_for(lane::epochs);
   REQUIRE(run.batch() == epochs{0});
   run.epoch(2);
   run.epoch(1);
-  CHECK_FALSE(run.due(lane::metrics));
+  CHECK_FALSE(run.due(lane::epochs));
   run.wait(1s);
-  run.answer(lane::metrics, delivered());
-  CHECK(run.due(lane::metrics) == 6s);
-  run.wait_for(lane::metrics);
+  run.answer(lane::epochs, delivered());
+  CHECK(run.due(lane::epochs) == 6s);
+  run.wait_for(lane::epochs);
   CHECK(run.batch() == epochs{1, 2});
-  run.answer(lane::metrics, delivered());
-  CHECK_FALSE(run.due(lane::metrics));
+  run.answer(lane::epochs, delivered());
+  CHECK_FALSE(run.due(lane::epochs));
   CHECK(run.engine.status().epochs_delivered == 3);
 }
 
@@ -241,21 +224,21 @@ TEST_CASE("epochs go out in order of their numbers, whatever order they came in"
   constexpr int least = std::numeric_limits<int>::min(), most = std::numeric_limits<int>::max();
   training run;
   for (int number : {7, most, -1, 3, least, 0, 3}) run.epoch(number);
-  run.wait_for(lane::metrics);
+  run.wait_for(lane::epochs);
   CHECK(run.batch() == epochs{least, -1, 0, 3, 7, most});
-  run.answer(lane::metrics, delivered());
+  run.answer(lane::epochs, delivered());
   CHECK(run.engine.status().epochs_accepted == 6);
-  CHECK(run.engine.metrics_done());
+  CHECK(run.engine.epochs_done());
 }
 
 TEST_CASE("a batch is bounded in epochs") {
   training run;
   run.epochs(0, 204);
   std::vector<std::size_t> sizes;
-  while (run.due(lane::metrics)) {
-    run.wait_for(lane::metrics);
+  while (run.due(lane::epochs)) {
+    run.wait_for(lane::epochs);
     sizes.push_back(run.batch().size());
-    run.answer(lane::metrics, delivered());
+    run.answer(lane::epochs, delivered());
   }
   CHECK(sizes == std::vector<std::size_t>{100, 100, 5});
 }
@@ -271,10 +254,10 @@ TEST_CASE("a batch is bounded in bytes, but an epoch above the bound goes alone"
   run.engine.handle_epoch(4, large, run.now());
   run.epoch(5);
   std::vector<epochs> batches;
-  while (run.due(lane::metrics)) {
-    run.wait_for(lane::metrics);
+  while (run.due(lane::epochs)) {
+    run.wait_for(lane::epochs);
     batches.push_back(run.batch());
-    run.answer(lane::metrics, delivered());
+    run.answer(lane::epochs, delivered());
   }
   CHECK(batches == std::vector<epochs>{{0, 1, 2}, {3}, {4}, {5}});
 }
@@ -285,10 +268,10 @@ TEST_CASE("bounds of zero still let one epoch through at a time") {
   options.limits.metrics_batch_bytes_max = 0;
   training run(options);
   run.epochs(0, 1);
-  run.wait_for(lane::metrics);
+  run.wait_for(lane::epochs);
   CHECK(run.batch() == epochs{0});
-  run.answer(lane::metrics, delivered());
-  run.wait_for(lane::metrics);
+  run.answer(lane::epochs, delivered());
+  run.wait_for(lane::epochs);
   CHECK(run.batch() == epochs{1});
 }
 
@@ -296,10 +279,10 @@ TEST_CASE("the last write for an epoch wins while it waits") {
   training run;
   run.epoch(0, 1.5);
   run.epoch(0, 2.5);
-  run.wait_for(lane::metrics);
+  run.wait_for(lane::epochs);
   REQUIRE(run.batch() == epochs{0});
   CHECK(run.losses == std::vector<double>{2.5});
-  run.answer(lane::metrics, delivered());
+  run.answer(lane::epochs, delivered());
   CHECK(run.engine.status().epochs_accepted == 1);
   CHECK(run.engine.status().epochs_delivered == 1);
 }
@@ -308,25 +291,25 @@ TEST_CASE("the last write for an epoch wins while its old values are in flight")
   training run(steady());
   run.epoch(0, 1.5);
   run.epoch(1, 1.5);
-  run.wait_for(lane::metrics);
+  run.wait_for(lane::epochs);
   REQUIRE(run.batch() == epochs{0, 1});
   run.epoch(0, 2.5);
 
   SECTION("and they arrive") {
-    run.answer(lane::metrics, delivered());
+    run.answer(lane::epochs, delivered());
     CHECK(run.engine.status().epochs_delivered == 1);
     CHECK(run.engine.status().epochs_queued == 1);
-    run.wait_for(lane::metrics);
+    run.wait_for(lane::epochs);
     CHECK(run.batch() == epochs{0});
     CHECK(run.losses == std::vector<double>{2.5});
   }
   SECTION("and they do not") {
-    run.answer(lane::metrics, failed());
-    run.wait_for(lane::metrics);
+    run.answer(lane::epochs, failed());
+    run.wait_for(lane::epochs);
     CHECK(run.batch() == epochs{0, 1});
     CHECK(run.losses == std::vector<double>{2.5, 1.5});
   }
-  run.answer(lane::metrics, delivered());
+  run.answer(lane::epochs, delivered());
   CHECK(run.engine.status().epochs_accepted == 2);
   CHECK(run.engine.status().epochs_delivered == 2);
 }
@@ -334,16 +317,16 @@ TEST_CASE("the last write for an epoch wins while its old values are in flight")
 TEST_CASE("an epoch whose old values are refused while new ones wait is not set aside") {
   training run;
   run.epoch(0, 1.5);
-  run.wait_for(lane::metrics);
+  run.wait_for(lane::epochs);
   REQUIRE(run.batch() == epochs{0});
   run.epoch(0, 2.5);
-  run.answer(lane::metrics, refused());
+  run.answer(lane::epochs, refused());
   CHECK(run.engine.status().epochs_set_aside == 0);
   CHECK(run.said() == 0);
-  run.wait_for(lane::metrics);
+  run.wait_for(lane::epochs);
   CHECK(run.batch() == epochs{0});
   CHECK(run.losses == std::vector<double>{2.5});
-  run.answer(lane::metrics, delivered());
+  run.answer(lane::epochs, delivered());
   CHECK(run.engine.status().epochs_delivered == 1);
   CHECK(run.engine.delivery().complete());
 }
@@ -353,13 +336,13 @@ TEST_CASE("nothing is dropped for a failed request, of whatever kind; all goes w
                                    failed(hub::errc::rate_limited, 20s), denied());
   training run(steady());
   run.epochs(0, 1);
-  run.wait_for(lane::metrics);
+  run.wait_for(lane::epochs);
   REQUIRE(run.batch() == epochs{0, 1});
-  run.answer(lane::metrics, failure);
+  run.answer(lane::epochs, failure);
   run.epoch(2);
-  run.wait_for(lane::metrics);
+  run.wait_for(lane::epochs);
   CHECK(run.batch() == epochs{0, 1, 2});
-  run.answer(lane::metrics, delivered());
+  run.answer(lane::epochs, delivered());
   CHECK(run.engine.status().epochs_delivered == 3);
 }
 
@@ -369,11 +352,11 @@ TEST_CASE("failed metrics wait for their backoff and for their rate limit, which
   std::vector<duration> gaps;
   duration last = 0s;
   for (int i = 0; i < 6; ++i) {
-    run.wait_for(lane::metrics);
+    run.wait_for(lane::epochs);
     REQUIRE_FALSE(run.batch().empty());
     gaps.push_back(run.elapsed() - last);
     last = run.elapsed();
-    run.answer(lane::metrics, failed());
+    run.answer(lane::epochs, failed());
   }
   CHECK(gaps == std::vector<duration>{3s, 3s, 3s, 4s, 8s, 16s});
 }
@@ -384,21 +367,21 @@ TEST_CASE("before training ends metrics are never given up") {
   training run(options);
   run.epoch(0);
   for (int i = 0; i < 300; ++i) {
-    run.wait_for(lane::metrics);
+    run.wait_for(lane::epochs);
     REQUIRE(run.batch() == epochs{0});
-    run.answer(lane::metrics, i % 2 == 0 ? failed() : denied());
+    run.answer(lane::epochs, i % 2 == 0 ? failed() : denied());
   }
-  CHECK_FALSE(run.engine.metrics_done());
+  CHECK_FALSE(run.engine.epochs_done());
   CHECK(run.engine.status().epochs_queued == 1);
 }
 
 TEST_CASE("an epoch that HUB refuses for good is set aside, counted and said") {
   training run;
   run.epoch(0);
-  run.wait_for(lane::metrics);
+  run.wait_for(lane::epochs);
   REQUIRE(run.batch() == epochs{0});
-  run.answer(lane::metrics, refused());
-  CHECK(run.engine.metrics_done());
+  run.answer(lane::epochs, refused());
+  CHECK(run.engine.epochs_done());
   CHECK(run.engine.status().epochs_set_aside == 1);
   CHECK(run.engine.status().epochs_queued == 0);
   const auto notes = run.notes();
@@ -425,14 +408,14 @@ TEST_CASE("a refused batch is halved until the culprits are alone, and the other
   run.epochs(0, size - 1);
   std::set<int> arrived;
   std::size_t requests = 0;
-  while (!run.engine.metrics_done() && requests < 1000) {
-    run.wait_for(lane::metrics);
+  while (!run.engine.epochs_done() && requests < 1000) {
+    run.wait_for(lane::epochs);
     const epochs sent = run.batch();
     ++requests;
     const bool bad = std::any_of(sent.begin(), sent.end(),
                                  [&](int number) { return culprits.count(number) > 0; });
     if (!bad) arrived.insert(sent.begin(), sent.end());
-    run.answer(lane::metrics, bad ? refused() : delivered());
+    run.answer(lane::epochs, bad ? refused() : delivered());
     if (!adds_up(run.engine.status())) FAIL_CHECK("the counts do not add up");
   }
   CHECK(run.engine.status().epochs_set_aside == culprits.size());
@@ -443,7 +426,7 @@ TEST_CASE("a refused batch is halved until the culprits are alone, and the other
 
   // Afterwards batches are as large as ever.
   run.epochs(1000, 1099);
-  run.wait_for(lane::metrics);
+  run.wait_for(lane::epochs);
   CHECK(run.batch() == from_to(1000, 1099));
 }
 
@@ -451,18 +434,18 @@ TEST_CASE("a batch that is refused for its size alone arrives in halves, and hal
   training run;
   run.epochs(0, 9);
   std::vector<epochs> arrived;
-  while (!run.engine.metrics_done()) {
-    run.wait_for(lane::metrics);
+  while (!run.engine.epochs_done()) {
+    run.wait_for(lane::epochs);
     const epochs sent = run.batch();
     if (sent.size() <= 3) arrived.push_back(sent);
-    run.answer(lane::metrics, sent.size() <= 3 ? delivered() : refused());
+    run.answer(lane::epochs, sent.size() <= 3 ? delivered() : refused());
   }
   CHECK(arrived == std::vector<epochs>{{0, 1}, {2, 3}, {4, 5}, {6, 7}, {8, 9}});
   CHECK(run.engine.status().epochs_set_aside == 0);
   CHECK(run.said() == 0);
   CHECK(run.engine.delivery().complete());
   run.epochs(10, 29);
-  run.wait_for(lane::metrics);
+  run.wait_for(lane::epochs);
   CHECK(run.batch() == from_to(10, 29));
 }
 
@@ -470,12 +453,12 @@ TEST_CASE("halving keeps to the rate limit") {
   training run;
   run.epochs(0, 15);
   duration last = 0s;
-  while (!run.engine.metrics_done()) {
-    run.wait_for(lane::metrics);
+  while (!run.engine.epochs_done()) {
+    run.wait_for(lane::epochs);
     const epochs sent = run.batch();
     if (run.elapsed() - last < 3s) FAIL_CHECK("after " << (run.elapsed() - last) / 1ms << " ms");
     last = run.elapsed();
-    run.answer(lane::metrics, sent.front() <= 9 && sent.back() >= 9 ? refused() : delivered());
+    run.answer(lane::epochs, sent.front() <= 9 && sent.back() >= 9 ? refused() : delivered());
   }
   CHECK(run.engine.status().epochs_set_aside == 1);
 }
@@ -484,11 +467,11 @@ TEST_CASE("a failure amid halving loses neither the halves nor an epoch") {
   training run(steady());
   run.epochs(0, 7);
   std::mt19937_64 random(5);
-  while (!run.engine.metrics_done()) {
-    run.wait_for(lane::metrics);
+  while (!run.engine.epochs_done()) {
+    run.wait_for(lane::epochs);
     const epochs sent = run.batch();
     const bool bad = std::count(sent.begin(), sent.end(), 5) > 0;
-    run.answer(lane::metrics, random() % 2 == 0 ? failed() : bad ? refused() : delivered());
+    run.answer(lane::epochs, random() % 2 == 0 ? failed() : bad ? refused() : delivered());
   }
   CHECK(run.engine.status().epochs_set_aside == 1);
   CHECK(run.engine.status().epochs_delivered == 7);
@@ -512,7 +495,7 @@ TEST_CASE("above its bound of bytes the queue sets the oldest epochs aside, and 
   CHECK(says(notes, "metrics_queue_bytes_max"));
   REQUIRE(run.engine.delivery().why);
   CHECK(run.engine.delivery().why->code == hub::errc::queue_full);
-  run.wait_for(lane::metrics);
+  run.wait_for(lane::epochs);
   CHECK(run.batch() == from_to(5, 14));
 }
 
@@ -534,9 +517,9 @@ TEST_CASE("an epoch larger than the whole queue is set aside, and the queue stil
                               hub::metrics_view({{std::string(1 << 20, 'n'), 1.0}})),
                           run.now());
   CHECK(run.engine.status().epochs_set_aside == 1);
-  CHECK(run.engine.metrics_done());
+  CHECK(run.engine.epochs_done());
   run.epoch(1);
-  run.wait_for(lane::metrics);
+  run.wait_for(lane::epochs);
   CHECK(run.batch() == epochs{1});
 }
 
@@ -545,11 +528,11 @@ TEST_CASE("epochs that the queue sets aside while they are in flight are counted
   options.limits.metrics_queue_bytes_max = 2 * (values(0)->size_bytes() + 128);
   training run(options);
   run.epochs(0, 1);
-  run.wait_for(lane::metrics);
+  run.wait_for(lane::epochs);
   REQUIRE(run.batch() == epochs{0, 1});
   run.epochs(2, 3);
   const auto answer = GENERATE(delivered(), failed(), refused());
-  run.answer(lane::metrics, answer);
+  run.answer(lane::epochs, answer);
   CHECK(adds_up(run.engine.status()));
   CHECK(run.engine.status().epochs_accepted == 4);
   CHECK(run.engine.status().epochs_queued == 2);
@@ -561,47 +544,47 @@ TEST_CASE("a flush sends the queue at once, batch upon batch, and then the rate 
   training run(options);
   run.epochs(0, 2);
   run.wait(1s);
-  run.flush(lane::metrics);
+  run.flush(lane::epochs);
   CHECK(run.batch() == epochs{0, 1});
-  run.answer(lane::metrics, delivered());
+  run.answer(lane::epochs, delivered());
   CHECK(run.batch() == epochs{2});
-  run.answer(lane::metrics, delivered());
+  run.answer(lane::epochs, delivered());
   run.epoch(3);
-  CHECK(run.due(lane::metrics) == 4s);
+  CHECK(run.due(lane::epochs) == 4s);
 }
 
 TEST_CASE("a flush tries at once what waits for its backoff") {
   training run(steady());
   run.epoch(0);
-  run.wait_for(lane::metrics);
+  run.wait_for(lane::epochs);
   REQUIRE(run.batch() == epochs{0});
-  run.answer(lane::metrics, denied());
-  CHECK(run.due(lane::metrics) == 3s + 5min);
+  run.answer(lane::epochs, denied());
+  CHECK(run.due(lane::epochs) == 3s + 5min);
   run.wait(10s);
-  run.flush(lane::metrics);
+  run.flush(lane::epochs);
   CHECK(run.batch() == epochs{0});
-  run.answer(lane::metrics, failed());
-  CHECK(run.due(lane::metrics) == 13s + 1s);
+  run.answer(lane::epochs, failed());
+  CHECK(run.due(lane::epochs) == 13s + 1s);
 }
 
 TEST_CASE("a flush of an empty queue opens no gate for later epochs") {
   training run;
   run.start();
-  run.flush(lane::metrics);
+  run.flush(lane::epochs);
   run.wait(1s);
   run.epoch(0);
-  CHECK(run.due(lane::metrics) == 3s);
+  CHECK(run.due(lane::epochs) == 3s);
 }
 
 TEST_CASE("a flush ends where HUB refuses the last of what it was for") {
   training run;
   run.epoch(0);
   run.wait(1s);
-  run.flush(lane::metrics);
+  run.flush(lane::epochs);
   REQUIRE(run.batch() == epochs{0});
   run.epoch(1);
-  run.answer(lane::metrics, refused());
-  CHECK(run.due(lane::metrics) == 4s);
+  run.answer(lane::epochs, refused());
+  CHECK(run.due(lane::epochs) == 4s);
 }
 
 TEST_CASE("values that are not finite are said once") {
@@ -649,7 +632,7 @@ TEST_CASE("a checkpoint goes out at once, as it was given, one at a time") {
   training run;
   run.start();
   run.wait(15min);
-  CHECK_FALSE(run.due(lane::checkpoint));
+  CHECK_FALSE(run.due(lane::uploads));
   run.engine.handle_checkpoint({{.epoch = 7, .is_best = true}, "runs/last.pt", nullptr}, run.now());
   CHECK(run.engine.status().checkpoint_waiting);
   const auto sent = run.upload();
@@ -658,10 +641,10 @@ TEST_CASE("a checkpoint goes out at once, as it was given, one at a time") {
   CHECK(sent->fields.is_best);
   CHECK_FALSE(sent->fields.is_final);
   CHECK(sent->file == "runs/last.pt");
-  CHECK_FALSE(run.due(lane::checkpoint));
+  CHECK_FALSE(run.due(lane::uploads));
   run.wait(10min);
-  run.answer(lane::checkpoint, delivered());
-  CHECK_FALSE(run.due(lane::checkpoint));
+  run.answer(lane::uploads, delivered());
+  CHECK_FALSE(run.due(lane::uploads));
   CHECK_FALSE(run.engine.status().checkpoint_waiting);
   CHECK(run.engine.status().checkpoints_delivered == 1);
 }
@@ -674,11 +657,11 @@ TEST_CASE("a failed checkpoint is repeated with growing waits, whatever its rate
   std::vector<duration> gaps;
   duration last = 15min;
   for (int i = 0; i < 5; ++i) {
-    run.wait_for(lane::checkpoint);
+    run.wait_for(lane::uploads);
     REQUIRE(run.uploaded_epoch() == 1);
     gaps.push_back(run.elapsed() - last);
     last = run.elapsed();
-    run.answer(lane::checkpoint, i == 3 ? denied() : failed());
+    run.answer(lane::uploads, i == 3 ? denied() : failed());
   }
   CHECK(gaps == std::vector<duration>{0s, 1s, 2s, 4s, 5min});
   CHECK(run.engine.status().checkpoints_failed == 0);
@@ -690,15 +673,15 @@ TEST_CASE("a newer checkpoint replaces one that waits, and begins anew") {
   run.wait(15min);
   run.save(1);
   REQUIRE(run.uploaded_epoch() == 1);
-  run.answer(lane::checkpoint, denied(15min));
-  CHECK(run.due(lane::checkpoint) == 30min);
+  run.answer(lane::uploads, denied(15min));
+  CHECK(run.due(lane::uploads) == 30min);
   run.wait(14min);
   run.save(2);
-  CHECK(run.due(lane::checkpoint) == 30min);  // its own rate limit, not the old one's backoff
-  run.wait_for(lane::checkpoint);
+  CHECK(run.due(lane::uploads) == 30min);  // its own rate limit, not the old one's backoff
+  run.wait_for(lane::uploads);
   CHECK(run.uploaded_epoch() == 2);
-  run.answer(lane::checkpoint, failed());
-  CHECK(run.due(lane::checkpoint) == 30min + 1s);
+  run.answer(lane::uploads, failed());
+  CHECK(run.due(lane::uploads) == 30min + 1s);
 }
 
 TEST_CASE("a newer checkpoint waits for one in flight, whatever becomes of that") {
@@ -718,14 +701,14 @@ TEST_CASE("a newer checkpoint waits for one in flight, whatever becomes of that"
                                                          {denied(), 0, 0},
                                                          {refused(), 0, 0},
                                                          {file_changed(), 0, 0}}));
-  run.answer(lane::checkpoint, answer);
+  run.answer(lane::uploads, answer);
   CHECK_FALSE(run.engine.replaced_upload_in_flight());
   CHECK(run.engine.status().checkpoints_delivered == arrived);
   CHECK(run.engine.status().checkpoints_failed == failures);
   CHECK(run.uploaded_epoch() == 3);
-  run.answer(lane::checkpoint, delivered());
+  run.answer(lane::uploads, delivered());
   CHECK(run.engine.status().checkpoints_delivered == arrived + 1);
-  CHECK_FALSE(run.due(lane::checkpoint));
+  CHECK_FALSE(run.due(lane::uploads));
 }
 
 TEST_CASE("a checkpoint that replaces a flushed one waits for its own rate limit") {
@@ -733,11 +716,11 @@ TEST_CASE("a checkpoint that replaces a flushed one waits for its own rate limit
   run.start();
   run.wait(15min);
   run.save(1);
-  run.flush(lane::checkpoint);
+  run.flush(lane::uploads);
   REQUIRE(run.uploaded_epoch() == 1);
   run.save(2);
-  run.answer(lane::checkpoint, failed());
-  CHECK(run.due(lane::checkpoint) == 30min);
+  run.answer(lane::uploads, failed());
+  CHECK(run.due(lane::uploads) == 30min);
 }
 
 TEST_CASE("a flush sends a checkpoint whatever its rate limit, once") {
@@ -745,12 +728,12 @@ TEST_CASE("a flush sends a checkpoint whatever its rate limit, once") {
   run.start();
   run.wait(1min);
   run.save(1);
-  run.flush(lane::checkpoint);
+  run.flush(lane::uploads);
   CHECK(run.uploaded_epoch() == 1);
-  run.answer(lane::checkpoint, delivered());
+  run.answer(lane::uploads, delivered());
   run.wait(1min);
   run.save(2);
-  CHECK(run.due(lane::checkpoint) == 16min);
+  CHECK(run.due(lane::uploads) == 16min);
 }
 
 TEST_CASE("a file that changes under the upload is sent again at once, so often and no more") {
@@ -763,9 +746,9 @@ TEST_CASE("a file that changes under the upload is sent again at once, so often 
   for (int i = 0; i < 4; ++i) {
     CHECK(run.engine.status().checkpoints_failed == 0);
     REQUIRE(run.uploaded_epoch() == 1);
-    run.answer(lane::checkpoint, file_changed());
+    run.answer(lane::uploads, file_changed());
   }
-  CHECK_FALSE(run.due(lane::checkpoint));
+  CHECK_FALSE(run.due(lane::uploads));
   CHECK(run.engine.status().checkpoints_failed == 1);
   CHECK_FALSE(run.engine.status().checkpoint_waiting);
   const auto notes = run.notes();
@@ -783,14 +766,14 @@ TEST_CASE("restarts are counted for each checkpoint by itself, and not as failur
   run.wait(15min);
   run.save(1);
   REQUIRE(run.uploaded_epoch() == 1);
-  run.answer(lane::checkpoint, file_changed());
+  run.answer(lane::uploads, file_changed());
   REQUIRE(run.uploaded_epoch() == 1);
-  run.answer(lane::checkpoint, failed());
-  CHECK(run.due(lane::checkpoint) == 15min + 1s);
+  run.answer(lane::uploads, failed());
+  CHECK(run.due(lane::uploads) == 15min + 1s);
   run.wait(15min);
   run.save(2);
   REQUIRE(run.uploaded_epoch() == 2);
-  run.answer(lane::checkpoint, file_changed());
+  run.answer(lane::uploads, file_changed());
   CHECK(run.uploaded_epoch() == 2);
 }
 
@@ -801,12 +784,12 @@ TEST_CASE("a checkpoint that could not be read leaves its turn to the next one")
   SECTION("when it was saved") {
     REQUIRE(run.wants_checkpoint());
     run.engine.handle_checkpoint_failure({hub::errc::file_error, "It is a directory.", 0});
-    CHECK_FALSE(run.due(lane::checkpoint));
+    CHECK_FALSE(run.due(lane::uploads));
   }
   SECTION("when it was to be sent") {
     run.save(1);
     REQUIRE(run.uploaded_epoch() == 1);
-    run.answer(lane::checkpoint, file_missing());
+    run.answer(lane::uploads, file_missing());
   }
   CHECK(run.engine.status().checkpoints_failed == 1);
   CHECK(run.said() == 1);
@@ -822,7 +805,7 @@ TEST_CASE("a checkpoint that HUB refuses for good is counted and said, and the r
   run.wait(15min);
   run.save(1);
   REQUIRE(run.uploaded_epoch() == 1);
-  run.answer(lane::checkpoint, refused());
+  run.answer(lane::uploads, refused());
   CHECK(run.engine.status().checkpoints_failed == 1);
   CHECK_FALSE(run.engine.status().checkpoint_waiting);
   CHECK(run.said() == 1);
@@ -847,13 +830,13 @@ TEST_CASE("a snapshot is let go as soon as its upload is over, replaced or given
   CHECK(replaced.expired());
   { CHECK(run.uploaded_epoch() == 2); }
   CHECK_FALSE(delivered_one.expired());
-  run.answer(lane::checkpoint, delivered());
+  run.answer(lane::uploads, delivered());
   CHECK(delivered_one.expired());
 
   run.wait(15min);
   const auto refused_one = saved(3);
   CHECK(run.uploaded_epoch() == 3);
-  run.answer(lane::checkpoint, refused());
+  run.answer(lane::uploads, refused());
   CHECK(refused_one.expired());
 
   run.wait(15min);
@@ -869,22 +852,22 @@ TEST_CASE("at the end metrics go out without waiting, then the final model") {
   run.epochs(0, 149);
   run.wait(1s);
   run.end(149);
-  CHECK_FALSE(run.engine.metrics_done());
-  CHECK_FALSE(run.engine.uploads_done());
+  CHECK_FALSE(run.engine.epochs_done());
+  CHECK_FALSE(run.engine.done());
   CHECK(run.uploaded_epoch() == -1);
   CHECK(run.batch() == from_to(0, 99));
-  run.answer(lane::metrics, delivered());
+  run.answer(lane::epochs, delivered());
   CHECK(run.uploaded_epoch() == -1);
   CHECK(run.batch() == from_to(100, 149));
-  run.answer(lane::metrics, delivered());
-  CHECK(run.engine.metrics_done());
+  run.answer(lane::epochs, delivered());
+  CHECK(run.engine.epochs_done());
   const auto sent = run.upload();
   REQUIRE(sent);
   CHECK(sent->fields.is_final);
   CHECK(sent->file == "best.pt");
   CHECK_FALSE(run.engine.delivery().complete());
-  run.answer(lane::checkpoint, delivered());
-  CHECK(run.engine.uploads_done());
+  run.answer(lane::uploads, delivered());
+  CHECK(run.engine.done());
   const hub::delivery delivery = run.engine.delivery();
   CHECK(delivery.complete());
   CHECK(delivery.epochs_delivered == 150);
@@ -899,13 +882,13 @@ TEST_CASE("at the end a checkpoint that waits gives way to the final model") {
   run.wait(15min);
   run.save(1);
   REQUIRE(run.uploaded_epoch() == 1);
-  run.answer(lane::checkpoint, denied());
+  run.answer(lane::uploads, denied());
   run.end(2);
   const auto sent = run.upload();
   REQUIRE(sent);
   CHECK(sent->fields.is_final);
-  run.answer(lane::checkpoint, delivered());
-  CHECK(run.engine.uploads_done());
+  run.answer(lane::uploads, delivered());
+  CHECK(run.engine.done());
   CHECK(run.engine.delivery().complete());
 }
 
@@ -920,13 +903,13 @@ TEST_CASE("at the end a checkpoint in flight is finished first, never alongside 
   CHECK(run.uploaded_epoch() == -1);
   const auto [answer, arrived] = GENERATE(table<outcome, std::size_t>(
       {{delivered(), 1}, {failed(hub::errc::cancelled), 0}, {refused(), 0}, {file_changed(), 0}}));
-  run.answer(lane::checkpoint, answer);
+  run.answer(lane::uploads, answer);
   CHECK_FALSE(run.engine.replaced_upload_in_flight());
-  CHECK_FALSE(run.engine.uploads_done());
+  CHECK_FALSE(run.engine.done());
   const auto sent = run.upload();
   REQUIRE(sent);
   CHECK(sent->fields.is_final);
-  run.answer(lane::checkpoint, delivered());
+  run.answer(lane::uploads, delivered());
   CHECK(run.engine.delivery().complete());
   CHECK(run.engine.delivery().checkpoints_delivered == arrived);
 }
@@ -939,13 +922,13 @@ TEST_CASE("without a final model the end waits for a checkpoint in flight alone"
   REQUIRE(run.uploaded_epoch() == 1);
   run.end_without_model();
   CHECK_FALSE(run.engine.replaced_upload_in_flight());
-  CHECK_FALSE(run.engine.uploads_done());
-  run.answer(lane::checkpoint, failed());
-  CHECK_FALSE(run.engine.uploads_done());
-  run.wait_for(lane::checkpoint);
+  CHECK_FALSE(run.engine.done());
+  run.answer(lane::uploads, failed());
+  CHECK_FALSE(run.engine.done());
+  run.wait_for(lane::uploads);
   REQUIRE(run.uploaded_epoch() == 1);
-  run.answer(lane::checkpoint, delivered());
-  CHECK(run.engine.uploads_done());
+  run.answer(lane::uploads, delivered());
+  CHECK(run.engine.done());
   CHECK(run.engine.delivery().complete());
   CHECK_FALSE(run.engine.delivery().final_model_wanted);
 }
@@ -956,10 +939,10 @@ TEST_CASE("without a final model a checkpoint that waits is still sent, or said 
   run.wait(15min);
   run.save(1);
   REQUIRE(run.uploaded_epoch() == 1);
-  run.answer(lane::checkpoint, failed());
+  run.answer(lane::uploads, failed());
   run.end_without_model();
   const bool sent = run.uploaded_epoch() == 1;
-  if (sent) run.answer(lane::checkpoint, delivered());
+  if (sent) run.answer(lane::uploads, delivered());
   CHECK(run.engine.delivery().complete() == sent);
 }
 
@@ -967,8 +950,8 @@ TEST_CASE("an end with nothing left to send is done at once") {
   training run;
   run.start();
   run.end_without_model();
-  CHECK(run.engine.metrics_done());
-  CHECK(run.engine.uploads_done());
+  CHECK(run.engine.epochs_done());
+  CHECK(run.engine.done());
   CHECK(run.engine.delivery().complete());
 }
 
@@ -979,7 +962,7 @@ TEST_CASE("after the end no checkpoint is wanted or taken") {
   run.wait(1h);
   CHECK_FALSE(run.wants_checkpoint());
   run.save(9);
-  CHECK_FALSE(run.due(lane::checkpoint));
+  CHECK_FALSE(run.due(lane::uploads));
   CHECK_FALSE(run.engine.status().checkpoint_waiting);
 }
 
@@ -991,21 +974,21 @@ TEST_CASE("after the end each lane is given up after its retries, and the reason
   run.epoch(0);
   run.end(0);
   for (unsigned i = 0; i < tries; ++i) {
-    CHECK_FALSE(run.engine.metrics_done());
-    run.wait_for(lane::metrics);
+    CHECK_FALSE(run.engine.epochs_done());
+    run.wait_for(lane::epochs);
     REQUIRE(run.batch() == epochs{0});
-    run.answer(lane::metrics, failed(hub::errc::not_reachable));
+    run.answer(lane::epochs, failed(hub::errc::not_reachable));
   }
-  CHECK(run.engine.metrics_done());
-  CHECK_FALSE(run.due(lane::metrics));
+  CHECK(run.engine.epochs_done());
+  CHECK_FALSE(run.due(lane::epochs));
   for (unsigned i = 0; i < tries; ++i) {
-    CHECK_FALSE(run.engine.uploads_done());
-    run.wait_for(lane::checkpoint);
+    CHECK_FALSE(run.engine.done());
+    run.wait_for(lane::uploads);
     REQUIRE(run.uploaded_epoch() == 0);
-    run.answer(lane::checkpoint, failed(hub::errc::timed_out));
+    run.answer(lane::uploads, failed(hub::errc::timed_out));
   }
-  CHECK(run.engine.uploads_done());
-  CHECK_FALSE(run.due(lane::checkpoint));
+  CHECK(run.engine.done());
+  CHECK_FALSE(run.due(lane::uploads));
   const hub::delivery delivery = run.engine.delivery();
   CHECK_FALSE(delivery.complete());
   CHECK(delivery.epochs_queued == 1);
@@ -1019,12 +1002,12 @@ TEST_CASE("failures before the end do not count against the final retries") {
   training run(steady());
   run.epoch(0);
   for (int i = 0; i < 20; ++i) {
-    run.wait_for(lane::metrics);
+    run.wait_for(lane::epochs);
     REQUIRE_FALSE(run.batch().empty());
-    run.answer(lane::metrics, failed());
+    run.answer(lane::epochs, failed());
   }
   run.end(0);
-  CHECK_FALSE(run.engine.metrics_done());
+  CHECK_FALSE(run.engine.epochs_done());
   CHECK(run.batch() == epochs{0});
 }
 
@@ -1035,8 +1018,8 @@ TEST_CASE("a final model that HUB refuses, or whose file is missing, is over at 
   run.start();
   run.end(3);
   REQUIRE(run.uploaded_epoch() == 3);
-  run.answer(lane::checkpoint, answer);
-  CHECK(run.engine.uploads_done());
+  run.answer(lane::uploads, answer);
+  CHECK(run.engine.done());
   CHECK(run.said() == 1);
   CHECK_FALSE(run.engine.delivery().final_model_delivered);
   REQUIRE(run.engine.delivery().why);
@@ -1049,11 +1032,11 @@ TEST_CASE("a checkpoint that failed is no gap once the final model has arrived")
   run.wait(15min);
   run.save(1);
   REQUIRE(run.uploaded_epoch() == 1);
-  run.answer(lane::checkpoint, refused());
+  run.answer(lane::uploads, refused());
   CHECK_FALSE(run.engine.delivery().complete());
   run.end(2);
   REQUIRE(run.uploaded_epoch() == 2);
-  run.answer(lane::checkpoint, delivered());
+  run.answer(lane::uploads, delivered());
   CHECK(run.engine.delivery().complete());
 }
 
@@ -1065,7 +1048,7 @@ TEST_CASE("a delivery is not complete while a checkpoint waits or is in flight")
   CHECK_FALSE(run.engine.delivery().complete());
   REQUIRE(run.uploaded_epoch() == 1);
   CHECK_FALSE(run.engine.delivery().complete());
-  run.answer(lane::checkpoint, delivered());
+  run.answer(lane::uploads, delivered());
   CHECK(run.engine.delivery().complete());
 }
 
@@ -1074,11 +1057,11 @@ TEST_CASE("after a stop nothing goes out, and what comes back still counts") {
   run.sign_in();
   run.epochs(0, 1);
   REQUIRE(run.beat());
-  run.wait_for(lane::metrics);
+  run.wait_for(lane::epochs);
   REQUIRE(run.batch() == epochs{0, 1});
   run.engine.handle_stop();
-  run.answer(lane::metrics, delivered());
-  run.answer(lane::heartbeat, delivered("agent"));
+  run.answer(lane::epochs, delivered());
+  run.answer(lane::life, delivered());
   run.epoch(2);
   run.save(2);
   run.wait(1h);
@@ -1086,8 +1069,8 @@ TEST_CASE("after a stop nothing goes out, and what comes back still counts") {
     CHECK_FALSE(run.due(which));
     CHECK_FALSE(run.engine.poll(which, run.now()));
   }
-  CHECK(run.engine.metrics_done());
-  CHECK(run.engine.uploads_done());
+  CHECK(run.engine.epochs_done());
+  CHECK(run.engine.done());
   CHECK(run.engine.status().epochs_delivered == 2);
   CHECK_FALSE(run.engine.delivery().complete());
 }
@@ -1222,13 +1205,13 @@ TEST_CASE("a retry far ahead takes one from the budget, not all that would come 
   run.sign_in();
   run.epoch(0);
   REQUIRE(run.beat());
-  run.answer(lane::heartbeat, failed(hub::errc::rate_limited, 15min));
-  CHECK(run.due(lane::heartbeat) == 15min + 1s);
-  run.wait_for(lane::metrics);
+  run.answer(lane::life, failed(hub::errc::rate_limited, 15min));
+  CHECK(run.due(lane::life) == 15min + 1s);
+  run.wait_for(lane::epochs);
   REQUIRE(run.batch() == epochs{0});
   run.wait(5s);
-  run.answer(lane::metrics, failed());
-  CHECK(run.due(lane::metrics) == 8s + 1s);
+  run.answer(lane::epochs, failed());
+  CHECK(run.due(lane::epochs) == 8s + 1s);
 }
 
 TEST_CASE("heartbeats in their time take nothing from the budget") {
@@ -1238,15 +1221,15 @@ TEST_CASE("heartbeats in their time take nothing from the budget") {
   run.sign_in();
   run.start();
   for (int i = 0; i < 100; ++i) {
-    run.wait_for(lane::heartbeat);
+    run.wait_for(lane::life);
     REQUIRE(run.beat());
-    run.answer(lane::heartbeat, failed());
+    run.answer(lane::life, failed());
   }
   run.epoch(0);
   REQUIRE(run.batch() == epochs{0});
   const duration failed_at = run.elapsed();
-  run.answer(lane::metrics, failed());
-  CHECK(run.due(lane::metrics) == failed_at + 3s);  // its rate limit
+  run.answer(lane::epochs, failed());
+  CHECK(run.due(lane::epochs) == failed_at + 3s);  // its rate limit
 }
 
 TEST_CASE("a checkpoint that is replaced gives its retry back to the budget") {
@@ -1258,12 +1241,12 @@ TEST_CASE("a checkpoint that is replaced gives its retry back to the budget") {
   for (int i = 0; i < 100; ++i) {
     run.save(i);
     REQUIRE(run.uploaded_epoch() == i);
-    run.answer(lane::checkpoint, failed());
+    run.answer(lane::uploads, failed());
   }
   run.epoch(0);
   REQUIRE(run.batch() == epochs{0});
-  run.answer(lane::metrics, failed());
-  CHECK(run.due(lane::metrics) == 3s + 3s);  // its rate limit
+  run.answer(lane::epochs, failed());
+  CHECK(run.due(lane::epochs) == 3s + 3s);  // its rate limit
 }
 
 TEST_CASE("a budget may be without bound, or of nothing but its refill") {
@@ -1291,19 +1274,19 @@ TEST_CASE("all lanes share the budget, so that a dead HUB gets little") {
   const duration begin = run.elapsed();
   std::map<lane, std::size_t> requests;
   while (run.elapsed() - begin < outage) {
-    lane next = lane::heartbeat;
+    lane next = lane::life;
     for (lane which : hub::all_lanes)
-      if (run.engine.next_deadline(which) < run.engine.next_deadline(next)) next = which;
+      if (run.engine.deadline(which) < run.engine.deadline(next)) next = which;
     run.wait_for(next);
     REQUIRE(run.engine.poll(next, run.now()));
     ++requests[next];
     run.answer(next, failed(hub::errc::not_reachable));
   }
   // The doubling alone leaves a request per five minutes at most, 150 s on average.
-  CHECK(requests[lane::heartbeat] <= outage / 150s * 11 / 10);
-  CHECK(requests[lane::metrics] <= outage / 150s * 11 / 10);
-  CHECK(requests[lane::checkpoint] <= outage / 150s * 11 / 10);
-  CHECK(requests[lane::heartbeat] >= static_cast<std::size_t>(outage / 5min));
+  CHECK(requests[lane::life] <= outage / 150s * 11 / 10);
+  CHECK(requests[lane::epochs] <= outage / 150s * 11 / 10);
+  CHECK(requests[lane::uploads] <= outage / 150s * 11 / 10);
+  CHECK(requests[lane::life] >= static_cast<std::size_t>(outage / 5min));
 }
 
 TEST_CASE(
@@ -1322,9 +1305,9 @@ TEST_CASE(
   const duration begin = run.elapsed();
   std::size_t requests = 0;
   for (;; ++requests) {
-    lane next = lane::heartbeat;
+    lane next = lane::life;
     for (lane which : hub::all_lanes)
-      if (run.engine.next_deadline(which) < run.engine.next_deadline(next)) next = which;
+      if (run.engine.deadline(which) < run.engine.deadline(next)) next = which;
     run.wait_for(next);
     if (run.elapsed() - begin > outage) break;
     REQUIRE(run.engine.poll(next, run.now()));
@@ -1342,10 +1325,10 @@ TEST_CASE("a rate limit without end means never") {
   training run(options);
   run.sign_in();
   REQUIRE(run.beat());
-  run.answer(lane::heartbeat, delivered());
-  CHECK_FALSE(run.due(lane::heartbeat));
+  run.answer(lane::life, delivered());
+  CHECK_FALSE(run.due(lane::life));
   run.epoch(0);
-  CHECK_FALSE(run.due(lane::metrics));
+  CHECK_FALSE(run.due(lane::epochs));
   run.wait(10000h);
   CHECK_FALSE(run.wants_checkpoint());
   CHECK(run.batch().empty());
@@ -1361,17 +1344,17 @@ TEST_CASE("the status says since when HUB has not answered, and the latest reaso
   CHECK_FALSE(run.engine.status().unanswered_since);
   REQUIRE(run.beat());
   run.wait(5s);
-  run.answer(lane::heartbeat, failed(hub::errc::not_reachable));
+  run.answer(lane::life, failed(hub::errc::not_reachable));
   const hub::time_point since = run.now();
-  run.wait_for(lane::heartbeat);
+  run.wait_for(lane::life);
   REQUIRE(run.beat());
-  run.answer(lane::heartbeat, failed(hub::errc::timed_out));
+  run.answer(lane::life, failed(hub::errc::timed_out));
   CHECK(run.engine.status().unanswered_since == since);
   REQUIRE(run.engine.status().unanswered_why);
   CHECK(run.engine.status().unanswered_why->code == hub::errc::timed_out);
-  run.wait_for(lane::heartbeat);
+  run.wait_for(lane::life);
   REQUIRE(run.beat());
-  run.answer(lane::heartbeat, delivered());
+  run.answer(lane::life, delivered());
   CHECK_FALSE(run.engine.status().unanswered_since);
   CHECK_FALSE(run.engine.status().unanswered_why);
 }
@@ -1380,19 +1363,19 @@ TEST_CASE("a row of failures is said once, and so is its end") {
   training run(steady());
   run.sign_in();
   for (int i = 0; i < 20; ++i) {
-    run.wait_for(lane::heartbeat);
+    run.wait_for(lane::life);
     REQUIRE(run.beat());
-    run.answer(lane::heartbeat, failed(hub::errc::not_reachable));
+    run.answer(lane::life, failed(hub::errc::not_reachable));
   }
   auto notes = run.notes();
   REQUIRE(notes.size() == 1);
   CHECK(notes[0].level == hub::log_level::warning);
   CHECK(says(notes, "It failed."));
-  CHECK(says(notes, "heartbeat"));
+  CHECK(says(notes, "signs of life"));
   for (int i = 0; i < 3; ++i) {
-    run.wait_for(lane::heartbeat);
+    run.wait_for(lane::life);
     REQUIRE(run.beat());
-    run.answer(lane::heartbeat, delivered());
+    run.answer(lane::life, delivered());
   }
   notes = run.notes();
   REQUIRE(notes.size() == 1);
@@ -1404,9 +1387,9 @@ TEST_CASE("a row of failures whose reasons take turns says each reason once") {
   training run(steady());
   run.sign_in();
   for (int i = 0; i < 30; ++i) {
-    run.wait_for(lane::heartbeat);
+    run.wait_for(lane::life);
     REQUIRE(run.beat());
-    run.answer(lane::heartbeat, i % 3 == 0   ? failed(hub::errc::not_reachable)
+    run.answer(lane::life, i % 3 == 0   ? failed(hub::errc::not_reachable)
                                 : i % 3 == 1 ? failed(hub::errc::timed_out)
                                              : denied());
   }
@@ -1418,14 +1401,14 @@ TEST_CASE("each lane says its own failures, and a request that we cut is none") 
   run.sign_in();
   run.epoch(0);
   REQUIRE(run.beat());
-  run.answer(lane::heartbeat, failed(hub::errc::not_reachable));
-  run.wait_for(lane::metrics);
+  run.answer(lane::life, failed(hub::errc::not_reachable));
+  run.wait_for(lane::epochs);
   REQUIRE(run.batch() == epochs{0});
-  run.answer(lane::metrics, failed(hub::errc::not_reachable));
+  run.answer(lane::epochs, failed(hub::errc::not_reachable));
   CHECK(run.said() == 2);
-  run.wait_for(lane::heartbeat);
+  run.wait_for(lane::life);
   REQUIRE(run.beat());
-  run.answer(lane::heartbeat, failed(hub::errc::cancelled));
+  run.answer(lane::life, failed(hub::errc::cancelled));
   CHECK(run.said() == 0);
 }
 
@@ -1466,10 +1449,10 @@ trace long_run(std::uint64_t seed, int events) {
   int number = 0;
   const auto step = [&](lane which, bool healthy) {
     if (run.engine.in_flight(which)) {
-      outcome answer = delivered("agent");
+      outcome answer = delivered();
       const bool lost = !healthy && chance(faults);
       if (lost) answer = chance(70) ? failed() : denied();
-      if (which == lane::metrics) {
+      if (which == lane::epochs) {
         auto& sent = flying;
         const bool bad =
             std::any_of(sent.begin(), sent.end(), [&](int n) { return hub.refuses(n); });
@@ -1478,16 +1461,16 @@ trace long_run(std::uint64_t seed, int events) {
           hub.losses[sent[i]] = flying_losses[i];
         if (bad && !lost) answer = refused();
       }
-      if (which == lane::checkpoint && !lost) {
+      if (which == lane::uploads && !lost) {
         if (!healthy && chance(20)) answer = chance(50) ? file_changed() : refused();
         if (answer.verdict == verdict::delivered && !final_flies) ++hub.checkpoints;
       }
       run.answer(which, answer);
-    } else if (which == lane::metrics) {
+    } else if (which == lane::epochs) {
       flying = run.batch();
       flying_losses = run.losses;
       done.emplace_back(flying.size(), run.elapsed().count());
-    } else if (which == lane::checkpoint) {
+    } else if (which == lane::uploads) {
       const auto what = run.upload();
       final_flies = what && what->fields.is_final;
       if (what)
@@ -1522,7 +1505,7 @@ trace long_run(std::uint64_t seed, int events) {
 
   // The faults are over: everything completes.
   run.end(number);
-  for (int i = 0; i < 10000 && !(run.engine.metrics_done() && run.engine.uploads_done()); ++i) {
+  for (int i = 0; i < 10000 && !(run.engine.epochs_done() && run.engine.done()); ++i) {
     run.wait(1s);
     for (lane which : hub::all_lanes) step(which, true);
     check();

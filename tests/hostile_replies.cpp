@@ -128,7 +128,10 @@ const std::vector<hub_call>& calls() {
        content([](std::string_view body) { return parse_created(body); })},
       {"heartbeat", [](const caller& who) { return heartbeat_request(who, "cpp", "agent-1"); },
        R"({"data": {"agentId": "agent-1"}})",
-       [](const hub::reply& answer) { return judged(judge_heartbeat(answer, {})); }},
+       [](const hub::reply& answer) {
+         std::string agent_id;
+         return judged(judge_heartbeat(answer, {}, agent_id));
+       }},
       {"metrics",
        [](const caller& who) {
          return metrics_request(who, std::vector<hub::queued_epoch>{{0, epoch}});

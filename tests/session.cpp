@@ -789,7 +789,7 @@ TEST_CASE("an outage of ten hours is said in a few lines") {
     sim.advance(1min);
   }
   CHECK(sim.epochs_on_hub() == epochs(0, 659));
-  CHECK(sim.said("HUB answers again"));
+  CHECK(sim.said("The server answers again"));
   CHECK(sim.log.size() <= 6);
 }
 

@@ -59,7 +59,7 @@ TEST_CASE("every error code has a name of its own, and nothing else has one") {
 TEST_CASE("every lane has a name of its own") {
   std::set<std::string> names;
   for (hub::lane which : hub::all_lanes) names.emplace(hub::to_string(which));
-  CHECK(names == std::set<std::string>{"checkpoint", "heartbeat", "metrics"});
+  CHECK(names == std::set<std::string>{"console", "epochs", "signs of life", "uploads"});
 }
 
 TEST_CASE("a session_error carries its error, and says its message") {

@@ -71,7 +71,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   answer.body = redact(std::string(text_of(data + 1, size - 1)), secrets);
   check_members(answer.body);
   check_content(answer.body);
-  for (const hub::outcome& each : {judge(answer, "metrics", {}), judge_heartbeat(answer, {})}) {
+  std::string agent_id;
+  for (const hub::outcome& each :
+       {judge(answer, "metrics", {}), judge_heartbeat(answer, {}, agent_id)}) {
     check((each.verdict == hub::verdict::delivered) == each.why.message.empty(),
           "failures say why");
     if (each.verdict != hub::verdict::delivered) check_error(each.why);

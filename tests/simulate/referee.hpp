@@ -270,9 +270,9 @@ class referee {
   time_point now() const { return world_.time.now(); }
 
   lane_watch& lane(endpoint which) {
-    const hub::lane name = which == endpoint::heartbeat ? hub::lane::heartbeat
-                           : which == endpoint::metrics ? hub::lane::metrics
-                                                        : hub::lane::checkpoint;
+    const hub::lane name = which == endpoint::heartbeat ? hub::lane::life
+                           : which == endpoint::metrics ? hub::lane::epochs
+                                                        : hub::lane::uploads;
     return books_.lanes[static_cast<std::size_t>(name)];
   }
 

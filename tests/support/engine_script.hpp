@@ -27,11 +27,7 @@ using hub::verdict;
 
 // ---- what a request may come to -------------------------------------------------------------
 
-inline outcome delivered(std::string agent_id = {}) {
-  outcome out;
-  out.agent_id = std::move(agent_id);
-  return out;
-}
+inline outcome delivered() { return {}; }
 inline outcome failed(hub::errc code = hub::errc::server_error,
                       std::optional<duration> retry_after = {}) {
   return {verdict::retry, {code, "It failed.", 0}, retry_after, {}};
@@ -79,13 +75,13 @@ class training {
   }
   // When the lane is due, counted from the beginning; nothing where it is not.
   std::optional<duration> due(lane which) const {
-    const hub::time_point when = engine.next_deadline(which);
+    const hub::time_point when = engine.deadline(which);
     return when == hub::never ? std::nullopt : std::optional<duration>(when - begin);
   }
   // Lets time pass until the lane is due, if it is not. A script that never ends fails here.
   void wait_for(lane which) {
     REQUIRE(++waits_ < 100000);
-    const hub::time_point when = engine.next_deadline(which);
+    const hub::time_point when = engine.deadline(which);
     REQUIRE(when != hub::never);
     now_ = std::max(now_, when);
   }
@@ -112,18 +108,16 @@ class training {
 
   // ---- what goes out now ----------------------------------------------------------------------
 
-  // Whether a heartbeat goes out, and the agent id in it.
-  std::optional<std::string> beat() {
-    const auto order = engine.poll(lane::heartbeat, now_);
-    if (!order) return std::nullopt;
-    return std::get<hub::heartbeat_order>(*order).agent_id;
+  // Whether a heartbeat goes out.
+  bool beat() {
+    return engine.poll(lane::life, now_).has_value();
   }
   // The epochs that go out, in order; none where no request does.
   std::vector<int> batch() {
     std::vector<int> epochs;
     losses.clear();
-    if (const auto order = engine.poll(lane::metrics, now_)) {
-      for (const auto& [number, record] : std::get<hub::metrics_order>(*order).batch) {
+    if (const auto order = engine.poll(lane::epochs, now_)) {
+      for (const auto& [number, record] : std::get<hub::epochs_order>(order->what).batch) {
         epochs.push_back(number);
         losses.push_back(loss_of(*record));
       }
@@ -133,9 +127,9 @@ class training {
   }
   // The upload that goes out.
   std::optional<hub::checkpoint> upload() {
-    const auto order = engine.poll(lane::checkpoint, now_);
+    const auto order = engine.poll(lane::uploads, now_);
     if (!order) return std::nullopt;
-    return std::get<hub::upload_order>(*order).what;
+    return std::get<hub::upload_order>(order->what).what;
   }
   // The epoch of the upload that goes out; -1 where none does.
   int uploaded_epoch() {
