@@ -107,7 +107,7 @@ cell_switches() {
     for left_out in '' -DHUB_SESSION_NO_HTTPLIB -DHUB_SESSION_INTERFACE_ONLY; do
       for rtti in '' -fno-rtti; do
         echo "$compiler $left_out $rtti"
-        compile "$compiler" "$left_out $rtti" tests/support/whole_header.cpp || return
+        compile "$compiler" "$left_out $rtti" tests/support/sessions.cpp || return
       done
     done
   done
@@ -134,7 +134,7 @@ cell_tsan() {
 
 cell_tidy() {
   # shellcheck disable=SC2086 # one word per flag
-  printf '%s\n' tests/support/whole_header.cpp examples/*.cpp | xargs -I FILE -P "$(nproc)" \
+  printf '%s\n' tests/support/sessions.cpp examples/*.cpp | xargs -I FILE -P "$(nproc)" \
     clang-tidy --quiet FILE -- -std=c++20 -I. $libraries
 }
 

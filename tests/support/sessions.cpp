@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: MIT
 //
-// Every session that the header knows, instantiated: for compilers and tools that are to see all of
-// it. See tests/matrix.sh.
+// Every session that the header knows, instantiated: for the programs of meson.build, and for
+// compilers and tools that are to see all of the header. See tests/matrix.sh.
 
 #include "../../hub_session.hpp"
 
 #if !defined(HUB_SESSION_INTERFACE_ONLY)
 template class hub::basic_training_session<
     hub::testing::fake_transport, hub::testing::virtual_clock, hub::testing::virtual_sleeper>;
+template class hub::basic_training_session<hub::any_transport, hub::testing::virtual_clock,
+                                           hub::testing::virtual_sleeper>;
 template class hub::basic_training_session<hub::any_transport, hub::steady_clock,
                                            hub::thread_sleeper>;
 #if !defined(HUB_SESSION_NO_HTTPLIB)
