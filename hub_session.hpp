@@ -4070,20 +4070,13 @@ inline outcome judge_put(const reply& answer, std::string_view host,
   if (answer.failure || (answer.status >= 200 && answer.status < 300)) return out;
   const std::string said = "The storage host " + std::string(host) + " answered " +
                            std::to_string(answer.status) + " to the upload. ";
-  switch (answer.status) {
-    case 400:
-    case 401:
-    case 403:
-    case 404:
-    case 410:
-      out.verdict = verdict::restart;
-      out.why.message = said + "Its URL is not valid, or not any more; a fresh one is asked for.";
-      break;
-    default:
-      out.why.message =
-          said + (out.verdict == verdict::retry      ? "It is tried again."
-                  : out.verdict == verdict::rejected ? "It does not take this file."
-                                                     : "Tell whoever runs the server.");
+  if (meaning_of(answer.status).of_expired_url) {
+    out.verdict = verdict::restart;
+    out.why.message = said + "Its URL is not valid, or not any more; a fresh one is asked for.";
+  } else {
+    out.why.message = said + (out.verdict == verdict::retry      ? "It is tried again."
+                              : out.verdict == verdict::rejected ? "It does not take this file."
+                                                                 : "Tell whoever runs the server.");
   }
   return out;
 }
@@ -8106,12 +8099,45 @@ class virtual_sleeper {
 
 // ---- a HUB -------------------------------------------------------------------------------------
 
-// HUB's calls, and the downloads from its storage host.
-enum class endpoint { auth, model, create_model, heartbeat, metrics, upload, storage };
+// What a request is for: HUB's calls, the storage host, and the Platform's events and calls.
+enum class endpoint {
+  auth,
+  model,
+  create_model,
+  heartbeat,
+  metrics,
+  upload,   // of a file to HUB, or the Platform's call that says where to put it
+  storage,  // a file put to or taken from its signed URL
+  training_started,
+  epoch_end,
+  console_output,
+  checkpoint_saved,
+  training_complete,
+  training_failed,
+  system_metrics,
+  account,
+  files,  // of a model or a dataset, in the newer way or in the older one
+  stop,
+};
 
 constexpr std::string_view to_string(endpoint which) noexcept {
-  constexpr std::array<std::string_view, 7> names = {
-      "auth", "model", "create_model", "heartbeat", "metrics", "upload", "storage"};
+  constexpr std::array<std::string_view, 17> names = {"auth",
+                                                      "model",
+                                                      "create_model",
+                                                      "heartbeat",
+                                                      "metrics",
+                                                      "upload",
+                                                      "storage",
+                                                      "training_started",
+                                                      "epoch_end",
+                                                      "console_output",
+                                                      "checkpoint_saved",
+                                                      "training_complete",
+                                                      "training_failed",
+                                                      "system_metrics",
+                                                      "account",
+                                                      "files",
+                                                      "stop"};
   return names[static_cast<std::size_t>(which)];
 }
 
@@ -9178,6 +9204,7 @@ struct fault {
   std::string retry_after = {};
   duration latency = {};            // of this reply, on top of the HUB's; may be all that is wrong
   std::filesystem::path file = {};  // of the kinds that change one
+  bool wait_in_body = false;        // retry_after stands in the body alone, as "retryAfter"
 };
 
 // A moment as Retry-After writes it, such as "Thu, 01 Jan 2026 00:00:30 GMT".
@@ -9225,10 +9252,10 @@ inline void spoil(const std::filesystem::path& file, fault_kind how) {
   std::filesystem::last_write_time(file, before + 1s, failed);
 }
 
-// One request as the fake HUB saw it.
+// One request as a fake server saw it.
 struct seen_request {
   time_point at;
-  std::optional<endpoint> to;  // nothing where it is none of HUB's calls
+  std::optional<endpoint> to;  // nothing where it is no call of the server's
   std::string method;
   std::string path;
   std::uint64_t body_bytes;
@@ -9236,30 +9263,21 @@ struct seen_request {
   fault_kind fault;  // what was done to it
 };
 
-// A whole HUB in memory, reached through fake_transport. What a real HUB would refuse, and what an
-// expectation did not foresee, is a problem; problems that nobody looks at end the test.
-class fake_hub : public hub_logic {
+// What the fakes have in common: requests come through fake_transport, meet faults by script or by
+// seed, and are held to expectations; and a storage host. What a real server would refuse, and what
+// an expectation did not foresee, is a problem; problems that nobody looks at end the test.
+class fake_server {
  public:
-  static constexpr std::string_view api_root = "https://api.hub.test";
-  static constexpr std::string_view web_root = "https://hub.test";
   static constexpr std::string_view storage_root = "https://storage.test";
-  static constexpr duration url_life = 900s;  // of a signed URL
-  static inline const std::string api_key = std::string(hub_v1::api_key_length, 'k');
 
-  explicit fake_hub(const timeline& time) : time_(&time) {
-    add_key(api_key);
-    url_of = [this](const hub_model& model, const std::string& name, time_point) {
-      return address_of(model, name);
-    };
-  }
-  fake_hub(const fake_hub&) = delete;
-  fake_hub& operator=(const fake_hub&) = delete;
-  ~fake_hub() {
+  fake_server(const fake_server&) = delete;
+  fake_server& operator=(const fake_server&) = delete;
+  virtual ~fake_server() {
     if (problems_seen_ || std::uncaught_exceptions() > 0) return;  // the latter says enough
     const std::vector<std::string> all = problems();
     if (all.empty()) return;
-    for (const std::string& each : all) std::fprintf(stderr, "fake_hub: %s\n", each.c_str());
-    std::fputs("fake_hub: nobody asked for problems(), so this ends the test\n", stderr);
+    for (const std::string& each : all) std::fprintf(stderr, "%s: %s\n", name_, each.c_str());
+    std::fprintf(stderr, "%s: nobody asked for problems(), so this ends the test\n", name_);
     std::abort();
   }
 
@@ -9290,13 +9308,17 @@ class fake_hub : public hub_logic {
     probability_ = 0;
   }
 
-  // Puts a file on the storage host, or another version of it, and returns its address, which
-  // model_options::data and ::weights may name; who asks for the model gets it signed.
+  // Puts a file on the storage host, or another version of it, and returns its address, which a
+  // model or a dataset may name; who asks for that gets it signed.
   std::string put_file(std::string_view path, std::string content) {
     std::string address = std::string(storage_root) + "/" + std::string(path);
     files_[address] = std::move(content);
     return address;
   }
+
+  duration url_life = 900s;  // of a signed URL
+  // No URL that was signed until now is valid any more.
+  void expire_urls() { ++signing_key_; }
 
   // While this is set there is no connection, whatever the script says.
   bool unreachable = false;
@@ -9324,6 +9346,8 @@ class fake_hub : public hub_logic {
   }
   bool keep_requests = true;  // in requests()
 
+  bool refusals_are_problems = true;  // of the server itself; scripted faults never are
+
   // What went wrong, leftover expectations included. Looking at them takes the duty to end the test
   // from the destructor.
   std::vector<std::string> problems() {
@@ -9336,7 +9360,7 @@ class fake_hub : public hub_logic {
 
   reply answer(const request& what) {
     seen_request seen = look_at(what);
-    const fault meets = next_fault(seen);
+    const fault meets = next_fault(what, seen);
     seen.fault = meets.kind;
     ++count_;
     if (on_request) on_request(seen);
@@ -9347,6 +9371,23 @@ class fake_hub : public hub_logic {
     seen.status = out.status;
     if (keep_requests) requests_.push_back(std::move(seen));
     return out;
+  }
+
+ protected:
+  fake_server(const char* name, const timeline& time, std::string_view root)
+      : name_(name), time_(&time), root_(root) {}
+
+  // Which call a request is, its path being behind the root, if it is one.
+  virtual std::optional<endpoint> endpoint_of(const request& what, std::string_view path) const = 0;
+  virtual server_reply act(const server_request& what) = 0;
+  // What comes to an address of the storage host.
+  virtual server_reply take_file(std::string_view address, const form_part& file) = 0;
+
+  time_point now() const { return time_->now(); }
+  void add_problem(std::string text) { problems_.push_back(std::move(text)); }
+
+  std::string sign(const std::string& address) const {
+    return signed_until(address, (time_->now() + url_life).time_since_epoch().count());
   }
 
  private:
@@ -9374,13 +9415,16 @@ class fake_hub : public hub_logic {
                       what.content ? what.content->size_bytes() : what.body.size(),
                       0,
                       fault_kind::none};
-    if (seen.path.starts_with(api_root)) seen.path.erase(0, api_root.size());
-    if (const auto to = route(what.method, seen.path)) seen.to = to->first;
-    if (seen.path.starts_with(storage_root)) seen.to = endpoint::storage;
+    if (seen.path.starts_with(storage_root)) {
+      seen.to = endpoint::storage;
+      return seen;
+    }
+    if (seen.path.starts_with(root_)) seen.path.erase(0, root_.size());
+    seen.to = endpoint_of(what, seen.path);
     return seen;
   }
 
-  fault next_fault(const seen_request& seen) {
+  fault next_fault(const request& what, const seen_request& seen) {
     if (unreachable) return {fault_kind::refused};
     if (strict_) return next_expected(seen);
     if (const auto at = numbered_.find(count_); at != numbered_.end()) return at->second;
@@ -9388,12 +9432,12 @@ class fake_hub : public hub_logic {
       if (seen.at >= from && seen.at < to) return {fault_kind::refused};
     for (auto at = planned_.begin(); at != planned_.end(); ++at) {
       if (at->which && at->which != seen.to) continue;
-      fault what = at->what;
+      fault found = at->what;
       if (--at->times == 0) planned_.erase(at);
-      return what;
+      return found;
     }
     if (probability_ > 0 && static_cast<double>(random_() % 1'000'000) < probability_ * 1e6)
-      return random_fault(seen);
+      return random_fault(what.content != nullptr);
     return {};
   }
 
@@ -9407,11 +9451,11 @@ class fake_hub : public hub_logic {
     return what;
   }
 
-  // No status that HUB refuses a content for good with: what meets these faults still arrives.
-  fault random_fault(const seen_request& seen) {
+  // No status that refuses a content for good: what meets these faults still arrives.
+  fault random_fault(bool brings_file) {
     constexpr std::array<int, 8> statuses = {401, 403, 408, 429, 500, 502, 503, 504};
     constexpr std::array<duration, 4> latencies = {10ms, 1s, 10s, 1min};
-    const bool spoils = seen.to == endpoint::upload && !random_file_.empty();
+    const bool spoils = brings_file && !random_file_.empty();
     std::vector<fault_kind> kinds(all_faults.begin(), all_faults.end());
     if (spoils) kinds.insert(kinds.end(), all_file_faults.begin(), all_file_faults.end());
     kinds.push_back(fault_kind::none);
@@ -9454,42 +9498,46 @@ class fake_hub : public hub_logic {
     }
     std::string body;
     if (auto failed = read_body(what, meets, body)) return {.failure = *failed};
-    if (meets.kind == reset_in_body && seen.to != endpoint::storage)
-      return broken("connection reset in the body");
+    const bool downloads = seen.to == endpoint::storage && what.method != "PUT";
+    if (meets.kind == reset_in_body && !downloads) return broken("connection reset in the body");
     if (meets.kind == reset_after_body) return broken("connection reset after the body");
-    if (meets.kind == status)
-      return {.status = meets.status,
-              .body = "{\"message\": \"scripted\"}",
-              .retry_after = meets.retry_after};
+    if (meets.kind == status) return scripted(meets);
     if (meets.kind == html)
       return hand_out(what, {.status = 200, .content_type = "text/html"},
                       "<!doctype html><title>Sign in to the airport</title>");
-    if (seen.to == endpoint::storage) return play_download(what, meets.kind);
-    server_reply done = serve(what, seen, std::move(body));
+    if (downloads) return play_download(what, meets.kind);
+    server_reply done = seen.to == endpoint::storage ? play_put(what, std::move(body))
+                                                     : serve(what, seen, std::move(body));
     if (meets.kind == reply_lost) return broken("connection reset before the reply");
     if (meets.kind == drips) return nothing_in_time(what.deadline);
     if (meets.kind == truncated) done.body.resize(done.body.size() / 2);
-    if (meets.kind == wrong_types) done.body = "{\"success\": \"yes\", \"data\": [1, 2]}";
-    return {.status = done.status, .body = done.body, .retry_after = done.retry_after};
+    if (meets.kind == wrong_types)
+      done.body =
+          R"({"success": "yes", "data": [1, 2], "received": "yes", "cancelled": "no", "modelId": 7,
+              "runId": [], "uploadUrl": {}})";
+    return {.status = done.status,
+            .body = done.body,
+            .retry_after = done.retry_after,
+            .location = done.location};
+  }
+
+  // HUB's error body and the Platform's in one.
+  static reply scripted(const fault& meets) {
+    text::object_writer body;
+    body.string("message", "scripted").string("error", "scripted");
+    if (meets.wait_in_body)
+      body.integer("retryAfter", text::parse_size(meets.retry_after).value_or(0));
+    return {.status = meets.status,
+            .body = body.text(),
+            .retry_after = meets.wait_in_body ? "" : meets.retry_after};
   }
 
   // ---- the storage host ----
 
-  // What clients are told of a file: a signed URL where it lies on the storage host.
-  std::string address_of(const hub_model& model, const std::string& name) {
-    const checkpoint_record* last = model.last_checkpoint();
-    if (name == "last.pt" && last && !last->content.empty())
-      return sign(put_file("models/" + model.about.id + "/last.pt", last->content));
-    return name.starts_with(storage_root) ? sign(name) : name;
-  }
-
-  std::string sign(const std::string& address) const {
-    return signed_until(address, (time_->now() + url_life).time_since_epoch().count());
-  }
-
-  static std::string signed_until(const std::string& address, duration::rep end) {
+  std::string signed_until(const std::string& address, duration::rep end) const {
     const std::string text = address + "?X-Goog-Expires=" + std::to_string(end);
-    return text + "&X-Goog-Signature=" + std::to_string(content_hash(text + "secret"));
+    const std::string secret = "secret" + std::to_string(signing_key_);
+    return text + "&X-Goog-Signature=" + std::to_string(content_hash(text + secret));
   }
 
   // Whether the signature is this host's and has not expired.
@@ -9500,10 +9548,23 @@ class fake_hub : public hub_logic {
     return url == signed_until(address, end) && end > time_->now().time_since_epoch().count();
   }
 
-  reply play_download(const request& what, fault_kind meets) {
+  void check_no_key(const request& what) {
     for (const auto& [name, value] : what.headers)
       if (name == "x-api-key" || name == "authorization")
-        problems_.emplace_back("a key was sent to the storage host");
+        add_problem("a key was sent to the storage host");
+  }
+
+  server_reply play_put(const request& what, std::string body) {
+    check_no_key(what);
+    if (!lets_in(what.url)) return {403, "<Error><Code>ExpiredToken</Code></Error>"};
+    const std::uint64_t size = body.size();
+    const std::uint64_t hash = content_hash(body);
+    return take_file(text::without_query(what.url),
+                     {.content = std::move(body), .size_bytes = size, .hash = hash});
+  }
+
+  reply play_download(const request& what, fault_kind meets) {
+    check_no_key(what);
     if (meets == fault_kind::reply_lost)
       return {.failure = error{errc::not_reachable, "connection reset before the reply"}};
     if (!lets_in(what.url))
@@ -9608,23 +9669,22 @@ class fake_hub : public hub_logic {
     constexpr std::string_view multipart = "multipart/form-data; boundary=";
     if (type.starts_with(multipart)) {
       auto form = parse_form(body, type.substr(multipart.size()));
-      if (!form) problems_.push_back("a multipart body that cannot be read: " + seen.path);
+      if (!form) add_problem("a multipart body that cannot be read: " + seen.path);
       at_server.form = std::move(form).value_or(std::vector<form_part>());
     } else {
       at_server.body = std::move(body);
     }
-    server_reply out = handle(at_server, time_->now());
+    server_reply out = act(at_server);
     if (out.status >= 400 && refusals_are_problems)
       problems_.push_back(std::to_string(out.status) + " to " + seen.method + " " + seen.path +
                           ": " + out.body);
     return out;
   }
 
- public:
-  bool refusals_are_problems = true;  // what hub_logic itself refuses; scripted faults never are
-
- private:
+  const char* name_;
   const timeline* time_;
+  std::string_view root_;
+  unsigned signing_key_ = 0;
   std::map<std::string, std::string> files_;  // on the storage host: address -> content
   std::vector<plan> planned_;
   std::map<std::size_t, fault> numbered_;
@@ -9640,20 +9700,123 @@ class fake_hub : public hub_logic {
   bool problems_seen_ = false;
 };
 
+// A whole HUB in memory.
+class fake_hub : public hub_logic, public fake_server {
+ public:
+  static constexpr std::string_view api_root = "https://api.hub.test";
+  static constexpr std::string_view web_root = "https://hub.test";
+  static inline const std::string api_key = std::string(hub_v1::api_key_length, 'k');
+
+  explicit fake_hub(const timeline& time) : fake_server("fake_hub", time, api_root) {
+    add_key(api_key);
+    url_of = [this](const hub_model& model, const std::string& name, time_point) {
+      return address_of(model, name);
+    };
+  }
+
+ private:
+  std::optional<endpoint> endpoint_of(const request& what, std::string_view path) const override {
+    const auto to = route(what.method, path);
+    return to ? std::optional(to->first) : std::nullopt;
+  }
+  server_reply act(const server_request& what) override { return handle(what, now()); }
+  server_reply take_file(std::string_view, const form_part&) override { return {405, ""}; }
+
+  // What clients are told of a file: a signed URL where it lies on the storage host.
+  std::string address_of(const hub_model& model, const std::string& name) {
+    const checkpoint_record* last = model.last_checkpoint();
+    if (name == "last.pt" && last && !last->content.empty())
+      return sign(put_file("models/" + model.about.id + "/last.pt", last->content));
+    return name.starts_with(storage_root) ? sign(name) : name;
+  }
+};
+
+// A whole Platform in memory. One request too many within a minute is answered 429.
+class fake_platform : public platform_logic, public fake_server {
+ public:
+  static constexpr std::string_view web_root = "https://platform.test";
+  static inline const std::string api_key = "ul_" + std::string(platform_wire::api_key_digits, '0');
+  static inline const std::string owner = "lab";  // whose key it is
+
+  std::size_t requests_per_minute_max = 100;
+
+  explicit fake_platform(const timeline& time) : fake_server("fake_platform", time, web_root) {
+    add_key(api_key, owner);
+    keep_contents = true;
+    url_to_put = [this](const platform_upload& upload, time_point) {
+      return sign(std::string(storage_root) + "/" + upload.upload_path);
+    };
+    url_of_file = [this](const platform_upload& upload, time_point) {
+      return sign(put_file(upload.upload_path, upload.content));
+    };
+    url_of_dataset = [this](const platform_dataset& dataset, time_point) {
+      return sign(dataset.file);
+    };
+  }
+
+ private:
+  std::optional<endpoint> endpoint_of(const request& what, std::string_view path) const override {
+    const auto to = route(what.method, path);
+    if (!to) return std::nullopt;
+    switch (to->call) {
+      case platform_call::event: return event_of(what.body);
+      case platform_call::upload: return endpoint::upload;
+      case platform_call::account: return endpoint::account;
+      case platform_call::stop: return endpoint::stop;
+      default: return endpoint::files;
+    }
+  }
+
+  static std::optional<endpoint> event_of(std::string_view body) {
+    const auto said = text::parse_json(body);
+    const std::string name = said ? text::get_string(*said, "event") : std::string();
+    using enum endpoint;
+    for (const endpoint each : {training_started, epoch_end, console_output, checkpoint_saved,
+                                training_complete, training_failed, system_metrics})
+      if (to_string(each) == name) return each;
+    return name == "training_progress" ? std::optional(system_metrics) : std::nullopt;
+  }
+
+  server_reply act(const server_request& what) override {
+    std::erase_if(last_minute_, [&](time_point at) { return at <= now() - 1min; });
+    if (last_minute_.size() >= requests_per_minute_max)
+      return {429, R"({"error": "too many requests", "retryAfter": 60})", "60"};
+    last_minute_.push_back(now());
+    const std::size_t before = after_the_end();
+    server_reply out = handle(what, now());
+    if (after_the_end() > before) add_problem("an event came after training_complete");
+    return out;
+  }
+
+  std::size_t after_the_end() const {
+    std::size_t out = 0;
+    for (const auto& [id, model] : models()) out += model.after_the_end;
+    return out;
+  }
+
+  server_reply take_file(std::string_view address, const form_part& file) override {
+    decision out = decide_file(address.substr(storage_root.size() + 1), file, now());
+    if (out.change) apply(*std::move(out.change));
+    return out.reply;
+  }
+
+  std::vector<time_point> last_minute_;
+};
+
 class fake_transport {
  public:
-  explicit fake_transport(fake_hub& hub) : hub_(&hub) {}
-  fake_transport(const fake_transport& other) : hub_(other.hub_) {}
+  explicit fake_transport(fake_server& to) : server_(&to) {}
+  fake_transport(const fake_transport& other) : server_(other.server_) {}
   fake_transport& operator=(const fake_transport&) = delete;
 
   reply send(const request& what) {
     if (cancelled_) return {.failure = error{errc::cancelled, "The request was given up."}};
-    return hub_->answer(what);
+    return server_->answer(what);
   }
   void cancel() noexcept { cancelled_ = true; }
 
  private:
-  fake_hub* hub_;
+  fake_server* server_;
   bool cancelled_ = false;
 };
 
@@ -9873,6 +10036,7 @@ class simulation {
 
   timeline time;
   fake_hub hub{time};
+  fake_platform platform{time};
   std::vector<std::string> log;  // what the sessions said
 
   void advance(duration by) { time.advance(by); }

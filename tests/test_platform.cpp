@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cstddef>
 #include <fstream>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -14,6 +15,7 @@
 
 #include "../hub_session.hpp"
 #include "support/catch.hpp"
+#include "support/memory_body.hpp"
 
 #if !defined(HUB_SESSION_TEST_DATA)
 #error "define HUB_SESSION_TEST_DATA as the path of tests/data"
@@ -445,4 +447,175 @@ TEST_CASE("a Platform is what its changes make it: applied again they make the s
   const auto undecided = again.decide(post("/training/metrics", start_of("lab/helmets", "x")), now);
   CHECK(undecided.change);
   CHECK(again.models().size() == 1);
+}
+
+// ---- the Platform in memory -----------------------------------------------------------------
+
+namespace {
+
+using hub::testing::endpoint;
+using hub::testing::fake_platform;
+using hub::testing::fake_transport;
+using hub::testing::fault;
+using hub::testing::fault_kind;
+using hub::testing::timeline;
+namespace wire = hub::platform_wire;
+
+// Virtual time, a Platform in it, and a run that speaks to it request by request.
+struct world {
+  timeline time;
+  fake_platform platform{time};
+  fake_transport transport{platform};
+  wire::run run =
+      *wire::make_run({.project = "lab/helmets", .epochs = 2},
+                      *wire::parse_roots(fake_platform::web_root, ""), fake_platform::api_key, "");
+
+  hub::reply send(std::string_view event, const std::string& data) {
+    return transport.send(wire::event_request(run, event, data));
+  }
+  void start() {
+    const hub::reply reply = send("training_started", run.registration);
+    REQUIRE(reply.status == 200);
+    const wire::event_reply told = wire::parse_event_reply(reply.body);
+    run.model_id = told.model_id;
+    run.run_id = told.run_id;
+  }
+  hub::reply send_epoch(int epoch) {
+    const std::vector<std::pair<std::string, double>> values = {{"train/loss", 1.0}};
+    return send("epoch_end",
+                wire::encode_epoch({epoch, std::make_shared<const hub::epoch_record>(values)}, ""));
+  }
+  wire::upload_place ask_for_place() {
+    const hub::reply reply = transport.send(wire::upload_request(run, {.is_final = true}));
+    return *wire::parse_upload_place(reply.body, run);
+  }
+  hub::reply put(const std::string& url, const std::string& content = "weights") {
+    return transport.send(
+        hub::storage_host::put_request(url, std::make_shared<memory_body>(content)));
+  }
+  hub::reply complete() {
+    return send("training_complete", wire::encode_completion(run, {}, {.epoch = 1}));
+  }
+};
+
+}  // namespace
+
+TEST_CASE("a whole run reaches the Platform in memory through a transport") {
+  world sim;
+  sim.start();
+  CHECK(sim.send_epoch(0).status == 200);
+  const wire::upload_place place = sim.ask_for_place();
+  CHECK(sim.put(place.url).status == 200);
+  CHECK(sim.transport.send(wire::saved_request(sim.run, place)).status == 200);
+  CHECK(sim.send("console_output", wire::encode_console(1, "a\nb", 2)).status == 200);
+  CHECK(sim.send("system_metrics", "{}").status == 200);
+  CHECK(sim.complete().status == 200);
+  const platform_model& made = sim.platform.model(sim.run.model_id);
+  CHECK(made.state == platform_state::completed);
+  REQUIRE(made.latest_file());
+  CHECK(made.latest_file()->content == "weights");
+  CHECK(made.latest_file()->saved);
+  std::vector<endpoint> seen;
+  for (const auto& each : sim.platform.requests()) seen.push_back(each.to.value());
+  using enum endpoint;
+  CHECK(seen == std::vector{training_started, epoch_end, upload, storage, checkpoint_saved,
+                            console_output, system_metrics, training_complete});
+  CHECK(sim.transport.send(wire::account_request(sim.run)).body == R"({"username":"lab"})");
+}
+
+TEST_CASE("faults meet the events that they are for, and the Platform acted or did not") {
+  world sim;
+  sim.start();
+  sim.platform.fail_next(endpoint::epoch_end, {fault_kind::status, 503, "7"});
+  sim.platform.fail_next(endpoint::epoch_end, {fault_kind::reply_lost});
+  CHECK(sim.send("system_metrics", "{}").status == 200);
+  const hub::reply refused = sim.send_epoch(0);
+  CHECK(refused.status == 503);
+  CHECK(refused.retry_after == "7");
+  CHECK(contains(refused.body, R"("error": "scripted")"));
+  CHECK(sim.platform.model(sim.run.model_id).epochs.empty());
+  CHECK(sim.send_epoch(0).failure);
+  CHECK(sim.platform.model(sim.run.model_id).epochs.size() == 1);
+  sim.platform.fail_next(
+      {.kind = fault_kind::status, .status = 429, .retry_after = "30", .wait_in_body = true});
+  const hub::reply limited = sim.send_epoch(1);
+  CHECK(limited.retry_after.empty());
+  CHECK(wire::retry_after_of(limited, {}) == 30s);
+}
+
+TEST_CASE("a registration whose reply is lost has made a run all the same") {
+  world sim;
+  sim.platform.fail_next(endpoint::training_started, {fault_kind::reply_lost});
+  CHECK(sim.send("training_started", sim.run.registration).failure);
+  sim.start();
+  CHECK(sim.platform.models().size() == 2);
+  CHECK(sim.platform.model(sim.run.model_id).name == "train-2");
+}
+
+TEST_CASE("a signed URL lets in whoever has it until its time is over, and a key is a problem") {
+  world sim;
+  sim.start();
+  const std::string first = sim.ask_for_place().url;
+  sim.time.advance(899s);
+  CHECK(sim.put(first).status == 200);
+  sim.time.advance(1s);
+  CHECK(sim.put(first).status == 403);
+  const std::string second = sim.ask_for_place().url;
+  sim.platform.expire_urls();
+  CHECK(sim.put(second).status == 403);
+  const std::string third = sim.ask_for_place().url;
+  CHECK(sim.put(third.substr(0, third.size() - 1)).status == 403);
+  CHECK(sim.put(third).status == 200);
+  CHECK(sim.platform.problems().empty());
+  hub::request with_key = hub::storage_host::put_request(third, std::make_shared<memory_body>("B"));
+  with_key.headers.emplace_back("authorization", "Bearer " + fake_platform::api_key);
+  sim.transport.send(with_key);
+  CHECK(sim.platform.problems() == std::vector<std::string>{"a key was sent to the storage host"});
+}
+
+TEST_CASE("a file is downloaded from where the Platform says, in either way") {
+  world sim;
+  sim.start();
+  sim.put(sim.ask_for_place().url, "weights");
+  sim.platform.add_dataset({"lab", "coco8", sim.platform.put_file("coco8.ndjson", "{}\n")});
+  const wire::resource model{.owner = "lab", .project = "helmets", .name = "train"};
+  const wire::resource dataset{.is_dataset = true, .owner = "lab", .name = "coco8"};
+  const auto content = [&](const std::string& url) {
+    return sim.transport.send(hub::storage_host::download_request(url, {})).body;
+  };
+  const auto newer = [&](const wire::resource& what) {
+    return *wire::parse_resource_reply(
+        sim.transport.send(wire::resource_request(sim.run, what)).body, what);
+  };
+  const auto older = [&](const wire::resource& what) {
+    return *wire::parse_older_resource_reply(
+        sim.transport.send(wire::older_resource_request(sim.run, what)));
+  };
+  CHECK(content(newer(model)) == "weights");
+  CHECK(content(older(model)) == "weights");
+  CHECK(content(newer(dataset)) == "{}\n");
+  CHECK(content(older(dataset)) == "{}\n");
+}
+
+TEST_CASE("more requests within a minute than the limit are refused, and are a problem") {
+  world sim;
+  sim.start();
+  for (int i = 0; i < 99; ++i) sim.send_epoch(i);
+  const hub::reply limited = sim.send_epoch(99);
+  CHECK(limited.status == 429);
+  CHECK(wire::retry_after_of(limited, {}) == 60s);
+  CHECK(sim.platform.problems().size() == 1);
+  sim.time.advance(60s);
+  CHECK(sim.send_epoch(99).status == 200);
+}
+
+TEST_CASE("what comes after the end of a run is a problem") {
+  world sim;
+  sim.start();
+  sim.complete();
+  sim.complete();  // as after a reply that was lost
+  CHECK(sim.platform.problems().empty());
+  sim.send_epoch(0);
+  CHECK(sim.platform.problems() ==
+        std::vector<std::string>{"an event came after training_complete"});
 }
