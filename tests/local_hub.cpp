@@ -16,6 +16,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <fstream>
+#include <regex>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -180,7 +181,99 @@ TEST_CASE("a model is made, reported to, renamed, reset and deleted", "[local_hu
   CHECK(send(hub, "DELETE", path).status == 404);
   CHECK(report(hub, model, 1, {{"train/loss", 1.5}}).status == 404);
   CHECK_FALSE(fs::exists(at.data / "models" / model.id));
+}
+
+TEST_CASE("a model that was deleted can be brought back, or erased for good", "[local_hub]") {
+  const home at;
+  running_hub hub = start_plain(at);
+  const made_model model = make(hub, "mine");
+  CHECK(report(hub, model, 4, {{"train/loss", 2.5}}).status == 200);
+  CHECK(upload(hub, model, 4, "weights").status == 200);
+  const std::string path = "/api/models/" + model.id, trashed = "/api/trash/" + model.id;
+  CHECK(send(hub, "POST", trashed, "{}").status == 404);
+  const json before = send(hub, "GET", path + "/metrics").value().at("columns");
+  CHECK(send(hub, "DELETE", path).status == 200);
+  CHECK(send(hub, "GET", "/api/trash").value().at("trash").at(0).at("name") == "mine");
+  hub.stop();
+  hub = start_plain(at);
+  CHECK(send(hub, "GET", path).status == 404);
+  CHECK(send(hub, "POST", trashed, "{}").status == 200);
+  CHECK(send(hub, "GET", path + "/metrics").value().at("columns") == before);
+  CHECK(send(hub, "GET", path + "/files/checkpoints/epoch-4.pt").body == "weights");
+  CHECK(report(hub, model, 5, {{"train/loss", 1.5}}).status == 200);
+  CHECK(send(hub, "GET", "/api/trash").value().at("trash").empty());
+
+  CHECK(send(hub, "DELETE", trashed).status == 404);
+  CHECK(send(hub, "DELETE", path).status == 200);
+  CHECK(send(hub, "DELETE", trashed).status == 200);
   CHECK(fs::is_empty(at.data / "trash"));
+  CHECK(send(hub, "POST", trashed, "{}").status == 404);
+}
+
+TEST_CASE("what is in the trash for a day is gone at the next start", "[local_hub]") {
+  const home at;
+  running_hub hub = start_plain(at);
+  const made_model model = make(hub, "mine");
+  CHECK(send(hub, "DELETE", "/api/models/" + model.id).status == 200);
+  hub.stop();
+  for (const auto& each : fs::directory_iterator(at.data / "trash"))
+    fs::rename(each.path(), at.data / "trash" / (model.id + "-1000"));
+  hub = start_plain(at);
+  CHECK(fs::is_empty(at.data / "trash"));
+}
+
+TEST_CASE("a model has a project, tags and a note", "[local_hub]") {
+  const home at;
+  running_hub hub = start_plain(at);
+  const made_model model = make(hub, "mine");
+  const std::string path = "/api/models/" + model.id;
+  const json said = {{"project", "helmets"}, {"tags", {"night", "640"}}, {"note", "two\nlines"}};
+  CHECK(send(hub, "PATCH", path, said.dump()).status == 200);
+  CHECK(send(hub, "PATCH", path, R"({"name": "other"})").status == 200);
+  CHECK(send(hub, "PATCH", path, R"({"note": "shorter"})").status == 200);
+  for (const std::string& bad :
+       {json{{"tags", std::vector<std::string>(21, "x")}}.dump(),
+        json{{"project", std::string(101, 'x')}}.dump(), json{{"name", ""}, {"note", "n"}}.dump(),
+        json{{"note", std::string(10'001, 'x')}}.dump()})
+    CHECK(send(hub, "PATCH", path, bad).status == 400);
+  hub.stop();
+  hub = start_plain(at);
+  for (const json& shown : {send(hub, "GET", path).value(),
+                            send(hub, "GET", "/api/models").value().at("models").at(0)}) {
+    CHECK(shown.at("name") == "other");
+    CHECK(shown.at("project") == "helmets");
+    CHECK(shown.at("tags") == json{"night", "640"});
+    CHECK(shown.at("note") == "shorter");
+  }
+}
+
+TEST_CASE("when epochs arrived is shown, also after a restart", "[local_hub]") {
+  const home at;
+  running_hub hub = start_plain(at);
+  const made_model model = make(hub, "mine");
+  for (int epoch = 0; epoch < 3; ++epoch) report(hub, model, epoch, {{"a", epoch}});
+  hub.stop();
+  // An hour's break, which is longer than a training may be silent, says nothing about the pace.
+  std::ofstream lines(at.data / "models" / model.id / "metrics.jsonl");
+  for (const auto& [epoch, time] :
+       {std::pair(0, "10:00:00"), {1, "10:00:20"}, {2, "11:00:20"}, {3, "11:00:40"}})
+    lines << json{{"epoch", epoch},
+                  {"time", std::string("2026-07-31T") + time + "Z"},
+                  {"metrics", {{"a", epoch}}}}
+                 .dump()
+          << '\n';
+  lines.close();
+  hub = start_plain(at);
+  const std::string path = "/api/models/" + model.id;
+  const json shown = send(hub, "GET", path).value();
+  CHECK(shown.at("took") == 3640);
+  CHECK(shown.at("pace") == 20.0);
+  const json times = send(hub, "GET", path + "/metrics").value().at("times");
+  CHECK(times.at(0) == shown.at("began"));
+  CHECK(times.at(3).get<int>() - times.at(0).get<int>() == 3640);
+  CHECK(contains(
+      send(hub, "GET", path + "/metrics.csv").body,
+      "epoch,time,seconds,\"a\"\r\n1,2026-07-31T10:00:00Z,0,0\r\n2,2026-07-31T10:00:20Z,20,1"));
 }
 
 TEST_CASE("only the epochs that changed are sent again", "[local_hub]") {
@@ -230,7 +323,9 @@ TEST_CASE("metrics come as CSV that no spreadsheet runs", "[local_hub]") {
   report(hub, model, 0, {{"=cmd()", 1}, {"say \"a,b\"", 0.5}});
   report(hub, model, 2, {{"=cmd()", 2}});
   const answer csv = send(hub, "GET", "/api/models/" + model.id + "/metrics.csv");
-  CHECK(csv.body == "epoch,\"'=cmd()\",\"say \"\"a,b\"\"\"\r\n1,1,0.5\r\n3,2,\r\n");
+  const std::regex times(",\\d{4}-\\d\\d-\\d\\dT\\d\\d:\\d\\d:\\d\\dZ,\\d+,");
+  CHECK(std::regex_replace(csv.body, times, ",,,") ==
+        "epoch,time,seconds,\"'=cmd()\",\"say \"\"a,b\"\"\"\r\n1,,,1,0.5\r\n3,,,2,\r\n");
   CHECK(contains(csv.header("Content-Disposition"), "attachment"));
 }
 

@@ -42,8 +42,8 @@ namespace local_hub {
 
 // ---- a list that is always up to date -----------------------------------------------------------
 
-// The rows of the list of models, each with its best metric, which is looked for again only when its
-// model has changed.
+// The rows of the list of models, each with its best metric and its times, which are looked for again
+// only when its model has changed.
 class model_rows {
  public:
   explicit model_rows(const model_store& store) : store_(store) {}
@@ -52,16 +52,15 @@ class model_rows {
     const std::lock_guard lock(mutex_);
     return store_.look([&](const auto& models) {
       json rows = json::array();
-      std::map<std::string, best> known;
+      std::map<std::string, found> known;
       for (const auto& [id, model] : models) {
         const std::uint64_t version = store_.version_of(id);
-        const auto found = known_.find(id);
-        known[id] = found != known_.end() && found->second.version == version
-                        ? std::move(found->second)
-                        : best{version, best_of(model)};
+        const auto before = known_.find(id);
+        known[id] = before != known_.end() && before->second.version == version
+                        ? std::move(before->second)
+                        : look_for(id, model, version);
         json row = row_of(model, std::chrono::steady_clock::now(), store_.silence());
-        row["best"] = known[id].value;
-        row["version"] = version;
+        row.update(known[id].members);
         rows.push_back(std::move(row));
       }
       known_ = std::move(known);
@@ -70,13 +69,22 @@ class model_rows {
   }
 
  private:
-  struct best {
+  struct found {
     std::uint64_t version = 0;
-    json value = {};
+    json members = {};
   };
+
+  found look_for(const std::string& id, const hub_model& model, std::uint64_t version) const {
+    json members = times_of(model, store_.arrivals_of(id), store_.silence());
+    members.update(to_json(store_.labels_of(id)));
+    members["best"] = best_of(model);
+    members["version"] = version;
+    return {version, std::move(members)};
+  }
+
   const model_store& store_;
   std::mutex mutex_;
-  std::map<std::string, best> known_;
+  std::map<std::string, found> known_;
 };
 
 // One reader's server-sent events: the rows that are not as this reader knows them, and the time
@@ -292,7 +300,7 @@ class page_server {
                         const std::vector<std::string>& words) {
     if (from.method != "GET" && from.method != "HEAD") return send_not_found(to);
     const bool document = words.empty() || (words.size() == 2 && words[0] == "models") ||
-                          (words.size() == 1 && words[0] == "keys");
+                          (words.size() == 1 && (words[0] == "keys" || words[0] == "compare"));
     for (const page::file& each : page::files)
       if (document ? each.path == "/" : each.path == path)
         return send(to, 200, each.type, document ? document_at(path) : std::string(each.text));
@@ -320,6 +328,8 @@ class page_server {
     const bool get = method == "GET" || method == "HEAD";
     words.resize(std::max<std::size_t>(words.size(), 1));
     const std::string what = words[0];
+    if (what == "trash" && words.size() <= 2)
+      return answer_trash(method, words.size() == 2 ? words[1] : "", to);
     if (what != "models") {
       if (words.size() != 1) return send_not_found(to);
       if (get && what == "status") return send_status(from, to);
@@ -352,12 +362,33 @@ class page_server {
                     response& to) {
     if (method == "DELETE") return send_done(to, store_.remove_model(id));
     if (method == "GET") return send_model(id, to);
-    if (method != "PATCH") return send_not_found(to);
-    const auto said = hub::text::parse_json(body);
-    const std::string name = said ? hub::text::get_string(*said, "name") : "";
-    if (name.empty() || name.size() > model_store::name_bytes_max)
+    if (method == "PATCH") return change_model(id, body, to);
+    send_not_found(to);
+  }
+
+  // A name, a project, tags, a note: those that are given.
+  void change_model(const std::string& id, const std::string& body, response& to) {
+    if (!knows(id)) return send_not_found(to);
+    const json said = hub::text::parse_json(body).value_or(json());
+    const labels next =
+        labels_from(said, store_.look([&](const auto&) { return store_.labels_of(id); }));
+    const std::string name = hub::text::get_string(said, "name");
+    if (said.contains("name") && (name.empty() || name.size() > model_store::name_bytes_max))
       return send(to, refusal(400, "a name of 1 to 200 bytes is needed"));
-    send_done(to, store_.rename_model(id, name));
+    if (const std::string_view why = fault_of(next); !why.empty())
+      return send(to, refusal(400, why));
+    if (said.contains("name")) store_.rename_model(id, name);
+    send_done(to, store_.label_model(id, next));
+  }
+
+  void answer_trash(const std::string& method, const std::string& id, response& to) {
+    if (method == "POST") return send_done(to, store_.restore_model(id));
+    if (method == "DELETE") return send_done(to, store_.erase_model(id));
+    if (!id.empty()) return send_not_found(to);
+    json out = json::array();
+    for (const auto& each : store_.trash())
+      out.push_back({{"id", each.id}, {"name", each.name}, {"time", seconds_of(each.at)}});
+    send(to, json{{"trash", out}});
   }
 
   void send_status(const request& from, response& to) {
@@ -432,6 +463,8 @@ class page_server {
     const json refused = refusals_as_json(id);
     send_of(id, to, [&](const hub_model& model) {
       json out = row_of(model, std::chrono::steady_clock::now(), store_.silence());
+      out.update(times_of(model, store_.arrivals_of(id), store_.silence()));
+      out.update(to_json(store_.labels_of(id)));
       out.update({{"best", best_of(model)},
                   {"spans", spans_of(model, store_.silence())},
                   {"checkpoints", checkpoints_of(model)},
@@ -448,7 +481,7 @@ class page_server {
     std::from_chars(since.data(), since.data() + since.size(), from);
     send_of(id, to, [&](const hub_model& model) {
       const model_store::news news = store_.news_of(id, from);
-      json out = columns_of(model, news.epochs);
+      json out = columns_of(model, store_.arrivals_of(id), news.epochs);
       out.update({{"version", news.version}, {"count", model.metrics.size()}});
       return out;
     });
@@ -459,7 +492,8 @@ class page_server {
   void send_csv(const std::string& id, response& to) {
     const auto csv = store_.look([&](const auto& models) {
       const auto found = models.find(id);
-      return found == models.end() ? std::nullopt : std::optional(csv_of(found->second));
+      return found == models.end() ? std::nullopt
+                                   : std::optional(csv_of(found->second, store_.arrivals_of(id)));
     });
     if (!csv) return send_not_found(to);
     offer_as(to, id + ".csv");

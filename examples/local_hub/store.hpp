@@ -5,13 +5,14 @@
 // read, DATA/models/ID:
 //
 //     model.json               what is to be trained; may be edited while local_hub is not running
+//     labels.json              its project, tags and note, which are the page's alone
 //     metrics.jsonl            one epoch a line; where an epoch has several, the last one counts
 //     heartbeats.jsonl         one heartbeat a line
 //     checkpoints/epoch-7.pt   a checkpoint, and beside it epoch-7.json about it
 //     best.pt                  the final model, and beside it best.json about it
 //     upload-*.part            an upload that is still being received
 //
-// A model that is deleted moves to DATA/trash first, as a whole, and is removed there.
+// A model that is deleted moves to DATA/trash as a whole, and can be brought back for a day.
 //
 // Whether a model is new, in training or trained is not written down anywhere: it follows from the
 // files, so that it can't contradict them.
@@ -21,11 +22,13 @@
 #include "files.hpp"
 #include "hub_session.hpp"
 #include "keys.hpp"
+#include "labels.hpp"
 #include "records.hpp"
 #include "signed_urls.hpp"
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
@@ -81,6 +84,7 @@ class model_store {
   static constexpr std::size_t refusals_max = 200;
   static constexpr std::size_t name_bytes_max = 200;
   static constexpr int epochs_max = 1'000'000;  // of a model, and of what is reported
+  static constexpr std::chrono::hours trash_kept{24};
 
   // Reads what is there.
   model_store(const fs::path& data, key_ring& keys, store_options options)
@@ -91,7 +95,7 @@ class model_store {
     };
     logic_.is_key = [this](const std::string& key) { return accepts(key); };
     make_folder(folder_);
-    fs::remove_all(trash_);
+    sweep_trash();
     for (const fs::directory_entry& each : fs::directory_iterator(folder_)) load(each.path());
   }
 
@@ -141,6 +145,15 @@ class model_store {
         [&] { logic_.model(id).about.name = name; });
   }
 
+  bool label_model(const std::string& id, const labels& next) {
+    return change(
+        id,
+        [&](const model_options&) {
+          write_file(folder_ / id / "labels.json", to_page(to_json(next)));
+        },
+        [&] { labels_[id] = next; });
+  }
+
   // Whatever arrived goes away; a crash meanwhile leaves some of it.
   bool reset_model(const std::string& id) {
     return change(
@@ -159,18 +172,63 @@ class model_store {
         });
   }
 
+  // It can be brought back until it is swept.
   bool remove_model(const std::string& id) {
-    return change(
+    const bool gone = change(
         id,
         [&](const model_options&) {
           make_folder(trash_);
-          const fs::path gone = trash_ / (id + '-' + random_text(8));
-          rename_file(folder_ / id, gone);
+          const auto now = std::chrono::system_clock::now().time_since_epoch();
+          const auto second = std::chrono::duration_cast<std::chrono::seconds>(now).count();
+          rename_file(folder_ / id, trash_ / (id + '-' + std::to_string(second)));
           sync_folder(folder_);
-          std::error_code ignored;  // the next start tries again
-          fs::remove_all(gone, ignored);
         },
-        [&] { logic_.remove_model(id); });
+        [&] {
+          logic_.remove_model(id);
+          labels_.erase(id);
+        });
+    sweep_trash();
+    return gone;
+  }
+
+  // What was deleted and can be brought back, the newest first.
+  struct deleted_model {
+    std::string id;
+    std::string name;
+    wall_time at;
+  };
+  std::vector<deleted_model> trash() const {
+    std::vector<deleted_model> found;
+    for (const auto& [folder, when] : folders_in_trash()) {
+      const auto about = hub::text::parse_json(read_file(folder / "model.json").value_or(""));
+      if (about)
+        found.push_back({id_in_trash(folder), hub::text::get_string(*about, "name"), when});
+    }
+    std::sort(found.begin(), found.end(), [](const auto& a, const auto& b) { return a.at > b.at; });
+    return found;
+  }
+
+  // False where it is not in the trash.
+  bool restore_model(const std::string& id) {
+    const std::lock_guard one_by_one(files_of(id));
+    for (const auto& [folder, when] : folders_in_trash()) {
+      if (id_in_trash(folder) != id) continue;
+      rename_file(folder, folder_ / id);
+      sync_folder(folder_);
+      load(folder_ / id);
+      touch(id);
+      return true;
+    }
+    return false;
+  }
+
+  // For good; false where it is not in the trash.
+  bool erase_model(const std::string& id) {
+    const std::lock_guard one_by_one(files_of(id));
+    bool found = false;
+    for (const auto& [folder, when] : folders_in_trash())
+      if (id_in_trash(folder) == id) found = fs::remove_all(folder) > 0;
+    return found;
   }
 
   // ---- what the page sees ----
@@ -193,9 +251,21 @@ class model_store {
     const auto found = history_.find(id);
     if (found == history_.end()) return out;
     out.version = found->second.version;
-    for (const auto& [epoch, version] : found->second.epochs)
-      if (version > since) out.epochs.push_back(epoch);
+    for (const auto& [epoch, arrival] : found->second.epochs)
+      if (arrival.version > since) out.epochs.push_back(epoch);
     return out;
+  }
+  // When each epoch arrived. Only within look().
+  std::map<int, wall_time> arrivals_of(const std::string& id) const {
+    std::map<int, wall_time> out;
+    if (const auto found = history_.find(id); found != history_.end())
+      for (const auto& [epoch, arrival] : found->second.epochs) out[epoch] = arrival.at;
+    return out;
+  }
+  // Only within look().
+  labels labels_of(const std::string& id) const {
+    const auto found = labels_.find(id);
+    return found == labels_.end() ? labels() : found->second;
   }
   // Changes whenever the model does.
   std::uint64_t version_of(const std::string& id) const {
@@ -350,13 +420,22 @@ class model_store {
   }
 
   // When a model changed, and when each of its epochs did, counted in changes of any model.
+  struct arrival {
+    std::uint64_t version = 0;
+    wall_time at = {};
+  };
   struct history {
     std::uint64_t version = 0;
-    std::map<int, std::uint64_t> epochs = {};
+    std::map<int, arrival> epochs = {};
   };
 
-  void touch(const std::string& id, const std::vector<int>& epochs = {}) {
+  void touch(const std::string& id) {
     const std::lock_guard lock(mutex_);
+    touch_locked(id);
+  }
+
+  // Only where mutex_ is held.
+  void touch_locked(const std::string& id, const std::vector<int>& epochs = {}) {
     ++version_;
     changed_.notify_all();
     if (!logic_.models().contains(id)) {
@@ -365,7 +444,7 @@ class model_store {
     }
     history& of = history_[id];
     of.version = version_;
-    for (const int epoch : epochs) of.epochs[epoch] = version_;
+    for (const int epoch : epochs) of.epochs[epoch] = {version_, std::chrono::system_clock::now()};
   }
 
   // Changes a model's files, given its description, and then the model: so a disk that fails leaves
@@ -474,8 +553,8 @@ class model_store {
     {
       const std::lock_guard lock(mutex_);
       for (const auto& [epoch, values] : brought.metrics) logic_.model(id).metrics[epoch] = values;
+      touch_locked(id, epochs);
     }
-    touch(id, epochs);
     return reply;
   }
 
@@ -561,17 +640,42 @@ class model_store {
     return fs::file_size(file, problem) == record.size_bytes && !problem;
   }
 
+  // ---- the trash ----
+
+  // Its folders are called ID-SECOND, after when they came there.
+  static std::string id_in_trash(const fs::path& folder) {
+    const std::string name = folder.filename().string();
+    return name.substr(0, name.find('-'));
+  }
+
+  std::vector<std::pair<fs::path, wall_time>> folders_in_trash() const {
+    std::vector<std::pair<fs::path, wall_time>> found;
+    std::error_code missing;
+    for (const fs::directory_entry& each : fs::directory_iterator(trash_, missing)) {
+      const std::string name = each.path().filename().string();
+      std::int64_t second = 0;
+      const char* digits = name.c_str() + std::min(name.size(), name.find('-') + 1);
+      std::from_chars(digits, name.c_str() + name.size(), second);
+      found.emplace_back(each.path(), wall_time(std::chrono::seconds(second)));
+    }
+    return found;
+  }
+
+  void sweep_trash() const {
+    std::error_code ignored;  // the next one tries again
+    for (const auto& [folder, when] : folders_in_trash())
+      if (std::chrono::system_clock::now() - when > trash_kept) fs::remove_all(folder, ignored);
+  }
+
   // ---- what is there at the start ----
 
   void load(const fs::path& folder) {
     const auto written = hub::text::parse_json(read_file(folder / "model.json").value_or(""));
-    model_options about = model_from(written.value_or(json()));
+    hub_model model{.about = model_from(written.value_or(json()))};
     const std::string id = folder.filename().string();
-    if (about.id != id || !hub::text::all_of(id, hub::text::is_alphanumeric))
+    if (model.about.id != id || !hub::text::all_of(id, hub::text::is_alphanumeric))
       return say("leaving out " + folder.string() + ": it has no model.json of its own");
-    logic_.add_model(std::move(about));
-    hub_model& model = logic_.model(id);
-    load_lines(folder, model);
+    const std::map<int, wall_time> arrived = load_lines(folder, model);
     load_checkpoints(folder, model);
     load_checkpoints(folder / "checkpoints", model);
     std::sort(model.checkpoints.begin(), model.checkpoints.end(), [](const auto& a, const auto& b) {
@@ -579,20 +683,30 @@ class model_store {
     });
     if (!model.checkpoints.empty()) model.about.state = hub::model_state::training;
     if (model.final_model()) model.about.state = hub::model_state::trained;
+    const auto beside = hub::text::parse_json(read_file(folder / "labels.json").value_or(""));
+    const std::lock_guard lock(mutex_);
+    logic_.add_model(model.about);
+    logic_.model(id) = std::move(model);
+    labels_[id] = labels_from(beside.value_or(json()));
     history& of = history_[id];
     of.version = ++version_;
-    for (const auto& [epoch, values] : model.metrics) of.epochs[epoch] = version_;
+    for (const auto& [epoch, when] : arrived) of.epochs[epoch] = {version_, when};
   }
 
-  static void load_lines(const fs::path& folder, hub_model& model) {
+  // Returns when each epoch arrived.
+  static std::map<int, wall_time> load_lines(const fs::path& folder, hub_model& model) {
+    std::map<int, wall_time> arrived;
     for (const json& line : read_lines(folder / "metrics.jsonl")) {
       const auto epoch = hub::text::get_int(line, "epoch");
       const json* values = hub::text::get_member(line, "metrics");
-      if (epoch && is_epoch(*epoch) && values) model.metrics[*epoch] = *values;
+      if (!epoch || !is_epoch(*epoch) || !values) continue;
+      model.metrics[*epoch] = *values;
+      arrived[*epoch] = parse_time(hub::text::get_string(line, "time")).value_or(wall_time());
     }
     for (const json& line : read_lines(folder / "heartbeats.jsonl"))
       model.heartbeats.push_back({time_from(line), hub::text::get_string(line, "agent"),
                                   hub::text::get_string(line, "agentId")});
+    return arrived;
   }
 
   // Throws away what was not complete when the last process ended, and takes in the rest.
@@ -632,6 +746,7 @@ class model_store {
                                      std::chrono::system_clock::now().time_since_epoch())
                                      .count());
   std::map<std::string, history> history_;
+  std::map<std::string, labels> labels_;
   std::deque<refused_request> refusals_;
   std::array<std::mutex, 64> file_mutexes_;
 };

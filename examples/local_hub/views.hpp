@@ -86,6 +86,61 @@ inline std::string_view state_of(const hub_model& model, hub::time_point now,
   return untouched ? "new" : "disconnected";
 }
 
+// ---- time ----
+
+using arrivals = std::map<int, wall_time>;  // epoch -> when its values came
+
+// When the first and the last thing of a model arrived.
+struct lifetime {
+  std::optional<wall_time> first = {};
+  std::optional<wall_time> last = {};
+
+  void add(wall_time when) {
+    first = std::min(first.value_or(when), when);
+    last = std::max(last.value_or(when), when);
+  }
+};
+
+inline lifetime lifetime_of(const hub_model& model, const arrivals& arrived) {
+  lifetime found;
+  if (!model.heartbeats.empty()) {
+    found.add(wall_time_of(model.heartbeats.front().at));
+    found.add(wall_time_of(model.heartbeats.back().at));
+  }
+  for (const auto& [epoch, when] : arrived) found.add(when);
+  for (const checkpoint_record& each : model.checkpoints) found.add(wall_time_of(each.at));
+  return found;
+}
+
+// Seconds for an epoch, by those that arrived last. What took longer than a training may be silent was
+// a break; several epochs may arrive in one message, so one by itself says nothing.
+inline std::optional<double> pace_of(const arrivals& arrived, hub::duration silence) {
+  constexpr std::size_t looked_at = 50;
+  std::vector<wall_time> times;
+  for (auto at = arrived.rbegin(); at != arrived.rend() && times.size() <= looked_at; ++at)
+    times.push_back(at->second);
+  std::sort(times.begin(), times.end());
+  double seconds = 0;
+  int steps = 0;
+  for (std::size_t i = 1; i < times.size(); ++i) {
+    const std::chrono::duration<double> step = times[i] - times[i - 1];
+    if (step > silence) continue;
+    seconds += step.count();
+    ++steps;
+  }
+  if (steps == 0) return std::nullopt;
+  return seconds / steps;
+}
+
+// When it began, how long it took until the last that was heard of it, and seconds for an epoch.
+inline json times_of(const hub_model& model, const arrivals& arrived, hub::duration silence) {
+  const lifetime life = lifetime_of(model, arrived);
+  const auto pace = pace_of(arrived, silence);
+  return {{"began", life.first ? json(seconds_of(*life.first)) : json()},
+          {"took", life.first ? json(seconds_of(*life.last) - seconds_of(*life.first)) : json()},
+          {"pace", pace ? json(*pace) : json()}};
+}
+
 // All but the best metric, which takes long enough to be worth keeping.
 inline json row_of(const hub_model& model, hub::time_point now, hub::duration silence) {
   json row = {{"id", model.about.id},
@@ -156,7 +211,8 @@ inline json train_args_of(const hub_model& model) {
 }
 
 // The values of the epochs, a column for each name: 10,000 epochs are to be drawn within a second.
-inline json columns_of(const hub_model& model, const std::vector<int>& epochs) {
+inline json columns_of(const hub_model& model, const arrivals& arrived,
+                       const std::vector<int>& epochs) {
   std::map<std::string, std::vector<json>> columns;
   for (std::size_t row = 0; row < epochs.size(); ++row)
     for (const auto& entry : model.metrics.at(epochs[row]).items()) {
@@ -165,8 +221,12 @@ inline json columns_of(const hub_model& model, const std::vector<int>& epochs) {
       if (entry.value().is_number()) column[row] = entry.value();
     }
   std::vector<int> counts;
-  for (const int epoch : epochs) counts.push_back(counted(epoch));
-  return {{"epochs", counts}, {"columns", columns}};
+  std::vector<std::int64_t> times;
+  for (const int epoch : epochs) {
+    counts.push_back(counted(epoch));
+    times.push_back(seconds_of(arrived.at(epoch)));
+  }
+  return {{"epochs", counts}, {"times", times}, {"columns", columns}};
 }
 
 // ---- CSV ----------------------------------------------------------------------------------------
@@ -181,15 +241,19 @@ inline std::string csv_cell(const std::string& text) {
   return cell + '"';
 }
 
-inline std::string csv_of(const hub_model& model) {
+// An epoch a line: when its values arrived, in words and in seconds since the training began, and the values.
+inline std::string csv_of(const hub_model& model, const arrivals& arrived) {
+  const lifetime life = lifetime_of(model, arrived);
   std::set<std::string> names;
   for (const auto& [epoch, values] : model.metrics)
     for (const auto& entry : values.items()) names.insert(entry.key());
-  std::string csv = "epoch";
+  std::string csv = "epoch,time,seconds";
   for (const std::string& name : names) csv += ',' + csv_cell(name);
   csv += "\r\n";
   for (const auto& [epoch, values] : model.metrics) {
-    csv += std::to_string(counted(epoch));
+    const wall_time when = arrived.at(epoch);
+    csv += std::to_string(counted(epoch)) + ',' + to_text(when) + ',' +
+           std::to_string(seconds_of(when) - seconds_of(*life.first));
     for (const std::string& name : names) {
       csv += ',';
       if (const auto value = hub::text::get_number(values, name.c_str()))
