@@ -2129,6 +2129,21 @@ inline std::string lowered(std::string_view text) {
   return out;
 }
 
+// Without the blanks at both ends: a line's end or a byte order mark of the file that it came from, or
+// what was marked too much when it was copied.
+inline std::string_view trimmed(std::string_view text) {
+  constexpr std::array<std::string_view, 10> blanks = {
+      " ", "\t", "\r", "\n", "\v", "\f", "\0"sv, "\xC2\xA0", "\xE2\x80\x8B", "\xEF\xBB\xBF"};
+  for (bool found = true; found;) {
+    found = false;
+    for (std::string_view blank : blanks) {
+      if (text.starts_with(blank)) text.remove_prefix(blank.size()), found = true;
+      if (text.ends_with(blank)) text.remove_suffix(blank.size()), found = true;
+    }
+  }
+  return text;
+}
+
 // Foreign text made safe for a terminal and a log: printable ASCII, bounded.
 inline std::string printable(std::string_view text) {
   std::string out;
@@ -2451,6 +2466,19 @@ inline bool get_flag(const json& object, const char* key) {
 
 // ---- addresses ---------------------------------------------------------------------------------
 
+inline std::string percent_decoded(std::string_view text) {
+  std::string out;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    unsigned byte = 0;
+    const char* const digits = text.data() + i + 1;
+    const bool escape = text[i] == '%' && i + 2 < text.size() &&
+                        std::from_chars(digits, digits + 2, byte, 16).ptr == digits + 2;
+    out += escape ? static_cast<char>(byte) : text[i];
+    if (escape) i += 2;
+  }
+  return out;
+}
+
 struct url {
   bool tls = true;
   std::string host = {};  // without the brackets of an IPv6 address
@@ -2544,6 +2572,57 @@ inline result<url> parse_target(std::string_view text) {
   if (out && !all_of(out->path, [](char c) { return is_visible(c) && c != '#' && c != '\\'; }))
     return bad_url("its path holds a fragment or a space");
   return out;
+}
+
+// An IPv6 address in whatever form as one: its groups in full. Other text stays as it is.
+inline std::string full_ipv6(std::string_view text) {
+  std::vector<unsigned> groups;
+  std::optional<std::size_t> gap;  // where "::" stands
+  for (std::size_t at = 0; at <= text.size();) {
+    const std::size_t end = std::min(text.find(':', at), text.size());
+    unsigned group = 0;
+    const auto read = std::from_chars(text.data() + at, text.data() + end, group, 16);
+    const bool whole = read.ec == std::errc() && read.ptr == text.data() + end && group <= 0xFFFF;
+    const bool edge = end == at && (at == 0 || end == text.size());
+    if (whole)
+      groups.push_back(group);
+    else if (end != at)
+      return std::string(text);
+    else if (!edge || text == "::")
+      gap = groups.size();
+    at = end + 1;
+  }
+  if (groups.size() > 8 || (groups.size() < 8 && !gap)) return std::string(text);
+  if (gap) groups.insert(groups.begin() + static_cast<std::ptrdiff_t>(*gap), 8 - groups.size(), 0);
+  std::string out;
+  for (unsigned group : groups) out += (out.empty() ? "" : ":") + std::to_string(group);
+  return out;
+}
+
+// Whether two addresses name one server: letter case, a dot at the end of a name, a port that is the
+// scheme's own and the forms of an IPv6 address make no difference.
+inline bool is_same_server(const url& a, const url& b) {
+  const auto name = [](const url& of) {
+    std::string host = lowered(of.host);
+    if (host.ends_with('.')) host.pop_back();
+    return host.find(':') == std::string::npos ? host : full_ipv6(host);
+  };
+  return a.tls == b.tls && a.port == b.port && name(a) == name(b);
+}
+
+// The value of a name in the query of a URL, "" where there is none.
+inline std::string query_value(std::string_view url, std::string_view name) {
+  url = url.substr(0, url.find('#'));
+  std::string_view query = url.substr(std::min(url.find('?'), url.size()));
+  while (!query.empty()) {
+    query.remove_prefix(1);
+    const std::string_view field = query.substr(0, query.find('&'));
+    const std::size_t equals = field.find('=');
+    if (equals != std::string_view::npos && field.substr(0, equals) == name)
+      return percent_decoded(field.substr(equals + 1));
+    query.remove_prefix(field.size());
+  }
+  return {};
 }
 
 // What of a URL may be shown and kept: all but the query, which may hold a signature.
@@ -2855,38 +2934,58 @@ struct identifier {
 };
 
 // What of an identifier may be shown: a model id, but nothing that could be a key.
-inline std::string blotted(std::string_view text) {
+inline std::string redacted_id(std::string_view text) {
   const std::size_t mark = text.rfind('_');
   const std::string_view tail = mark == std::string_view::npos ? text : text.substr(mark + 1);
   const bool harmless = tail.size() <= model_id_length && all_of(tail, is_alphanumeric);
   return (mark == std::string_view::npos ? "" : "***_") + (harmless ? std::string(tail) : "***");
 }
 
-// Reads `{web}/models/ID`, `KEY_ID` or `ID`; a URL may end in a slash, a query or a fragment.
+// The same of an address: its server, unless that is a key pasted into its place, and the path as far as
+// a model's page has it in common with all others.
+inline std::string redacted_page(const result<url>& page) {
+  if (!page || page->host.find('_') != std::string::npos) return "***";
+  const std::size_t models = page->path.find("/models/");
+  const bool has_dots = page->host.find_first_of(".:") != std::string::npos;
+  if (!has_dots && page->host.size() > model_id_length) return "***";
+  url shown = *page;
+  const bool harmless = models <= model_id_length;
+  shown.path = harmless ? shown.path.substr(0, models) + "/models/***" : "/***";
+  return printable(shown.text());
+}
+
+// Reads `{web}/models/ID`, `KEY_ID` or `ID`; a URL may end in a slash, a query or a fragment, and its
+// query may hold the key as api_key.
 inline result<identifier> parse_identifier(std::string_view text, std::string_view web_root) {
-  const auto refuse = [&](std::string_view shown) {
-    return error{
-        errc::invalid_identifier,
-        "'" + blotted(shown) + "' does not name a model. Give a model's page (" +
-            std::string(web_root) +
-            "/models/MODEL), a model id of 20 letters and digits, or KEY_MODEL with a key of "
-            "42 letters and digits."};
+  const std::string root(web_root);
+  const auto refuse = [&](const std::string& shown) {
+    return error{errc::invalid_identifier,
+                 "'" + shown + "' does not name a model of the HUB at " + root +
+                     ". Give a model's page (" + root +
+                     "/models/MODEL), a model id of 20 letters and digits, or KEY_MODEL with a key "
+                     "of 42 letters and digits; endpoints.web and ULTRALYTICS_HUB_WEB say where "
+                     "the HUB's pages are."};
   };
-  std::string_view rest = text;
-  if (text.find("://") != std::string_view::npos) {
-    const std::string prefix = std::string(web_root) + "/models/";
-    if (!rest.starts_with(prefix)) return refuse("***");
-    rest.remove_prefix(prefix.size());
-    rest = rest.substr(0, std::min(rest.find_first_of("?#"), rest.size()));
-    if (rest.ends_with('/')) rest.remove_suffix(1);
-  }
   identifier out;
+  text = trimmed(text);
+  std::string rest(text);
+  if (text.find("://") != std::string_view::npos) {
+    const auto page = parse_origin(percent_decoded(text.substr(0, text.find_first_of("?#"))));
+    const auto home = parse_url(web_root);
+    if (!page || !home || !is_same_server(*page, *home)) return refuse(redacted_page(page));
+    const std::string prefix = home->path + "/models/";
+    if (!page->path.starts_with(prefix)) return refuse(redacted_page(page));
+    rest = page->path.substr(prefix.size());
+    if (rest.ends_with('/')) rest.pop_back();
+    out.api_key = trimmed(query_value(text, "api_key"));
+  }
   if (rest.size() == api_key_length + 1 + model_id_length && rest[api_key_length] == '_') {
     out.api_key = rest.substr(0, api_key_length);
-    rest.remove_prefix(api_key_length + 1);
+    if (!all_of(out.api_key, is_alphanumeric)) return refuse(redacted_id(rest));
+    rest.erase(0, api_key_length + 1);
   }
   out.model_id = rest;
-  if (!is_model_id(out.model_id) || !all_of(out.api_key, is_alphanumeric)) return refuse(rest);
+  if (!is_model_id(out.model_id)) return refuse(redacted_id(rest));
   return out;
 }
 
@@ -5879,7 +5978,8 @@ inline std::string agent_name() {
 }
 
 inline std::string find_root(std::string given, const char* variable, std::string_view standard) {
-  if (given.empty()) given = env(variable);
+  given = text::trimmed(given);
+  if (given.empty()) given = text::trimmed(env(variable));
   if (given.empty()) given = standard;
   const auto parsed = text::parse_url(given);
   if (!parsed) throw session_error(parsed.error());
@@ -5954,13 +6054,21 @@ class startup {
 
   // A caller with the token or the key of the first place that has one.
   hub_v1::caller find_caller(const hub_v1::identifier& named) {
-    hub_v1::caller who{api_root_, {}, options_.credentials.id_token, named.model_id};
+    hub_v1::caller who{
+        api_root_, {}, std::string(trimmed(options_.credentials.id_token)), named.model_id};
     use_secret(who.id_token, "id token");
     if (!who.id_token.empty()) return who;
-    for (const std::string& key : {named.api_key, options_.credentials.api_key,
-                                   env("ULTRALYTICS_API_KEY"), read_saved_key(settings_)})
-      if (who.api_key.empty()) who.api_key = key;
-    use_secret(who.api_key, "API key");
+    const std::array<std::pair<std::string, std::string>, 4> places = {
+        {{named.api_key, "the identifier"},
+         {options_.credentials.api_key, "session_options::credentials"},
+         {env("ULTRALYTICS_API_KEY"), "ULTRALYTICS_API_KEY"},
+         {read_saved_key(settings_), settings_.string()}}};
+    for (const auto& [key, place] : places) {
+      who.api_key = trimmed(key);
+      key_from_ = who.api_key.empty() ? "" : " from " + place;
+      if (!who.api_key.empty()) break;
+    }
+    use_secret(who.api_key, "API key" + key_from_);
     return who;
   }
 
@@ -5992,7 +6100,11 @@ class startup {
  private:
   static constexpr int prompt_tries = 3;
 
-  [[noreturn]] void fail(const error& why) const { throw session_error(report_.redacted(why)); }
+  [[noreturn]] void fail(error why) const {
+    if (why.http_status == 401 && !key_from_.empty())
+      why.message += " It is the one" + key_from_ + ".";
+    throw session_error(report_.redacted(std::move(why)));
+  }
 
   void use_secret(const std::string& secret, std::string_view what) {
     report_.add_secret(secret);
@@ -6020,7 +6132,7 @@ class startup {
       report_.log(log_level::warning, "HUB does not accept this API key.");
     }
     fail({errc::not_authenticated,
-          (refused ? "HUB does not accept the API key. Get a valid one from "
+          (refused ? "HUB does not accept the API key" + key_from_ + ". Get a valid one from "
                    : "There is no API key. Get one from ") +
               where +
               " and pass it in session_options::credentials, in ULTRALYTICS_API_KEY or as "
@@ -6057,6 +6169,7 @@ class startup {
   std::string web_root_;
   std::string api_root_;
   fs::path settings_;
+  std::string key_from_;  // " from" and the place, for messages
   std::mt19937_64 random_;
   time_point deadline_;
 };

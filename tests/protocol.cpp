@@ -106,14 +106,114 @@ TEST_CASE("an identifier may be a model's id, its page, or either with the key i
   }
 }
 
+TEST_CASE("a model's page is compared as an address, not as a text") {
+  struct row {
+    std::string_view root;
+    std::string_view page;  // up to the id
+  };
+  const auto [root, page] = GENERATE(values<row>({
+      {"https://hub.example.org", "https://hub.example.org:443/models/"},
+      {"https://hub.example.org:443", "https://hub.example.org/models/"},
+      {"http://hub.example.org", "http://hub.example.org:80/models/"},
+      {"https://hub.example.org", "HTTPS://Hub.Example.ORG/models/"},
+      {"https://HUB.example.org", "https://hub.EXAMPLE.org/models/"},
+      {"https://hub.example.org/", "https://hub.example.org/models/"},
+      {"https://hub.example.org", "https://hub.example.org./models/"},
+      {"https://hub.example.org.", "https://hub.example.org/models/"},
+      {"https://hub.example.org", "https://hub%2Eexample.org/models/"},
+      {"https://hub.example.org/a~b", "https://hub.example.org:443/a%7eb/%6dodels/"},
+      {"http://[::1]:8080", "http://[0:0:0:0:0:0:0:1]:8080/models/"},
+      {"http://[2001:DB8::7]", "http://[2001:db8:0:0::0007]:80/models/"},
+      {"http://[2001:db8::]", "http://[2001:db8:0:0:0:0:0:0]/models/"},
+      {"http://[::]", "http://[0::0]/models/"},
+  }));
+  CAPTURE(root, page);
+  for (const std::string& name : {id, key + "_" + id}) {
+    const auto named = parse_identifier(std::string(page) + name + "/?tab=a#b", root);
+    REQUIRE(named);
+    CHECK(named->model_id == id);
+    CHECK(named->api_key == (name == id ? "" : key));
+  }
+}
+
+TEST_CASE("another server, port, scheme or folder is another address, and both are shown") {
+  struct row {
+    std::string_view root;
+    std::string_view page;
+    std::string_view shown;
+  };
+  const auto [root, page, shown] = GENERATE(values<row>({
+      {"https://hub.example.org", "https://other.example.org/models/",
+       "https://other.example.org/models/***"},
+      {"https://hub.example.org", "https://hub.example.org:8443/models/",
+       "https://hub.example.org:8443/models/***"},
+      {"https://hub.example.org", "http://hub.example.org/models/",
+       "http://hub.example.org/models/***"},
+      {"https://hub.example.org", "http://hub.example.org:443/models/",
+       "http://hub.example.org:443/models/***"},
+      {"https://hub.example.org/hub", "https://hub.example.org/models/",
+       "https://hub.example.org/models/***"},
+      {"https://hub.example.org", "https://hub.example.org/hub/models/",
+       "https://hub.example.org/hub/models/***"},
+      {"https://hub.example.org", "https://hub.example.org..//models/",
+       "https://hub.example.org..//models/***"},
+      {"https://hub.example.org", "https://hub.example.org/projects/",
+       "https://hub.example.org/***"},
+      {"http://[::1]", "http://[::2]/models/", "http://[::2]/models/***"},
+      {"http://[1::1]", "http://[1:1::]/models/", "http://[1:1::]/models/***"},
+  }));
+  CAPTURE(root, page);
+  const auto named = parse_identifier(std::string(page) + key + "_" + id, root);
+  REQUIRE_FALSE(named);
+  CHECK(contains(named.error().message, "'" + std::string(shown) + "'"));
+  CHECK(contains(named.error().message, "the HUB at " + std::string(root)));
+  CHECK_FALSE(shows(named.error().message, key));
+}
+
+TEST_CASE("a model's page may hold the key in its query, as HUB's later pages give it out") {
+  for (const std::string& query :
+       {"?api_key=" + key, "?tab=train&api_key=" + key, "?api_key=" + key + "&tab=train#charts",
+        "/?api_key=" + key + "#charts?api_key=no", "?api_key=" + key + "%0A",
+        "?api_key=" + key + "\n", "?my_api_key=no&api_key=" + key,
+        "?api_key=%5A" + key.substr(1)}) {
+    CAPTURE(query);
+    const auto named = parse_identifier(web + "/models/" + id + query, web);
+    REQUIRE(named);
+    CHECK(named->model_id == id);
+    CHECK(named->api_key == key);
+  }
+  CHECK(parse_identifier(web + "/models/" + key + "_" + id + "?api_key=other", web)->api_key ==
+        key);
+  CHECK(parse_identifier(web + "/models/" + id + "?api_key=&api_key", web)->api_key == "");
+}
+
+TEST_CASE("what stuck to an identifier when it was copied does not count") {
+  for (const std::string& text :
+       {id + "\n", " " + id, "\t" + id + " \r\n", "\xEF\xBB\xBF" + id,
+        "\xC2\xA0" + id + "\xE2\x80\x8B", std::string(1, '\0') + id + std::string(2, '\0'),
+        "\n\n" + web + "/models/" + id + "\n", " " + web + "/models/" + id + "?tab=a \n"}) {
+    CAPTURE(text);
+    const auto named = parse_identifier(text, web);
+    REQUIRE(named);
+    CHECK(named->model_id == id);
+  }
+  CHECK(parse_identifier("\n" + key + "_" + id + " ", web)->api_key == key);
+  CHECK(trimmed("") == "");
+  CHECK(trimmed(" \n") == "");
+  CHECK(trimmed("a b") == "a b");
+}
+
 TEST_CASE("what is no identifier is refused with the accepted forms and without the key") {
   // KEY and ID stand for themselves, PAGE for everything in front of the id on the model's page.
   // clang-format off
   for (std::string_view form : {
       "", " ", "_", "/", "short", "ID0", "KEY", "KEY_", "_ID", "KEYID", "KEY__ID", "KEY-ID",
-      "KEY_ID_", "ID_KEY", "0KEY_ID", "KEY0_ID", "KEY_short", "KEY_ID0", "KEY_ID\n", " KEY_ID",
-      "KEY_ID\xc3\xa9", "ID ", "ID\n", "ID/", "ID?tab", "ID#charts", "PAGE", "PAGE?ID", "PAGE/ID",
-      "PAGEID//", "PAGEID/export", "PAGEID ", "PAGEPAGEID", "PAGEKEY", "PAGEKEY_", "PAGEKEY/ID",
+      "KEY_ID_", "ID_KEY", "0KEY_ID", "KEY0_ID", "KEY_short", "KEY_ID0", "KEY_\nID", "KEY _ID",
+      "KEY_ID\xc3\xa9", "ID ID", "\"ID\"", "ID/", "ID?tab", "ID#charts", "PAGE", "PAGE?ID", "PAGE/ID",
+      "PAGEID//", "PAGEID/export", "PAGEPAGEID", "PAGEKEY", "PAGEKEY_", "PAGEKEY/ID",
+      "PAGE?api_key=KEY", "PAGEshort?api_key=KEY", "https://hub.ultralytics.com:8443/models/KEY_ID",
+      "https://KEY_ID/models/", "https://KEY/models/ID", "https://evil.example/KEY/models/ID",
+      "https://[::1]/models/ID?api_key=KEY",
       "https://hub.ultralytics.com/ID", "https://hub.ultralytics.com/projects/ID",
       "https://hub.ultralytics.com/Models/ID", "https://hub.ultralytics.com/modelsID",
       "https://hub.ultralytics.com.evil.example/models/ID", "hub.ultralytics.com/models/ID",

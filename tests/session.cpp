@@ -290,12 +290,19 @@ TEST_CASE("the constructor says what is wrong, to what, and what to do, and neve
        named(std::string(41, 'z') + "-_" + std::string(20, 'm'))},
       {"a key in another HUB's URL", errc::invalid_identifier, "https://hub.test/models/",
        named("https://other.test/models/" + key + "_" + std::string(20, 'm'))},
+      {"a key in the query of another HUB's URL", errc::invalid_identifier,
+       "'https://other.test/models/***'",
+       named("https://other.test/models/" + std::string(20, 'm') + "?api_key=" + key)},
+      {"a key with a space in the query of a URL", errc::invalid_credentials,
+       "The API key from the identifier holds",
+       named("https://hub.test/models/" + std::string(20, 'm') + "?api_key=" + key + "%20z")},
       {"an endpoint of another scheme", errc::invalid_endpoint, "http(s)://host[:port][/path]",
        with_api("ftp://hub.test")},
       {"an endpoint without a host", errc::invalid_endpoint, "host name", with_api("https://")},
       {"an endpoint with a password", errc::invalid_endpoint, "password",
        with_api("https://me:" + key + "@hub.test")},
-      {"a key with a line break", errc::invalid_credentials, "Copy it again", with_key(key + "\n")},
+      {"a key with a line break in it", errc::invalid_credentials,
+       "The API key from session_options::credentials holds", with_key(key + "\n" + key)},
       {"a token with a space", errc::invalid_credentials, "Copy it again",
        with_token(std::string(30, 't') + " x")},
       {"no key at all", errc::not_authenticated, "Get one from https://hub.test/settings",
@@ -363,7 +370,7 @@ TEST_CASE("the constructor says what is wrong, to what, and what to do, and neve
 TEST_CASE("addresses come from the options, else from the environment") {
   world sim;
   const environment api("ULTRALYTICS_HUB_API", "not an address");
-  const environment web("ULTRALYTICS_HUB_WEB", "https://hub.test/");
+  const environment web("ULTRALYTICS_HUB_WEB", " https://hub.test/\n");
   CHECK_NOTHROW(sim.start());
   sim.with.endpoints.web = "";
   CHECK(sim.start().model_url() == "https://hub.test/models/" + sim.id);
@@ -412,6 +419,38 @@ TEST_CASE("a key comes from the identifier, the options, the environment or the 
     sim.with.credentials.api_key = good;
     CHECK_NOTHROW(sim.start());
     CHECK(sim.hub.count(endpoint::auth) == 0);
+  }
+  SECTION("blanks and line ends around it do not count, wherever it comes from") {
+    const environment key("ULTRALYTICS_API_KEY", (" " + good + "\n").c_str());
+    CHECK_NOTHROW(sim.start());
+    sim.with.credentials.api_key = good + "\r\n";
+    CHECK_NOTHROW(sim.start());
+    sim.with.credentials.api_key = " \n";  // is none
+    CHECK_NOTHROW(sim.start());
+    CHECK_NOTHROW(sim.simulation::start("\n" + good + "_" + sim.id + "\n", sim.with));
+    sim.hub.add_token("token");
+    sim.with.credentials.id_token = "token\n";
+    sim.with.credentials.api_key = other;
+    CHECK_NOTHROW(sim.start());
+  }
+  SECTION("where HUB refuses it, the place is named") {
+    const environment key("ULTRALYTICS_API_KEY", other.c_str());
+    sim.hub.refusals_are_problems = false;
+    const auto why = [&] {
+      try {
+        sim.start();
+      } catch (const hub::session_error& problem) {
+        return std::string(problem.what());
+      }
+      return std::string();
+    };
+    CHECK(world::contains(why(), "from ULTRALYTICS_API_KEY"));
+    sim.with.credentials.api_key = other;
+    CHECK(world::contains(why(), "from session_options::credentials"));
+  }
+  SECTION("a page's query may hold it") {
+    const std::string page = "HTTPS://hub.test:443/models/" + sim.id + "?api_key=" + good;
+    CHECK(sim.simulation::start(page, sim.with).model_url() == "https://hub.test/models/" + sim.id);
   }
   SECTION("a token wins over all of them") {
     sim.hub.add_token("token");
