@@ -2941,16 +2941,19 @@ inline std::string redacted_id(std::string_view text) {
   return (mark == std::string_view::npos ? "" : "***_") + (harmless ? std::string(tail) : "***");
 }
 
-// The same of an address: its server, unless that is a key pasted into its place, and the path as far as
-// a model's page has it in common with all others.
+// The same of an address: its server, unless a key was pasted into that, and the path as far as the
+// pages of all models have it in common.
 inline std::string redacted_page(const result<url>& page) {
-  if (!page || page->host.find('_') != std::string::npos) return "***";
-  const std::size_t models = page->path.find("/models/");
-  const bool has_dots = page->host.find_first_of(".:") != std::string::npos;
-  if (!has_dots && page->host.size() > model_id_length) return "***";
+  if (!page) return "***";
+  std::size_t longest = 0;
+  for (std::size_t at = 0, end = 0; end < page->host.size(); at = end + 1) {
+    end = std::min(page->host.find_first_of(".-:", at), page->host.size());
+    longest = std::max(longest, end - at);
+  }
+  if (longest > model_id_length) return "***";
   url shown = *page;
-  const bool harmless = models <= model_id_length;
-  shown.path = harmless ? shown.path.substr(0, models) + "/models/***" : "/***";
+  const std::size_t models = shown.path.find("/models/");
+  shown.path = models <= model_id_length ? shown.path.substr(0, models) + "/models/***" : "/***";
   return printable(shown.text());
 }
 
