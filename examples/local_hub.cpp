@@ -13,6 +13,8 @@
 //
 // Exit status: 0 stopped by SIGINT or SIGTERM, 1 something is in the way, 2 usage.
 
+#define HUB_SESSION_NO_HTTPLIB  // this is a server, and has its own
+
 #include "flags.hpp"
 #include "local_hub/files.hpp"
 #include "local_hub/keys.hpp"
@@ -34,6 +36,7 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <vector>
 
 #if LOCAL_HUB_POSIX
@@ -184,14 +187,18 @@ extern "C" void want_stop(int number) {
 void listen_to_signals() {
   for (const int number : {SIGINT, SIGTERM})
     if (std::signal(number, want_stop) == SIG_IGN) std::signal(number, SIG_IGN);  // as nohup wants
+#if defined(SIGPIPE)
+  std::signal(SIGPIPE, SIG_IGN);  // a client that has gone is no reason to go, too
+#endif
 }
 
 // Serves until a signal comes. What is confirmed is on the disk at any time, so nothing is lost
 // where a connection that hangs is not waited for.
-void serve(local_hub::hub_server& server) {
+void serve(local_hub::hub_server& server, const std::string& address) {
   constexpr auto patience = 8s;
   std::future<void> serving = std::async(std::launch::async, [&server] { server.serve(); });
-  while (!(stop_wanted && server.is_serving()))
+  std::cout << "local_hub: listening on " << address << std::endl;
+  while (!stop_wanted)
     if (serving.wait_for(50ms) == std::future_status::ready)
       throw std::runtime_error("the server ended by itself");
   server.stop();
@@ -203,7 +210,7 @@ void allow_many_files() {
 #if LOCAL_HUB_POSIX
   rlimit files{};
   if (::getrlimit(RLIMIT_NOFILE, &files) != 0) return;
-  constexpr rlim_t wanted = 4096;
+  constexpr rlim_t wanted = 8192;
   files.rlim_cur = std::max(files.rlim_cur, std::min(wanted, files.rlim_max));
   ::setrlimit(RLIMIT_NOFILE, &files);  // without it, fewer connections are served at once
 #endif
@@ -225,14 +232,13 @@ void run(const settings& wanted) {
     std::cout << "local_hub: model " << store.make_model(*wanted.new_model, wanted.epochs) << '\n';
   }
 
+  allow_many_files();
   local_hub::hub_server server(store, keys, wanted.server);
   const int port = server.bind(wanted.host, wanted.port);
   const hub::text::url address{
       .tls = !wanted.server.certificate_file.empty(), .host = wanted.host, .port = port};
   listen_to_signals();
-  allow_many_files();
-  std::cout << "local_hub: listening on " << address.text() << std::endl;
-  serve(server);
+  serve(server, address.text());
 }
 
 }  // namespace
@@ -257,6 +263,12 @@ int main(int argc, char** argv) {
   } catch (const examples::usage_error& problem) {
     std::cerr << "local_hub: " << problem.what() << "; see local_hub --help\n";
     return 2;
+  } catch (const std::system_error& problem) {
+    const bool threads = problem.code() == std::errc::resource_unavailable_try_again;
+    std::cerr << "local_hub: "
+              << (threads ? "this system gives no more threads; see ulimit -u" : problem.what())
+              << '\n';
+    return 1;
   } catch (const std::exception& problem) {  // a port that is taken, a folder that can't be written
     std::cerr << "local_hub: " << problem.what() << '\n';
     return 1;

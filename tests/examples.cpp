@@ -603,7 +603,8 @@ TEST_CASE("local_hub hands out the last checkpoint to whoever has its URL", "[ex
   CHECK(rest.get_header_value("ETag") == etag);
 
   CHECK(get(url, {{"Range", "bytes=3000000-"}}).status == 416);
-  CHECK(get(url, {{"Range", "bytes=1-"}, {"If-Range", "\"another\""}}).status == 416);
+  // A part of another version is no use, so all of this one comes (RFC 9110, 13.1.5).
+  CHECK(get(url, {{"Range", "bytes=1-"}, {"If-Range", "\"another\""}}).body == content);
   std::string later = url;
   ++later[later.find("expires=") + 8];
   for (const std::string& wrong :

@@ -13,10 +13,12 @@
 #include <array>
 #include <cerrno>
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <iterator>
 #include <limits>
 #include <memory>
@@ -186,6 +188,18 @@ inline std::optional<std::string> read_file(const std::filesystem::path& path) {
   std::ifstream in(path, std::ios::binary);
   if (!in) return std::nullopt;
   return std::string(std::istreambuf_iterator<char>(in), {});
+}
+
+// What http::response sends of an open file.
+inline std::function<bool(std::uint64_t, std::size_t, std::string&)> source_of(
+    std::shared_ptr<std::ifstream> file) {
+  return [file = std::move(file)](std::uint64_t offset, std::size_t bytes_max, std::string& piece) {
+    piece.resize(bytes_max);
+    file->seekg(static_cast<std::streamoff>(offset));
+    file->read(piece.data(), static_cast<std::streamsize>(piece.size()));
+    piece.resize(static_cast<std::size_t>(file->gcount()));
+    return !piece.empty();
+  };
 }
 
 // The JSON value of each line; none where there is no such file. A line that ends nowhere was cut

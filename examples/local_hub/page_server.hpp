@@ -14,7 +14,8 @@
 
 #pragma once
 
-#include "hub_session.hpp"  // includes httplib.h the way that it has to be
+#include "http/server.hpp"
+#include "hub_session.hpp"
 #include "keys.hpp"
 #include "page.hpp"
 #include "store.hpp"
@@ -28,6 +29,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -87,40 +89,100 @@ class model_rows {
   std::map<std::string, found> known_;
 };
 
-// One reader's server-sent events: the rows that are not as this reader knows them, and the time
-// once a second, so that a reader notices when nothing comes any more.
+// Server-sent events for every page that is open: all rows at first, then those that changed, and the
+// time once a second, so that a reader notices when nothing comes any more. One thread tells all of
+// them the same.
 class event_feed {
  public:
+  static constexpr std::size_t readers_max = 200;
   static constexpr std::chrono::milliseconds pace{200};  // at most so often, whatever arrives
-  static constexpr std::chrono::milliseconds patience{1000};
 
-  event_feed(const model_store& store, model_rows& rows) : store_(store), rows_(rows) {}
+  event_feed(const model_store& store, model_rows& rows)
+      : store_(store), rows_(rows), thread_([this] { run(); }) {}
+  event_feed(const event_feed&) = delete;
+  event_feed& operator=(const event_feed&) = delete;
+  ~event_feed() {
+    stopping_ = true;
+    thread_.join();
+  }
 
-  // Waits for something to tell, and tells it.
-  std::string next() {
-    if (!sent_.empty()) std::this_thread::sleep_for(pace);
-    seen_ = store_.wait_for_change(seen_, first_ ? std::chrono::milliseconds(0) : patience);
-    std::map<std::string, std::string> now;
-    for (const json& row : rows_.all()) now[row["id"]] = to_text(row);
-    std::string out;
-    for (const auto& [id, row] : now)
-      if (const auto before = sent_.find(id); before == sent_.end() || before->second != row)
-        out += "event: row\ndata: " + row + "\n\n";
-    for (const auto& [id, row] : sent_)
-      if (!now.contains(id)) out += "event: gone\ndata: " + to_text(json(id)) + "\n\n";
-    if (std::exchange(first_, false)) out += "event: ready\ndata: {}\n\n";
-    sent_ = std::move(now);
-    return out +
-           "event: time\ndata: " + std::to_string(seconds_of(std::chrono::system_clock::now())) +
-           "\n\n";
+  bool is_full() const {
+    const std::lock_guard lock(mutex_);
+    return readers_.size() >= readers_max;
+  }
+
+  // Until the reader goes, or may_read() is false.
+  void add(std::shared_ptr<http::outlet> to, std::function<bool()> may_read) {
+    const std::lock_guard lock(mutex_);
+    // What changed since the others were told reaches this one twice, which changes nothing.
+    to->send(difference({}, rows_now()) + event("ready", "{}") + time());
+    readers_.push_back({std::move(to), std::move(may_read)});
   }
 
  private:
+  struct reader {
+    std::shared_ptr<http::outlet> to;
+    std::function<bool()> may_read;
+  };
+
+  void run() {
+    std::uint64_t told = 0;
+    for (auto next_time = std::chrono::steady_clock::now(); !stopping_;) {
+      std::this_thread::sleep_for(pace);
+      const std::uint64_t version = store_.version();
+      if (version == told && std::chrono::steady_clock::now() < next_time) continue;
+      told = version;
+      next_time = std::chrono::steady_clock::now() + std::chrono::seconds(1) - pace;
+      tell_all();
+    }
+  }
+
+  void tell_all() {
+    const std::lock_guard lock(mutex_);
+    if (readers_.empty()) return;
+    rows now = rows_now();
+    const std::string news = difference(told_, now) + time();
+    std::erase_if(readers_, [&](const reader& each) {
+      const bool stays = each.may_read() && each.to->send(news);
+      if (!stays) each.to->close();
+      return !stays;
+    });
+    told_ = std::move(now);
+  }
+
+  using rows = std::map<std::string, std::string>;
+
+  rows rows_now() const {
+    rows now;
+    for (const json& row : rows_.all()) now[row["id"]] = to_text(row);
+    return now;
+  }
+
+  static std::string time() {
+    return event("time", std::to_string(seconds_of(std::chrono::system_clock::now())));
+  }
+
+  static std::string event(const char* name, const std::string& data) {
+    return "event: " + std::string(name) + "\ndata: " + data + "\n\n";
+  }
+
+  static std::string difference(const rows& before, const rows& now) {
+    std::string out;
+    for (const auto& [id, row] : now)
+      if (const auto was = before.find(id); was == before.end() || was->second != row)
+        out += event("row", row);
+    for (const auto& [id, row] : before)
+      if (!now.contains(id)) out += event("gone", to_text(json(id)));
+    return out;
+  }
+
   const model_store& store_;
   model_rows& rows_;
-  std::uint64_t seen_ = 0;
-  bool first_ = true;
-  std::map<std::string, std::string> sent_;
+  mutable std::mutex mutex_;
+  std::vector<reader> readers_;
+  rows told_;
+  std::atomic<bool> stopping_ = false;
+  std::thread thread_;
 };
 
 // ---- who is there -------------------------------------------------------------------------------
@@ -157,24 +219,33 @@ class sign_ins {
 
 class page_server {
  public:
-  static constexpr std::size_t streams_max = 200;  // readers of events; each takes a thread
+  static constexpr std::size_t body_bytes_max = std::size_t{64} * 1024;
 
-  using request = httplib::Request;
-  using response = httplib::Response;
+  using request = http::request;
+  using response = http::response;
 
   page_server(model_store& store, key_ring& keys, bool needs_key, bool tls)
-      : store_(store), keys_(keys), needs_key_(needs_key), tls_(tls), rows_(store) {}
+      : store_(store),
+        keys_(keys),
+        needs_key_(needs_key),
+        tls_(tls),
+        rows_(store),
+        feed_(store, rows_) {}
 
   // Cookies are shared between the ports of a host, so each port has its own name.
   void set_port(int port) { cookie_ = "local_hub_" + std::to_string(port); }
 
-  void stop() { stopping_ = true; }
-
-  void answer(const request& from, response& to, const std::string& body) {
-    const std::string path = from.target.substr(0, from.target.find('?'));
+  void answer(http::exchange& with) {
+    const request& from = with.request;
+    response& to = with.reply;
+    const std::string path(from.path());
     const std::vector<std::string> words = words_of(path);
     if (const auto refused = not_allowed(from, words)) return send(to, *refused);
     if (words.empty() || words[0] != "api") return send_page(from, to, path, words);
+    if (words == std::vector<std::string>{"api", "events"} && from.method == "GET")
+      return stream_events(with);
+    std::string body;
+    if (!read(with, body)) return send(to, refusal(413, "the body is too long, or does not come"));
     try {
       answer_api(from, to, {words.begin() + 1, words.end()}, body);
     } catch (const std::exception& problem) {
@@ -195,6 +266,15 @@ class page_server {
     return words;
   }
 
+  // Who has not shown a key cannot keep a thread waiting for the rest.
+  bool read(http::exchange& with, std::string& body) {
+    if (needs_key_ && !with.has_gathered_body() && !is_signed_in(with.request)) return false;
+    return with.read_body([&](std::string_view bytes) {
+      body += bytes;
+      return body.size() <= body_bytes_max;
+    });
+  }
+
   // ---- who may ----
 
   // The host of "host:port", "[::1]:port" or "host".
@@ -205,7 +285,7 @@ class page_server {
 
   std::optional<server_reply> not_allowed(const request& from,
                                           const std::vector<std::string>& words) {
-    const std::string authority = from.get_header_value("Host");
+    const std::string authority = from.field("host");
     const std::string_view host = host_of(authority);
     if (!needs_key_ && host != "127.0.0.1" && host != "localhost" && host != "[::1]")
       return refusal(403, "this page is for its own machine: open it as 127.0.0.1 or localhost");
@@ -219,14 +299,14 @@ class page_server {
 
   // Browsers say which page asks, and other programs, which nobody can talk into asking, do not.
   static bool is_from_elsewhere(const request& from, const std::string& authority) {
-    const std::string origin = from.get_header_value("Origin");
-    const std::string site = from.get_header_value("Sec-Fetch-Site");
+    const std::string origin = from.field("origin");
+    const std::string site = from.field("sec-fetch-site");
     if (!origin.empty()) return origin != "http://" + authority && origin != "https://" + authority;
     return !site.empty() && site != "same-origin" && site != "none";
   }
 
   std::string cookie_of(const request& from) const {
-    const std::string all = "; " + from.get_header_value("Cookie");
+    const std::string all = "; " + from.field("cookie");
     const std::string lead = "; " + cookie_ + '=';
     const std::size_t at = all.find(lead);
     if (at == std::string::npos) return "";
@@ -234,7 +314,7 @@ class page_server {
   }
 
   bool is_signed_in(const request& from) {
-    if (store_.accepts(from.get_header_value("x-api-key"))) return true;
+    if (store_.accepts(from.field("x-api-key"))) return true;
     const std::string digest = signed_in_.key_digest(cookie_of(from));
     return !digest.empty() && store_.accepts_digest(digest);
   }
@@ -243,39 +323,29 @@ class page_server {
     const auto said = hub::text::parse_json(body);
     const std::string key = said ? hub::text::get_string(*said, "key") : "";
     if (!store_.accepts(key)) return send(to, refusal(401, "this HUB does not know the key"));
-    to.set_header("Set-Cookie", cookie_ + '=' + signed_in_.add(key_ring::digest(key)) +
-                                    "; Path=/; HttpOnly; SameSite=Strict; Max-Age=2592000" +
-                                    (tls_ ? "; Secure" : ""));
+    to.set("Set-Cookie", cookie_ + '=' + signed_in_.add(key_ring::digest(key)) +
+                             "; Path=/; HttpOnly; SameSite=Strict; Max-Age=2592000" +
+                             (tls_ ? "; Secure" : ""));
     send(to, server_reply());
   }
 
   // ---- replies ----
 
   static void set_headers(response& to) {
-    to.set_header(
-        "Content-Security-Policy",
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
-        "connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'");
-    to.set_header("X-Content-Type-Options", "nosniff");
-    to.set_header("X-Frame-Options", "DENY");
-    to.set_header("Referrer-Policy", "no-referrer");
-    to.set_header("Cross-Origin-Resource-Policy", "same-origin");
-    to.set_header("Cache-Control", "no-store");
+    to.set("Content-Security-Policy",
+           "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+           "connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'");
+    to.set("X-Content-Type-Options", "nosniff");
+    to.set("X-Frame-Options", "DENY");
+    to.set("Referrer-Policy", "no-referrer");
+    to.set("Cross-Origin-Resource-Policy", "same-origin");
+    to.set("Cache-Control", "no-store");
   }
 
-  // Of a known length, because httplib compresses a plain body, and its Brotli takes seconds for
-  // what a loopback connection carries in milliseconds.
   static void send(response& to, int status, const char* type, std::string text) {
     set_headers(to);
     to.status = status;
-    const std::size_t size = text.size();
-    to.set_content_provider(
-        size, type,
-        [text = std::move(text)](std::size_t at, std::size_t count, httplib::DataSink& sink) {
-          // A range may lie beyond the end, which httplib 0.11.4 does not look at.
-          return at < text.size() && count <= text.size() - at &&
-                 sink.write(text.data() + at, count);
-        });
+    to.set_body(type, std::move(text));
   }
   static void send(response& to, const server_reply& what) {
     send(to, what.status, "application/json", what.body);
@@ -292,7 +362,7 @@ class page_server {
   }
 
   static void offer_as(response& to, const std::string& name) {
-    to.set_header("Content-Disposition", "attachment; filename=\"" + name + '"');
+    to.set("Content-Disposition", "attachment; filename=\"" + name + '"');
   }
 
   // The page is one document, whichever address it shows.
@@ -333,7 +403,6 @@ class page_server {
     if (what != "models") {
       if (words.size() != 1) return send_not_found(to);
       if (get && what == "status") return send_status(from, to);
-      if (get && what == "events") return stream_events(from, to);
       if (get && what == "refused") return send(to, refusals_as_json(std::nullopt));
       if (method == "POST" && what == "sign-in") return sign_in(body, to);
       if (method == "POST" && what == "sign-out") {
@@ -351,7 +420,7 @@ class page_server {
     for (std::size_t i = 3; i < words.size(); ++i) rest += '/' + words[i];
     if (method == "POST" && rest == "reset") return send_done(to, store_.reset_model(id));
     if (method == "POST" && rest == "key") return send_new_key(id, to);
-    if (get && rest == "metrics") return send_metrics(id, from.get_param_value("since"), to);
+    if (get && rest == "metrics") return send_metrics(id, from.parameter("since"), to);
     if (get && rest == "metrics.csv") return send_csv(id, to);
     if (get && rest == "everything.zip") return send_zip(id, to);
     if (get && rest.starts_with("files/")) return send_checkpoint(id, rest.substr(6), to);
@@ -505,13 +574,9 @@ class page_server {
     const auto zip = std::make_shared<zip_stream>(store_.folder_of(id), id);
     set_headers(to);
     offer_as(to, id + ".zip");
-    to.set_content_provider(
-        static_cast<std::size_t>(zip->size_bytes()), "application/zip",
-        [zip, piece = std::string()](std::size_t at, std::size_t, httplib::DataSink& sink) mutable {
-          // All of it or nothing: where a range is wanted, the connection ends.
-          return at == zip->sent_bytes() && zip->next(piece) &&
-                 sink.write(piece.data(), piece.size());
-        });
+    to.set_source(
+        "application/zip", zip->size_bytes(),
+        [zip](std::uint64_t, std::size_t, std::string& piece) { return zip->next(piece); }, false);
   }
 
   // Only what the store knows by this name is opened: nothing of the name reaches the file system.
@@ -523,43 +588,28 @@ class page_server {
       const auto at = kept.find(name);
       return at == kept.end() ? std::nullopt : std::optional(at->second);
     });
-    const auto file = std::make_shared<std::ifstream>();
-    if (record) file->open(store_.checkpoint_path(id, *record), std::ios::binary | std::ios::ate);
-    if (!record || !*file) return send_not_found(to);
-    const auto size = static_cast<std::size_t>(file->tellg());
+    // A file that is replaced meanwhile stays what it is for whoever has opened it.
+    auto file = record ? std::make_shared<std::ifstream>(store_.checkpoint_path(id, *record),
+                                                         std::ios::binary | std::ios::ate)
+                       : nullptr;
+    if (!file || !*file) return send_not_found(to);
+    const auto size = static_cast<std::uint64_t>(file->tellg());
     set_headers(to);
     offer_as(to, record->is_final ? "best.pt"
                                   : "epoch-" + std::to_string(counted(record->epoch)) + ".pt");
-    // A file that is replaced meanwhile stays what it is for whoever has opened it.
-    to.set_content_provider(
-        size, "application/octet-stream",
-        [file, piece = std::string(std::size_t{256} * 1024, '\0')](
-            std::size_t at, std::size_t count, httplib::DataSink& sink) mutable {
-          file->seekg(static_cast<std::streamoff>(at));
-          file->read(piece.data(), static_cast<std::streamsize>(std::min(count, piece.size())));
-          return file->gcount() > 0 &&
-                 sink.write(piece.data(), static_cast<std::size_t>(file->gcount()));
-        });
+    to.set_source("application/octet-stream", size, source_of(std::move(file)), true);
   }
 
   // ---- events ----
 
-  void stream_events(const request& from, response& to) {
-    if (++streams_ > streams_max) {
-      --streams_;
-      return send(to, refusal(503, "too many pages are open"));
-    }
-    set_headers(to);
-    to.set_header("X-Accel-Buffering", "no");  // or nginx holds back what is meant to be live
-    to.set_chunked_content_provider(
-        "text/event-stream",
-        [this, from, feed = std::make_shared<event_feed>(store_, rows_)](std::size_t,
-                                                                         httplib::DataSink& sink) {
-          if (stopping_ || (needs_key_ && !is_signed_in(from))) return false;
-          const std::string news = feed->next();
-          return sink.write(news.data(), news.size());
-        },
-        [this](bool) { --streams_; });
+  void stream_events(http::exchange& with) {
+    if (feed_.is_full()) return send(with.reply, refusal(503, "too many pages are open"));
+    set_headers(with.reply);
+    with.reply.set("X-Accel-Buffering", "no");  // or nginx holds back what is meant to be live
+    with.reply.set("Content-Type", "text/event-stream");
+    with.open = [this, from = with.request](std::shared_ptr<http::outlet> to) {
+      feed_.add(std::move(to), [this, from] { return !needs_key_ || is_signed_in(from); });
+    };
   }
 
   model_store& store_;
@@ -569,8 +619,7 @@ class page_server {
   std::string cookie_;
   model_rows rows_;
   sign_ins signed_in_;
-  std::atomic<std::size_t> streams_ = 0;
-  std::atomic<bool> stopping_ = false;
+  event_feed feed_;
 };
 
 }  // namespace local_hub

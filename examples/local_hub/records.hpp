@@ -18,7 +18,6 @@
 
 namespace local_hub {
 
-
 using hub::testing::checkpoint_record;
 using hub::testing::model_options;
 using nlohmann::json;

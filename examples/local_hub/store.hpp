@@ -30,7 +30,6 @@
 #include <array>
 #include <charconv>
 #include <chrono>
-#include <condition_variable>
 #include <cstdint>
 #include <deque>
 #include <filesystem>
@@ -273,10 +272,9 @@ class model_store {
     return found == history_.end() ? 0 : found->second.version;
   }
 
-  // Returns when something has changed since `seen`, or after `patience`; returns the new version.
-  std::uint64_t wait_for_change(std::uint64_t seen, std::chrono::milliseconds patience) const {
-    std::unique_lock lock(mutex_);
-    changed_.wait_for(lock, patience, [&] { return version_ != seen; });
+  // Changes whenever anything does.
+  std::uint64_t version() const {
+    const std::lock_guard lock(mutex_);
     return version_;
   }
 
@@ -332,7 +330,6 @@ class model_store {
     refusals_.push_back(std::move(note));
     if (refusals_.size() > refusals_max) refusals_.pop_front();
     if (to && logic_.models().contains(to->second)) history_[to->second].version = ++version_;
-    changed_.notify_all();
   }
 
   // A file to receive an upload in; to be handed to handle() when the last byte is there.
@@ -437,7 +434,6 @@ class model_store {
   // Only where mutex_ is held.
   void touch_locked(const std::string& id, const std::vector<int>& epochs = {}) {
     ++version_;
-    changed_.notify_all();
     if (!logic_.models().contains(id)) {
       history_.erase(id);
       return;
@@ -738,7 +734,6 @@ class model_store {
   hub_logic logic_;
   std::string client_root_;  // of the request that logic_ handles
   const url_signer signer_{random_text(32)};
-  mutable std::condition_variable changed_;
   // Versions start where no earlier process stopped, so that a page that outlives the process asks
   // for everything again.
   std::uint64_t version_ =
