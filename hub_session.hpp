@@ -2781,20 +2781,24 @@ class multipart_body final : public body_source {
   std::string tail_;
 };
 
-inline error unreadable(std::string_view what, std::string_view body) {
+// `who` is the server's name at the beginning of a sentence, here and below.
+inline error unreadable(std::string_view what, std::string_view body,
+                        std::string_view who = "HUB") {
   const bool page = is_page(body);
   return {errc::bad_reply,
-          "HUB's reply to " + std::string(what) + " cannot be read" +
-              (page ? ": it is an HTML page, so something stands in front of HUB" : "") +
-              ". Check the HUB address."};
+          std::string(who) + "'s reply to " + std::string(what) + " cannot be read" +
+              (page ? ": it is an HTML page, so something stands in front of it" : "") +
+              ". Check the server's address."};
 }
 
 // ---- replies -----------------------------------------------------------------------------------
 
-// HUB's own words in an error reply, where it has any that can be shown.
+// The server's own words in an error reply, where it has any that can be shown.
 inline std::string server_message(std::string_view body) {
   const std::string plain = standard_json(body);
-  const std::string text = is_object(plain) ? member_string(plain, "message") : std::string();
+  if (!is_object(plain)) return {};
+  std::string text = member_string(plain, "message");
+  if (text.empty()) text = member_string(plain, "error");
   return text.empty() ? std::string() : " (\"" + printable(text) + "\")";
 }
 
@@ -2830,21 +2834,23 @@ inline constexpr status_meaning content = {rejected, errc::rejected,
 inline constexpr status_meaning content_or_url = {content.verdict, content.code, content.advice,
                                                   true};
 inline constexpr status_meaning no_key = {denied, errc::not_authenticated,
-                                          "Check the API key; HUB's settings page shows it.", true};
+                                          "Check the API key; the server's settings page shows it.",
+                                          true};
 inline constexpr status_meaning forbidden = {
     denied, errc::access_denied, "This key may not write to this model; use the key of its owner.",
     true};
 inline constexpr status_meaning gone = {
     denied, errc::unexpected_status,
-    "Check the model's id, the HUB address, and that the model was not deleted.", true};
+    "Check the model's id, the server's address, and that the model was not deleted.", true};
 inline constexpr status_meaning proxy_login = {
     denied, errc::access_denied,
     "A proxy on the way wants a login; give it in https_proxy or the transport's proxy option."};
 inline constexpr status_meaning redirect = {
     denied, errc::unexpected_status,
-    "Redirects are not followed, as they would carry the key elsewhere; give the final HUB "
+    "Redirects are not followed, as they would carry the key elsewhere; give the server's final "
     "address."};
-inline constexpr status_meaning other = {denied, errc::unexpected_status, "Check the HUB address."};
+inline constexpr status_meaning other = {denied, errc::unexpected_status,
+                                         "Check the server's address."};
 
 struct row {
   int first;
@@ -2875,17 +2881,18 @@ constexpr status_meaning meaning_of(int status) noexcept {
   return statuses::other;
 }
 
-inline error status_error(int status, std::string_view body, std::string_view what) {
+inline error status_error(int status, std::string_view body, std::string_view what,
+                          std::string_view who = "HUB") {
   const status_meaning meaning = meaning_of(status);
   return {meaning.code,
-          "HUB answered " + std::to_string(status) + " to " + std::string(what) +
+          std::string(who) + " answered " + std::to_string(status) + " to " + std::string(what) +
               server_message(body) + ". " + std::string(meaning.advice),
           status};
 }
 
 // What `what` (such as "a heartbeat") came to.
 inline outcome judge(const reply& answer, std::string_view what,
-                     std::chrono::system_clock::time_point wall_now) {
+                     std::chrono::system_clock::time_point wall_now, std::string_view who = "HUB") {
   outcome out;
   if (answer.failure) {
     const errc code = answer.failure->code;
@@ -2901,11 +2908,11 @@ inline outcome judge(const reply& answer, std::string_view what,
   if (out.verdict == verdict::delivered) {
     if (is_page(answer.body)) {  // a captive portal says 200 to everything
       out.verdict = verdict::retry;
-      out.why = unreadable(what, answer.body);
+      out.why = unreadable(what, answer.body, who);
     }
     return out;
   }
-  out.why = status_error(answer.status, answer.body, what);
+  out.why = status_error(answer.status, answer.body, what, who);
   out.retry_after = parse_retry_after(answer.retry_after, wall_now);
   return out;
 }
@@ -3263,6 +3270,7 @@ namespace platform_wire {
 using namespace text;
 using namespace protocols;
 
+inline constexpr std::string_view who = "The Platform";
 inline constexpr std::string_view default_web_root = "https://platform.ultralytics.com";
 inline constexpr std::size_t api_key_digits = 40;
 inline constexpr std::size_t slug_length_max = 128;
@@ -3365,7 +3373,8 @@ struct run {
   std::string api_key = {};
   std::string project = {};       // "lab/my-helmets" or "my-helmets"
   std::string name = {};          // "yolo11n-640"
-  std::string registration = {};  // the data of training_started
+  std::string registration = {};  // the data of training_started, but for the environment
+  std::string environment = {};   // the text of a JSON object, "" where it is not told
   std::string model_id = {};
   std::string run_id = {};
   std::string page = {};
@@ -3373,7 +3382,7 @@ struct run {
 
 // The data of training_started. The program's own arguments win over what the run says; Python's
 // are all text, as it prints them.
-inline std::string encode_start(const platform_run& wanted, std::string_view environment) {
+inline std::string encode_start(const platform_run& wanted) {
   object_writer arguments;
   const auto add = [&](std::string_view name, std::string_view value) {
     const auto named = [&](const auto& argument) { return argument.first == name; };
@@ -3389,23 +3398,19 @@ inline std::string encode_start(const platform_run& wanted, std::string_view env
   data.raw("trainArgs", arguments.text());
   if (wanted.epochs > 0) data.integer("epochs", wanted.epochs);
   if (!wanted.device.empty()) data.string("device", wanted.device);
-  if (!environment.empty()) data.raw("environment", environment);
   return data.text();
 }
 
-// The run that `wanted` describes. `environment` is the text of a JSON object, or "".
-inline result<run> make_run(const platform_run& wanted, roots at, std::string api_key,
-                            std::string_view environment) {
-  if (auto why = check_key(api_key)) return *std::move(why);
+// The run that `wanted` describes, without a key.
+inline result<run> make_run(const platform_run& wanted, roots at) {
   auto project = parse_project(wanted.project);
   if (!project) return project.error();
   auto name = slug_or_error(wanted.name.empty() ? "train" : wanted.name, "name");
   if (!name) return name.error();
   return run{.at = std::move(at),
-             .api_key = std::move(api_key),
              .project = *std::move(project),
              .name = *std::move(name),
-             .registration = encode_start(wanted, environment)};
+             .registration = encode_start(wanted)};
 }
 
 // A run for the spool: all but the key.
@@ -3414,6 +3419,7 @@ inline std::string encode_run(const run& of) {
   out.string("web", of.at.web).string("webhooks", of.at.webhooks);
   out.string("project", of.project).string("name", of.name);
   out.raw("registration", of.registration.empty() ? "{}" : of.registration);
+  if (!of.environment.empty()) out.raw("environment", of.environment);
   out.string("modelId", of.model_id).string("runId", of.run_id).string("page", of.page);
   return out.text();
 }
@@ -3428,6 +3434,7 @@ inline std::optional<run> parse_run(std::string_view text) {
   run out{.project = member_string(text, "project"),
           .name = member_string(text, "name"),
           .registration = std::string(member_text(text, "registration")),
+          .environment = std::string(member_text(text, "environment")),
           .model_id = member_string(text, "modelId"),
           .run_id = member_string(text, "runId"),
           .page = member_string(text, "page")};
@@ -3698,6 +3705,12 @@ inline request event_request(const run& of, std::string_view event, std::string_
   return json_request(of, "/training/metrics", body.text());
 }
 
+inline request start_request(const run& of) {
+  if (of.environment.empty()) return event_request(of, "training_started", of.registration);
+  std::string data = of.registration.substr(0, of.registration.size() - 1);
+  return event_request(of, "training_started", data + ", \"environment\": " + of.environment + "}");
+}
+
 // The Platform keeps one best.pt, which a checkpoint that is not the best must not replace.
 inline std::string_view upload_file_name(const upload_fields& fields) {
   return fields.is_final || fields.is_best ? "best.pt" : "last.pt";
@@ -3717,6 +3730,7 @@ struct upload_place {
   std::string url = {};   // signed: a secret
   std::string path = {};  // "gs://..."
   std::string upload_path = {};
+  std::uint64_t bytes = 0;  // of the file
 };
 
 inline request saved_request(const run& of, const upload_place& place) {
@@ -3796,10 +3810,11 @@ inline std::optional<duration> retry_after_of(const reply& answer,
 inline result<upload_place> parse_upload_place(std::string_view body, const run& of) {
   upload_place out;
   if (is_object(body))
-    out = {member_string(body, "uploadUrl"), member_string(body, "gcsPath"),
-           member_string(body, "uploadPath")};
+    out = {.url = member_string(body, "uploadUrl"),
+           .path = member_string(body, "gcsPath"),
+           .upload_path = member_string(body, "uploadPath")};
   const auto to = parse_target(out.url);
-  if (!to) return unreadable("the request to upload", body);
+  if (!to) return unreadable("the request to upload", body, who);
   if (!to->tls && of.at.webhooks.starts_with("https:"))
     return error{errc::invalid_endpoint,
                  "The Platform's URL to upload to is not https as its own is, so the file could be "
@@ -3812,19 +3827,53 @@ inline std::string encode_place(const upload_place& place, bool with_url) {
   object_writer out;
   if (with_url) out.string("url", place.url);
   out.string("path", place.path).string("uploadPath", place.upload_path);
-  return out.text();
+  return out.integer("bytes", place.bytes).text();
 }
 
 inline upload_place parse_place(std::string_view memo) {
   if (!is_object(memo)) return {};
   return {member_string(memo, "url"), member_string(memo, "path"),
-          member_string(memo, "uploadPath")};
+          member_string(memo, "uploadPath"), parse_size(member_text(memo, "bytes")).value_or(0)};
+}
+
+// What a reply came to, but for what it says.
+inline outcome judge_call(const reply& answer, std::string_view what,
+                          std::chrono::system_clock::time_point wall_now) {
+  outcome out = judge(answer, what, wall_now, who);
+  if (!answer.failure && out.verdict != verdict::delivered)
+    out.retry_after = retry_after_of(answer, wall_now);
+  return out;
+}
+
+// What the reply to an event came to, and what it taught. Any reply may say that the run was
+// cancelled.
+inline outcome judge_event(const reply& answer, std::string_view what,
+                           std::chrono::system_clock::time_point wall_now, event_reply& told) {
+  outcome out = judge_call(answer, what, wall_now);
+  if (answer.failure) return out;
+  told = parse_event_reply(answer.body);
+  out.cancelled = told.cancelled;
+  if (out.verdict == verdict::delivered && !told.received && !told.cancelled)
+    out = {.verdict = verdict::retry,
+           .why = {errc::bad_reply, std::string(who) + " says that it has not received " +
+                                        std::string(what) + ". It is sent again."}};
+  return out;
+}
+
+// The same for training_started, without whose ids no event could name its run.
+inline outcome judge_start(const reply& answer, std::chrono::system_clock::time_point wall_now,
+                           event_reply& told) {
+  constexpr std::string_view what = "the registration of the run";
+  outcome out = judge_event(answer, what, wall_now, told);
+  if (out.verdict == verdict::delivered && told.model_id.empty())
+    return {.verdict = verdict::retry, .why = unreadable(what, answer.body, who)};
+  return out;
 }
 
 // Reads the reply to account_request: whose key this is.
 inline result<std::string> parse_account(std::string_view body) {
   std::string user = is_object(body) ? member_string(body, "username") : std::string();
-  if (user.empty()) return unreadable("the account", body);
+  if (user.empty()) return unreadable("the account", body, who);
   return user;
 }
 
@@ -3904,18 +3953,19 @@ inline std::string pick_weights(const json& files) {
 inline result<std::string> parse_resource_reply(std::string_view body, const resource& what) {
   if (what.is_dataset) {
     std::string url = is_object(body) ? member_string(body, "downloadUrl") : std::string();
-    if (url.empty()) return unreadable("the request for the dataset", body);
+    if (url.empty()) return unreadable("the request for the dataset", body, who);
     return url;
   }
   const auto files = is_object(body) ? parse_json(member_text(body, "files")) : std::nullopt;
-  if (!files || !files->is_array()) return unreadable("the request for the model's files", body);
+  if (!files || !files->is_array())
+    return unreadable("the request for the model's files", body, who);
   return pick_weights(*files);
 }
 
 // Reads the reply to older_resource_request.
 inline result<std::string> parse_older_resource_reply(const reply& answer) {
   if (answer.status < 300 || answer.status >= 400 || answer.location.empty())
-    return unreadable("the request for the file", answer.body);
+    return unreadable("the request for the file", answer.body, who);
   return answer.location;
 }
 

@@ -190,10 +190,9 @@ const std::array<printed_text, 3> printed = {
 class repetition {
  public:
   repetition(const json& first, int began_at) : began_at_(began_at) {
-    auto made = make_run(recorded_training(), *parse_roots(root, ""), key,
-                         first.at("body").at("data").at("environment").dump());
-    REQUIRE(made);
-    run_ = *std::move(made);
+    run_ = *make_run(recorded_training(), *parse_roots(root, ""));
+    run_.api_key = key;
+    run_.environment = first.at("body").at("data").at("environment").dump();
   }
 
   const run& of() const { return run_; }
@@ -202,7 +201,7 @@ class repetition {
     const json& body = record.at("body");
     const std::string event = body.is_object() ? body.value("event", "") : "";
     if (event == "training_started") {
-      check_same(record, event_request(run_, event, run_.registration));
+      check_same(record, start_request(run_));
       const event_reply told = parse_event_reply(reply_of(record));
       run_.model_id = told.model_id;
       run_.run_id = told.run_id;
@@ -328,10 +327,10 @@ TEST_CASE("a project keeps its owner, and what has nothing left of it is an erro
     CHECK(project.error().code == hub::errc::invalid_identifier);
     CHECK(contains(project.error().message, "Give it"));
   }
-  const auto unnamed = make_run({.project = "helmets"}, *parse_roots("", ""), key, "");
+  const auto unnamed = make_run({.project = "helmets"}, *parse_roots("", ""));
   REQUIRE(unnamed);
   CHECK(unnamed->name == "train");
-  CHECK_FALSE(make_run({.project = "helmets", .name = "\u7f51"}, *parse_roots("", ""), key, ""));
+  CHECK_FALSE(make_run({.project = "helmets", .name = "\u7f51"}, *parse_roots("", "")));
 }
 
 TEST_CASE("a key of the Platform is told from one of the old HUB, and neither is shown") {
@@ -418,8 +417,7 @@ TEST_CASE("arguments are text as Python prints it, and the program's own win") {
   const json start = json::parse(encode_start({.project = "lab/Helmets",
                                                .epochs = 3,
                                                .arguments = {{"epochs", "auto"}, {"a\"b", "\xff"}},
-                                               .resume = true},
-                                              ""));
+                                               .resume = true}));
   CHECK(start.at("trainArgs") == json({{"project", "lab/Helmets"},
                                        {"epochs", "auto"},
                                        {"resume", "True"},
@@ -427,7 +425,7 @@ TEST_CASE("arguments are text as Python prints it, and the program's own win") {
   CHECK(start.at("epochs") == 3);
   CHECK_FALSE(start.contains("device"));
   CHECK_FALSE(start.contains("environment"));
-  CHECK_FALSE(json::parse(encode_start({.project = "a"}, "")).contains("epochs"));
+  CHECK_FALSE(json::parse(encode_start({.project = "a"})).contains("epochs"));
 }
 
 TEST_CASE("numbers that are not finite become null in every event") {
@@ -472,8 +470,9 @@ TEST_CASE("the machine's figures go under the names that their own event has") {
 }
 
 TEST_CASE("a run survives a spool, all but its key, and what is no run is none") {
-  run of =
-      *make_run({.project = "lab/helmets", .name = "n"}, *parse_roots("http://h:1", ""), key, "");
+  run of = *make_run({.project = "lab/helmets", .name = "n"}, *parse_roots("http://h:1", ""));
+  of.api_key = key;
+  of.environment = R"({"cpuCount": 8})";
   of.model_id = "65f0c0ffee0123456789abcd";
   of.run_id = "run_7";
   of.page = "http://h:1/lab/helmets/n-2";
@@ -484,6 +483,7 @@ TEST_CASE("a run survives a spool, all but its key, and what is no run is none")
   CHECK(again->api_key.empty());
   CHECK(encode_run(*again) == text);
   CHECK(again->registration == of.registration);
+  CHECK(again->environment == of.environment);
   for (const char* bad : {"", "{}", "[]", R"({"web": "http://h", "project": "A B", "name": "n",
                                               "registration": {}})"})
     CHECK_FALSE(parse_run(bad));
@@ -563,6 +563,40 @@ TEST_CASE("a reply's members are taken where they are what they should be, and n
     CHECK(none.model_id + none.run_id + none.slug + none.page + none.warning == "");
   }
   CHECK_FALSE(parse_event_reply(R"({"received": false})").received);
+}
+
+TEST_CASE("what a reply to an event comes to, with the Platform's words and its wish to stop") {
+  event_reply told;
+  const auto come_to = [&](int status, std::string body) {
+    return judge_event({.status = status, .body = std::move(body)}, "epoch 3", {}, told);
+  };
+  CHECK(come_to(200, R"({"received": true, "cancelled": false})").verdict ==
+        hub::verdict::delivered);
+  CHECK(come_to(204, "").verdict == hub::verdict::delivered);
+  CHECK(come_to(200, R"({"cancelled": true})").cancelled);
+  CHECK(come_to(409, R"({"error": "stopped", "cancelled": true})").cancelled);
+  CHECK(come_to(200, "<!doctype html>").verdict == hub::verdict::retry);
+  CHECK(come_to(200, R"({"received": false})").verdict == hub::verdict::retry);
+  // Who was cancelled is not listened to any more, and need not come again.
+  CHECK(come_to(200, R"({"received": false, "cancelled": true})").verdict ==
+        hub::verdict::delivered);
+  const hub::outcome limited = come_to(429, R"({"error": "slow down", "retryAfter": 40})");
+  CHECK(limited.verdict == hub::verdict::retry);
+  CHECK(limited.retry_after == 40s);
+  CHECK(limited.why.message ==
+        "The Platform answered 429 to epoch 3 (\"slow down\"). It wants fewer requests; they go on "
+        "more slowly.");
+}
+
+TEST_CASE("a registration needs an id in its reply, and is tried again without one") {
+  event_reply told;
+  const auto come_to = [&](std::string body) {
+    return judge_start({.status = 200, .body = std::move(body)}, {}, told).verdict;
+  };
+  CHECK(come_to(R"({"modelId": "65f0c0ffee0123456789abcd"})") == hub::verdict::delivered);
+  CHECK(told.model_id == "65f0c0ffee0123456789abcd");
+  for (const char* body : {"", "{}", R"({"received": true, "modelI)", R"({"modelId": 7})"})
+    CHECK(come_to(body) == hub::verdict::retry);
 }
 
 TEST_CASE("a page is the reply's own, else it is made of its names") {

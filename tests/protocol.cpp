@@ -1120,7 +1120,7 @@ TEST_CASE("a reply that is an HTML page is called so") {
   const auto model = parse_model("\r\n<!DOCTYPE html><html></html>", id);
   REQUIRE_FALSE(model);
   CHECK(contains(model.error().message, "HTML page"));
-  CHECK(contains(model.error().message, "Check the HUB address"));
+  CHECK(contains(model.error().message, "Check the server's address"));
   CHECK_FALSE(contains(parse_model("{\"data\": 5}", id).error().message, "HTML"));
 }
 

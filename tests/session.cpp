@@ -319,7 +319,7 @@ TEST_CASE("the constructor says what is wrong, to what, and what to do, and neve
        status(endpoint::model, 403)},
       {"a model that is not there", errc::unexpected_status, "Check the model's id",
        named(std::string(20, 'm'))},
-      {"a redirect", errc::unexpected_status, "give the final HUB address",
+      {"a redirect", errc::unexpected_status, "give the server's final address",
        status(endpoint::model, 302)},
       {"a trained model", errc::already_trained, "Make a new model",
        [](world& sim, std::string&) { sim.model().about.state = hub::model_state::trained; }},
@@ -335,11 +335,11 @@ TEST_CASE("the constructor says what is wrong, to what, and what to do, and neve
        broken(endpoint::auth, fault_kind::html)},
       {"a portal before the model", errc::bad_reply, "HTML page",
        broken(endpoint::model, fault_kind::html)},
-      {"a sign-in of the wrong types", errc::bad_reply, "Check the HUB address",
+      {"a sign-in of the wrong types", errc::bad_reply, "Check the server's address",
        broken(endpoint::auth, fault_kind::wrong_types)},
-      {"a model of the wrong types", errc::bad_reply, "Check the HUB address",
+      {"a model of the wrong types", errc::bad_reply, "Check the server's address",
        broken(endpoint::model, fault_kind::wrong_types)},
-      {"a model cut short", errc::bad_reply, "Check the HUB address",
+      {"a model cut short", errc::bad_reply, "Check the server's address",
        broken(endpoint::model, fault_kind::truncated)},
   };
   for (const refusal& each : refusals) {

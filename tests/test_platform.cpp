@@ -466,9 +466,10 @@ struct world {
   timeline time;
   fake_platform platform{time};
   fake_transport transport{platform};
-  wire::run run =
-      *wire::make_run({.project = "lab/helmets", .epochs = 2},
-                      *wire::parse_roots(fake_platform::web_root, ""), fake_platform::api_key, "");
+  wire::run run = *wire::make_run({.project = "lab/helmets", .epochs = 2},
+                                  *wire::parse_roots(fake_platform::web_root, ""));
+
+  world() { run.api_key = fake_platform::api_key; }
 
   hub::reply send(std::string_view event, const std::string& data) {
     return transport.send(wire::event_request(run, event, data));
