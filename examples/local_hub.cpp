@@ -145,21 +145,42 @@ void keep_private(const std::filesystem::path& data) {
 #endif
 }
 
+// Where clients find it.
+std::string root_of(const settings& wanted) {
+  const hub::text::url address{
+      .tls = !wanted.server.certificate_file.empty(), .host = wanted.host, .port = wanted.port};
+  return address.text();
+}
+
 // ---- keys ---------------------------------------------------------------------------------------
 
-// local_hub keys [list | make NAME | revoke NAME], beside a HUB that may be running.
-void manage_keys(const std::vector<std::string>& words, const std::filesystem::path& data) {
+// Both forms of a key, which is shown this once, and what to paste into a shell. The first line is the
+// key alone, so that a script can take it.
+void show_key(const std::string& key, const std::string& root) {
+  std::cout << key << "\n\n"
+            << "# for HUB's clients, in Python and C++:\n"
+            << "export ULTRALYTICS_HUB_API=" << root << " ULTRALYTICS_HUB_WEB=" << root << '\n'
+            << "export ULTRALYTICS_API_KEY=" << key << "\n\n"
+            << "# for the Platform's clients, in Python (ultralytics from 8.4 on) and C++:\n"
+            << "export ULTRALYTICS_PLATFORM_URL=" << root << '\n'
+            << "export ULTRALYTICS_API_KEY=" << local_hub::platform_form(key) << '\n';
+}
+
+// local_hub keys [list | make NAME | revoke NAME], beside a HUB that may be running at `root`.
+void manage_keys(const std::vector<std::string>& words, const std::filesystem::path& data,
+                 const std::string& root) {
   keep_private(data);
   local_hub::make_folder(data);
   local_hub::key_ring keys(data);
   const std::string verb = words.size() > 1 ? words[1] : "list";
   if (verb == "list" && words.size() < 3) {
     for (const auto& each : keys.list())
-      std::cout << each.made << "  " << hub::text::printable(each.name) << '\n';
+      std::cout << each.made << "  " << each.id() << "  " << hub::text::printable(each.name)
+                << '\n';
   } else if (verb == "make" && words.size() == 3) {
-    std::cout << keys.make(words[2]) << '\n';
+    show_key(keys.make(words[2]), root);
   } else if (verb == "revoke" && words.size() == 3) {
-    if (keys.revoke(words[2]) == 0)
+    if (keys.revoke(words[2]) == 0 && !keys.revoke_id(words[2]))
       throw std::runtime_error("no key is named \"" + words[2] + "\"; `local_hub keys` lists them");
   } else {
     throw examples::usage_error("keys: list, make NAME or revoke NAME");
@@ -218,14 +239,14 @@ void allow_many_files() {
 
 // ---- the program --------------------------------------------------------------------------------
 
-void run(const settings& wanted) {
+void run(settings wanted) {
   keep_private(wanted.data);
   local_hub::make_folder(wanted.data);
   local_hub::key_ring keys(wanted.data);
   check_keys(wanted, keys);
   const local_hub::file_lock lock(wanted.data / "lock", local_hub::file_lock::when_taken::fail);
+  if (!wanted.api_key.empty()) keys.add_given(wanted.api_key);
   local_hub::model_store store(wanted.data, keys, wanted.store);
-  if (!wanted.api_key.empty()) store.add_key(wanted.api_key);
   if (wanted.new_model) {
     if (wanted.api_key.empty() && keys.list().empty())
       std::cout << "local_hub: API key " << keys.make(*wanted.new_model) << " (shown this once)\n";
@@ -234,11 +255,9 @@ void run(const settings& wanted) {
 
   allow_many_files();
   local_hub::hub_server server(store, keys, wanted.server);
-  const int port = server.bind(wanted.host, wanted.port);
-  const hub::text::url address{
-      .tls = !wanted.server.certificate_file.empty(), .host = wanted.host, .port = port};
+  wanted.port = server.bind(wanted.host, wanted.port);
   listen_to_signals();
-  serve(server, address.text());
+  serve(server, root_of(wanted));
 }
 
 }  // namespace
@@ -258,7 +277,7 @@ int main(int argc, char** argv) {
     if (flags.operands().empty())
       run(wanted);
     else
-      manage_keys(flags.operands(), wanted.data);
+      manage_keys(flags.operands(), wanted.data, root_of(wanted));
     return 0;
   } catch (const examples::usage_error& problem) {
     std::cerr << "local_hub: " << problem.what() << "; see local_hub --help\n";

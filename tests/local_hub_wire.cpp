@@ -195,7 +195,7 @@ TEST_CASE("a final model without a number for its map is kept", "[local_hub]") {
 
 TEST_CASE("what is no epoch is refused, wherever it comes from", "[local_hub]") {
   const home at;
-  const running_hub hub = start_plain(at);
+  const running_hub hub = start_plain(at, {"--api-key", good_key});
   const made_model model = make(hub, "mine");
   for (const char* epoch : {"-1", "2147483647", "1000000", "2147483648", "1.5", "x", ""}) {
     CAPTURE(epoch);
@@ -208,7 +208,7 @@ TEST_CASE("what is no epoch is refused, wherever it comes from", "[local_hub]") 
                          {"dataset", {{"name", "coco8.yaml"}}},
                          {"lineage", {{"architecture", {{"name", "yolov8n"}}}}},
                          {"meta", {{"name", "x"}}}};
-    return send(hub, "POST", "/v1/models", wanted.dump(), {{"x-api-key", model.key}}).status;
+    return send(hub, "POST", "/v1/models", wanted.dump(), {{"x-api-key", good_key}}).status;
   };
   CHECK(create(-1) == 400);
   CHECK(create(2'000'000) == 400);

@@ -267,15 +267,20 @@ inline std::string sha256_of_file(const std::filesystem::path& path) {
   return hash.hexadecimal();
 }
 
-// Letters and digits that nobody can guess.
-inline std::string random_text(std::size_t length) {
-  constexpr std::string_view letters =
-      "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+inline std::string random_text_of(std::string_view letters, std::size_t length) {
   std::random_device source;
   std::uniform_int_distribution<std::size_t> pick(0, letters.size() - 1);
   std::string text;
   while (text.size() < length) text += letters[pick(source)];
   return text;
+}
+
+// Letters and digits that nobody can guess.
+inline std::string random_text(std::size_t length) {
+  return random_text_of("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz", length);
+}
+inline std::string random_hexadecimal(std::size_t length) {
+  return random_text_of("0123456789abcdef", length);
 }
 
 // ---- one process at a time ----------------------------------------------------------------------

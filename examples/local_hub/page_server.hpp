@@ -224,9 +224,10 @@ class page_server {
   using request = http::request;
   using response = http::response;
 
-  page_server(model_store& store, key_ring& keys, bool needs_key, bool tls)
+  page_server(model_store& store, key_ring& keys, gate& gate, bool needs_key, bool tls)
       : store_(store),
         keys_(keys),
+        gate_(gate),
         needs_key_(needs_key),
         tls_(tls),
         rows_(store),
@@ -240,12 +241,17 @@ class page_server {
     response& to = with.reply;
     const std::string path(from.path());
     const std::vector<std::string> words = words_of(path);
-    if (const auto refused = not_allowed(from, words)) return send(to, *refused);
+    if (const auto refused = not_allowed(from)) return send(to, *refused);
     if (words.empty() || words[0] != "api") return send_page(from, to, path, words);
+    const bool open = is_open(words);
+    if (needs_key_ && !open && !is_signed_in(from))
+      return send(to, refusal(401, "a key is needed"));
     if (words == std::vector<std::string>{"api", "events"} && from.method == "GET")
       return stream_events(with);
+    // Who has not shown a key cannot keep a thread waiting for the rest.
     std::string body;
-    if (!read(with, body)) return send(to, refusal(413, "the body is too long, or does not come"));
+    if ((needs_key_ && open && !with.has_gathered_body()) || !read(with, body))
+      return send(to, refusal(413, "the body is too long, or does not come"));
     try {
       answer_api(from, to, {words.begin() + 1, words.end()}, body);
     } catch (const std::exception& problem) {
@@ -266,9 +272,7 @@ class page_server {
     return words;
   }
 
-  // Who has not shown a key cannot keep a thread waiting for the rest.
-  bool read(http::exchange& with, std::string& body) {
-    if (needs_key_ && !with.has_gathered_body() && !is_signed_in(with.request)) return false;
+  static bool read(http::exchange& with, std::string& body) {
     return with.read_body([&](std::string_view bytes) {
       body += bytes;
       return body.size() <= body_bytes_max;
@@ -283,18 +287,20 @@ class page_server {
     return authority.substr(0, authority.find(':'));
   }
 
-  std::optional<server_reply> not_allowed(const request& from,
-                                          const std::vector<std::string>& words) {
+  std::optional<server_reply> not_allowed(const request& from) const {
     const std::string authority = from.field("host");
     const std::string_view host = host_of(authority);
     if (!needs_key_ && host != "127.0.0.1" && host != "localhost" && host != "[::1]")
       return refusal(403, "this page is for its own machine: open it as 127.0.0.1 or localhost");
     if (from.method != "GET" && from.method != "HEAD" && is_from_elsewhere(from, authority))
       return refusal(403, "another page asked for this");
-    const bool open = words.empty() || words[0] != "api" ||
-                      (words.size() == 2 && (words[1] == "status" || words[1] == "sign-in"));
-    if (needs_key_ && !open && !is_signed_in(from)) return refusal(401, "a key is needed");
     return std::nullopt;
+  }
+
+  // The page's own files, and how to come in.
+  static bool is_open(const std::vector<std::string>& words) {
+    return words.empty() || words[0] != "api" ||
+           (words.size() == 2 && (words[1] == "status" || words[1] == "sign-in"));
   }
 
   // Browsers say which page asks, and other programs, which nobody can talk into asking, do not.
@@ -313,16 +319,25 @@ class page_server {
     return all.substr(at + lead.size(), all.find(';', at + lead.size()) - at - lead.size());
   }
 
+  // What may see all and change all; a key of one model may not.
+  static bool is_for_all(const std::optional<key_record>& key) { return key && key->model.empty(); }
+
   bool is_signed_in(const request& from) {
-    if (store_.accepts(from.field("x-api-key"))) return true;
+    const key_check shown = gate_.check(from.field("x-api-key"), from.remote_address);
+    return is_for_all(shown.who) || has_cookie(from);
+  }
+  bool has_cookie(const request& from) {
     const std::string digest = signed_in_.key_digest(cookie_of(from));
-    return !digest.empty() && store_.accepts_digest(digest);
+    return !digest.empty() && is_for_all(keys_.find(digest));
   }
 
-  void sign_in(const std::string& body, response& to) {
+  void sign_in(const request& from, const std::string& body, response& to) {
     const auto said = hub::text::parse_json(body);
     const std::string key = said ? hub::text::get_string(*said, "key") : "";
-    if (!store_.accepts(key)) return send(to, refusal(401, "this HUB does not know the key"));
+    const key_check shown = gate_.check(key, from.remote_address);
+    if (shown.is_slowed) return send(to, model_store::slowed());
+    if (!shown.who) return send(to, refusal(401, "this HUB does not know the key"));
+    if (!is_for_all(shown.who)) return send(to, refusal(403, "this key is for one model alone"));
     to.set("Set-Cookie", cookie_ + '=' + signed_in_.add(key_ring::digest(key)) +
                              "; Path=/; HttpOnly; SameSite=Strict; Max-Age=2592000" +
                              (tls_ ? "; Secure" : ""));
@@ -349,6 +364,7 @@ class page_server {
   }
   static void send(response& to, const server_reply& what) {
     send(to, what.status, "application/json", what.body);
+    if (!what.retry_after.empty()) to.set("Retry-After", what.retry_after);
   }
   static void send(response& to, const json& what) {
     send(to, 200, "application/json", to_text(what));
@@ -398,13 +414,15 @@ class page_server {
     const bool get = method == "GET" || method == "HEAD";
     words.resize(std::max<std::size_t>(words.size(), 1));
     const std::string what = words[0];
+    if (what == "keys" && words.size() <= 2)
+      return answer_keys(method, words.size() == 2 ? words[1] : "", body, to);
     if (what == "trash" && words.size() <= 2)
       return answer_trash(method, words.size() == 2 ? words[1] : "", to);
     if (what != "models") {
       if (words.size() != 1) return send_not_found(to);
       if (get && what == "status") return send_status(from, to);
       if (get && what == "refused") return send(to, refusals_as_json(std::nullopt));
-      if (method == "POST" && what == "sign-in") return sign_in(body, to);
+      if (method == "POST" && what == "sign-in") return sign_in(from, body, to);
       if (method == "POST" && what == "sign-out") {
         signed_in_.remove(cookie_of(from));
         return send(to, server_reply());
@@ -448,6 +466,25 @@ class page_server {
       return send(to, refusal(400, why));
     if (said.contains("name")) store_.rename_model(id, name);
     send_done(to, store_.label_model(id, next));
+  }
+
+  void answer_keys(const std::string& method, const std::string& id, const std::string& body,
+                   response& to) {
+    if (method == "DELETE") return send_done(to, keys_.revoke_id(id));
+    if (!id.empty() || (method != "GET" && method != "POST")) return send_not_found(to);
+    if (method == "GET") {
+      json out = json::array();
+      for (const key_record& each : keys_.list())
+        out.push_back(
+            {{"id", each.id()}, {"name", each.name}, {"made", each.made}, {"model", each.model}});
+      return send(to, json{{"keys", out}});
+    }
+    const std::string name =
+        hub::text::get_string(hub::text::parse_json(body).value_or(json()), "name");
+    if (name.empty() || name.size() > key_ring::name_bytes_max)
+      return send(to, refusal(400, "a name of 1 to 100 bytes is needed"));
+    const std::string key = keys_.make(name);
+    send(to, json{{"key", key}, {"platform_key", platform_form(key)}});
   }
 
   void answer_trash(const std::string& method, const std::string& id, response& to) {
@@ -506,7 +543,7 @@ class page_server {
     about.cfg = weights ? "" : start;
     about.weights = weights ? start : "";
     const std::string id = store_.make_model(about);
-    send(to, json{{"id", id}, {"key", keys_.make("model " + about.name)}});
+    send(to, json{{"id", id}, {"key", keys_.make_for_model(id)}});
   }
 
   bool knows(const std::string& id) const {
@@ -515,7 +552,7 @@ class page_server {
 
   void send_new_key(const std::string& id, response& to) {
     if (!knows(id)) return send_not_found(to);
-    send(to, json{{"id", id}, {"key", keys_.make("model " + id)}});
+    send(to, json{{"id", id}, {"key", keys_.make_for_model(id)}});
   }
 
   // Calls look(model) and sends what it returns.
@@ -614,6 +651,7 @@ class page_server {
 
   model_store& store_;
   key_ring& keys_;
+  gate& gate_;
   bool needs_key_;
   bool tls_;
   std::string cookie_;

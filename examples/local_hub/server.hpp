@@ -122,7 +122,8 @@ class hub_server {
       : store_(store),
         upload_bytes_max_(options.upload_bytes_max),
         tls_(!options.certificate_file.empty()),
-        page_(store, keys, options.page_needs_key, tls_),
+        gate_(keys),
+        page_(store, keys, gate_, options.page_needs_key, tls_),
         http_(
             options_of(options), [this](http::exchange& with) { answer(with); },
             options.log_requests ? log : http::server::logger()) {}
@@ -160,30 +161,40 @@ class hub_server {
     const http::request& from = with.request;
     if (from.reads_only() && model_store::is_download(from.target)) return answer_download(with);
     if (!from.target.starts_with("/v1/")) return page_.answer(with);
+    const shown_key shown = key_of(from);
     server_request what;
     what.method = from.method;
     what.path = from.target;
-    what.api_key = key_of(from);
+    what.api_key = shown.key;
     what.root = root_for(from);
     const auto call = hub_logic::route(what.method, what.path);
-    if (call && call->first == endpoint::auth) return reply(with.reply, store_.handle(what));
-    auto refused = store_.refusal_of_head(what);
+    auto refused = store_.refusal_of_head(what, shown.check);
+    if (!refused && call->first == endpoint::auth)
+      return reply(with.reply, store_.handle(what));  // which needs no body
     if (!refused && from.content_length > upload_bytes_max_ + framing_bytes_max)
       refused = refusal(413, "the file is larger than this HUB takes");
-    const bool uploads = !refused && call && call->first == endpoint::upload;
+    const bool uploads = !refused && call->first == endpoint::upload;
     if (uploads) refused = store_.no_room_for(from.content_length);
     if (refused) return refuse(with.reply, what, *refused);
     if (uploads) return answer_upload(with, std::move(what), call->second);
     answer_json(with, std::move(what));
   }
 
+  struct shown_key {
+    std::string key;
+    key_check check;
+  };
+
   // A gate in front may have a login of its own in Authorization, which hides no key.
-  std::string key_of(const http::request& from) const {
+  shown_key key_of(const http::request& from) {
     constexpr std::string_view bearer = "Bearer ";
-    const std::string key = from.field("x-api-key");
+    shown_key plain{from.field("x-api-key"), {}};
+    plain.check = gate_.check(plain.key, from.remote_address);
     const std::string authorization = from.field("authorization");
-    if (!authorization.starts_with(bearer) || store_.accepts(key)) return key;
-    return authorization.substr(bearer.size());
+    if (plain.check.who || !authorization.starts_with(bearer)) return plain;
+    shown_key borne{authorization.substr(bearer.size()), {}};
+    borne.check = gate_.check(borne.key, from.remote_address);
+    return borne.check.who || plain.key.empty() ? borne : plain;
   }
 
   // How the client reaches this HUB, where it says so in a way that makes a URL.
@@ -244,6 +255,7 @@ class hub_server {
   model_store& store_;
   std::uint64_t upload_bytes_max_;
   bool tls_;
+  gate gate_;
   page_server page_;
   http::server http_;
 };

@@ -92,21 +92,15 @@ class model_store {
     logic_.url_of = [this](const hub_model& model, const std::string& name, hub::time_point) {
       return name == "last.pt" ? url_of_last(model) : name;
     };
-    logic_.is_key = [this](const std::string& key) { return accepts(key); };
+    logic_.is_key = [this](const std::string& key) {
+      return keys_.find(key_ring::digest(key)).has_value();
+    };
     make_folder(folder_);
     sweep_trash();
     for (const fs::directory_entry& each : fs::directory_iterator(folder_)) load(each.path());
   }
 
   hub::duration silence() const { return options_.silence; }
-
-  // A key beside those of the ring, before anything is served.
-  void add_key(std::string_view key) { given_digest_ = key_ring::digest(key); }
-
-  bool accepts(std::string_view key) const { return accepts_digest(key_ring::digest(key)); }
-  bool accepts_digest(const std::string& digest) const {
-    return digest == given_digest_ || keys_.has_digest(digest);
-  }
 
   // Returns the new model's id.
   std::string make_model(std::string name, std::optional<int> epochs) {
@@ -227,6 +221,7 @@ class model_store {
     bool found = false;
     for (const auto& [folder, when] : folders_in_trash())
       if (id_in_trash(folder) == id) found = fs::remove_all(folder) > 0;
+    if (found) keys_.revoke_of_model(id);
     return found;
   }
 
@@ -296,9 +291,24 @@ class model_store {
   // ---- what trainings send ----
 
   // Why an upload is refused before any of it is received: no such key or model.
-  std::optional<server_reply> refusal_of_head(const server_request& head) const {
-    const std::lock_guard lock(mutex_);
-    return logic_.refusal(head);
+  std::optional<server_reply> refusal_of_head(const server_request& head,
+                                              const key_check& key) const {
+    if (key.is_slowed) return slowed();
+    const auto to = hub_logic::route(head.method, head.path);
+    {
+      const std::lock_guard lock(mutex_);
+      if (auto refused = logic_.refusal(head)) return refused;
+    }
+    const bool signs_in = to->first == endpoint::auth;
+    if (!signs_in && key.who && !key.who->model.empty() && key.who->model != to->second)
+      return refusal(403, "this key is for another model");
+    return std::nullopt;
+  }
+
+  static server_reply slowed() {
+    server_reply out = refusal(429, "too many wrong keys came from this address; come again later");
+    out.retry_after = "10";
+    return out;
   }
 
   // No room is a state that passes, so the client is told to come again.
@@ -657,10 +667,13 @@ class model_store {
     return found;
   }
 
-  void sweep_trash() const {
-    std::error_code ignored;  // the next one tries again
-    for (const auto& [folder, when] : folders_in_trash())
-      if (std::chrono::system_clock::now() - when > trash_kept) fs::remove_all(folder, ignored);
+  void sweep_trash() {
+    for (const auto& [folder, when] : folders_in_trash()) {
+      if (std::chrono::system_clock::now() - when <= trash_kept) continue;
+      std::error_code ignored;  // the next one tries again
+      fs::remove_all(folder, ignored);
+      keys_.revoke_of_model(id_in_trash(folder));
+    }
   }
 
   // ---- what is there at the start ----
@@ -728,7 +741,6 @@ class model_store {
   fs::path folder_;
   fs::path trash_;
   key_ring& keys_;
-  std::string given_digest_;
   store_options options_;
   mutable std::mutex mutex_;  // of logic_ and what follows
   hub_logic logic_;
