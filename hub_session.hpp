@@ -2105,8 +2105,9 @@ using nlohmann::json;
 // ---- text --------------------------------------------------------------------------------------
 
 inline constexpr std::size_t json_depth_max = 64;
-inline constexpr std::size_t reply_values_max = 4096;  // each takes many times the room of its text
-inline constexpr std::size_t reply_token_bytes_max = 64 * kibibyte;
+inline constexpr std::size_t json_value_bytes = 128;           // what a value takes beside its text
+inline constexpr std::size_t reply_memory_max = 8 * mebibyte;  // of a reply once it is read
+inline constexpr std::size_t reply_token_bytes_max = 256 * kibibyte;
 inline constexpr std::size_t quoted_bytes_max = 200;  // of foreign text in one of our messages
 
 constexpr bool is_alphanumeric(char c) noexcept {
@@ -2269,21 +2270,25 @@ class object_writer {
 };
 
 struct json_bounds {
-  std::size_t values_max = std::numeric_limits<std::size_t>::max();
+  std::size_t memory_max = std::numeric_limits<std::size_t>::max();
   std::size_t token_bytes_max = std::numeric_limits<std::size_t>::max();
 };
-inline constexpr json_bounds reply_bounds = {reply_values_max, reply_token_bytes_max};
+inline constexpr json_bounds reply_bounds = {reply_memory_max, reply_token_bytes_max};
 
-// Refuses NUL bytes, which end nlohmann's text early, nesting that would overflow the stack when
-// the value is copied, and what would take many times the room of its text.
-inline bool is_bounded_json(std::string_view text, const json_bounds& bounds) {
+// Why a text is not read as JSON, whatever it says.
+enum class json_bound { none, nul_byte, depth, memory, token_bytes };
+
+// Finds NUL bytes, which end nlohmann's text early, nesting that would overflow the stack when the
+// value is copied, and what would take too much room, which may be many times that of its text.
+inline json_bound bound_met(std::string_view text, const json_bounds& bounds) {
   std::size_t depth = 0;
-  std::size_t values = 1;
+  std::size_t memory = text.size();
   bool in_string = false;
   std::size_t begin = 0;  // of the string, number or gap
   for (std::size_t i = 0; i < text.size(); ++i) {
     const char c = text[i];
-    if (c == '\0' || i - begin > bounds.token_bytes_max) return false;
+    if (c == '\0') return json_bound::nul_byte;
+    if (i - begin > bounds.token_bytes_max) return json_bound::token_bytes;
     if (in_string) {
       if (c == '\\') ++i;
       if (c != '"') continue;
@@ -2291,17 +2296,17 @@ inline bool is_bounded_json(std::string_view text, const json_bounds& bounds) {
     } else if (c == '"') {
       in_string = true;
     } else if (c == '{' || c == '[') {
-      if (++depth > json_depth_max) return false;
+      if (++depth > json_depth_max) return json_bound::depth;
     } else if (c == '}' || c == ']') {
       if (depth > 0) --depth;
     } else if (c == ',') {
-      if (++values > bounds.values_max) return false;
+      if ((memory += json_value_bytes) > bounds.memory_max) return json_bound::memory;
     } else if (c != ':') {
       continue;
     }
     begin = i;
   }
-  return true;
+  return json_bound::none;
 }
 
 // `text` with null in the place of NaN, Infinity and -Infinity: Python's json writes them for numbers
@@ -2331,7 +2336,7 @@ inline std::string standard_json(std::string_view text) {
 
 // Parses without exceptions.
 inline std::optional<json> parse_json(std::string_view text, const json_bounds& bounds = {}) {
-  if (!is_bounded_json(text, bounds)) return std::nullopt;
+  if (bound_met(text, bounds) != json_bound::none) return std::nullopt;
   json value = json::parse(text.begin(), text.end(), nullptr, false);
   if (value.is_discarded()) return std::nullopt;
   return value;
@@ -2401,7 +2406,7 @@ inline char first_of(std::string_view text) {
 // Whether a reply is a JSON object. This and the two below take no room but the text's, however
 // many values it holds, and leave nothing behind that has to be freed with memory at hand.
 inline bool is_object(std::string_view text) {
-  return first_of(text) == '{' && is_bounded_json(text, reply_bounds) &&
+  return first_of(text) == '{' && bound_met(text, reply_bounds) == json_bound::none &&
          json::accept(text.begin(), text.end());
 }
 
@@ -2784,11 +2789,27 @@ class multipart_body final : public body_source {
 // `who` is the server's name at the beginning of a sentence, here and below.
 inline error unreadable(std::string_view what, std::string_view body,
                         std::string_view who = "HUB") {
-  const bool page = is_page(body);
-  return {errc::bad_reply,
-          std::string(who) + "'s reply to " + std::string(what) + " cannot be read" +
-              (page ? ": it is an HTML page, so something stands in front of it" : "") +
-              ". Check the server's address."};
+  const auto because = [&](std::string_view why) {
+    return error{errc::bad_reply, std::string(who) + "'s reply to " + std::string(what) +
+                                      " cannot be read" + std::string(why) + "."};
+  };
+  if (is_page(body))
+    return because(
+        ": it is an HTML page, so something stands in front of it. Check the server's address");
+  switch (bound_met(body, reply_bounds)) {
+    case json_bound::depth: return because(": it is nested deeper than text::json_depth_max");
+    case json_bound::memory:
+      return because(
+          ": it holds so many values that they would take more than text::reply_memory_max. Make "
+          "what the server tells of the model shorter");
+    case json_bound::token_bytes:
+      return because(
+          ": it holds a text longer than text::reply_token_bytes_max. Make what the server tells "
+          "of the model shorter");
+    case json_bound::nul_byte:
+    case json_bound::none: break;
+  }
+  return because(". Check the server's address");
 }
 
 // ---- replies -----------------------------------------------------------------------------------

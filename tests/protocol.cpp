@@ -1116,6 +1116,36 @@ TEST_CASE("hostile replies are bad replies to every request") {
   }
 }
 
+TEST_CASE("a model with many classes, or with a long description, is read") {
+  json names, list;
+  for (int i = 0; i < 30'000; ++i) {
+    names[std::to_string(i)] = "class number " + std::to_string(i);
+    list.push_back("class number " + std::to_string(i));
+  }
+  const auto model = read(changed(first_shape, {{"names", names}}));
+  REQUIRE(model);
+  CHECK(model->raw["names"]["29999"] == "class number 29999");
+  CHECK(read(changed(second_shape, {{"names", list}})));
+  CHECK(read(changed(first_shape, {{"description", std::string(200'000, 'x')}})));
+  json beat = {{"data", {{"agentId", "agent-1"}, {"names", list}}}};
+  CHECK(*parse_heartbeat(beat.dump()) == "agent-1");
+}
+
+TEST_CASE("a bound that a reply meets is named") {
+  const auto why = [](const json& value) {
+    const auto model = read(changed(first_shape, {{"odd", value}}));
+    REQUIRE_FALSE(model);
+    CHECK(model.error().code == hub::errc::bad_reply);
+    CHECK(parse_auth(json{{"success", true}, {"odd", value}}.dump()).error().code ==
+          hub::errc::bad_reply);
+    CHECK_FALSE(contains(model.error().message, "address"));
+    return model.error().message;
+  };
+  CHECK(contains(why(json(std::vector<int>(70'000))), "text::reply_memory_max"));
+  CHECK(contains(why(std::string(300'000, 'x')), "text::reply_token_bytes_max"));
+  CHECK(contains(why(json::parse(nested(64, '[', ']'))), "text::json_depth_max"));
+}
+
 TEST_CASE("a reply that is an HTML page is called so") {
   const auto model = parse_model("\r\n<!DOCTYPE html><html></html>", id);
   REQUIRE_FALSE(model);
