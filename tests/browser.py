@@ -9,6 +9,7 @@
 import base64
 import hashlib
 import http.client
+import http.server
 import json
 import os
 import re
@@ -17,6 +18,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 import urllib.error
@@ -39,7 +41,7 @@ KEEP_LABELS = '''
       size.set.call(this, value);
     }});
     pen.fillText = function (text, x, y) {
-      this.canvas.labels.push([text, x, y, this.textAlign]);
+      (this.canvas.labels ??= []).push([text, x, y, this.textAlign]);
       fill.apply(this, arguments);
     };'''
 
@@ -140,15 +142,43 @@ class Browser:
     def click(self, selector):
         self.act(selector, lambda element: self.send('POST', f'/element/{element}/click', {}))
 
+    def choose(self, selector, value):
+        """Sets a field, as a person does."""
+        def action(element):
+            self.js("""const [node, value] = arguments;
+                if (node.type === "checkbox") node.checked = value;
+                else node.value = value;
+                for (const each of ["input", "change"]) node.dispatchEvent(new Event(each));""",
+                    {ELEMENT: element}, value)
+        self.act(selector, action)
+
+    def all(self, selector):
+        """What the elements that are to be seen say."""
+        return self.js("""return [...document.querySelectorAll(arguments[0])]
+            .filter((each) => each.offsetParent).map((each) => each.innerText)""", selector)
+
+    def downloaded(self, pattern):
+        return wait_for(f'a download {pattern}', lambda: next(
+            (each for each in self.downloads.glob(pattern) if each.stat().st_size), None))
+
     def press(self, label):
         """Clicks the button that says this; one in a dialog comes first."""
         def found():
-            return self.js("""const all = [...document.querySelectorAll("dialog button, button")];
+            return self.js("""const all = [...document.querySelectorAll("button")].filter((each) => each.offsetParent);
                 const it = all.find((each) => each.innerText === arguments[0] && each.closest("dialog"))
                   ?? all.find((each) => each.innerText === arguments[0]);
                 it?.click();
                 return !!it;""", label)
         wait_for(f'a button {label!r}', found)
+
+    def press_labelled(self, label):
+        self.act(f'[aria-label="{label}"]', lambda element: self.send('POST', f'/element/{element}/click', {}))
+
+    def press_link(self, label):
+        wait_for(f'a link {label!r}', lambda: self.js("""const it = [...document.querySelectorAll("a")]
+            .find((each) => each.innerText === arguments[0]);
+            it?.click();
+            return !!it;""", label))
 
     def type(self, selector, text):
         def action(element):
@@ -162,12 +192,18 @@ class Browser:
 
     def hover(self, selector):
         """Moves the pointer to the middle of an element."""
+        self.drag(selector, 0)
+
+    def drag(self, selector, *places):
+        """Moves the pointer to places left and right of an element's middle, pressed where there are several."""
         def action(element):
-            middle = {'type': 'pointerMove', 'duration': 0, 'x': 0, 'y': 0,
-                      'origin': {ELEMENT: element}}
+            move = lambda x: {'type': 'pointerMove', 'duration': 0, 'x': x, 'y': 0,
+                              'origin': {ELEMENT: element}}
+            press = lambda kind: {'type': kind, 'button': 0}
+            rest = [press('pointerDown'), *map(move, places[1:]), press('pointerUp')]
             self.send('POST', '/actions', {'actions': [
                 {'type': 'pointer', 'id': 'p', 'parameters': {'pointerType': 'mouse'},
-                 'actions': [middle]}]})
+                 'actions': [move(places[0]), *(rest if len(places) > 1 else [])]}]})
         self.act(selector, action)
 
     def labels(self, selector):
@@ -215,6 +251,11 @@ class Hub:
             request.add_header('x-api-key', key)
         return json.load(urllib.request.urlopen(request))
 
+    def send(self, method, path, body):
+        request = urllib.request.Request(self.url + path, json.dumps(body).encode(), method=method)
+        request.add_header('Content-Type', 'application/json')
+        return json.load(urllib.request.urlopen(request))
+
     def report(self, model, epochs):
         self.post('/v1/models/' + model['id'], key=model['key'], body={
             'type': 'metrics',
@@ -223,6 +264,46 @@ class Hub:
     def stop(self):
         self.process.terminate()
         self.process.wait()
+
+
+class Below:
+    """A server that has a HUB below one of its paths."""
+
+    def __init__(self, path, port):
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def pass_on(self):
+                length = int(self.headers.get('Content-Length', 0))
+                link = http.client.HTTPConnection('127.0.0.1', port)
+                link.request(self.command, self.path.removeprefix(path), self.rfile.read(length), dict(self.headers))
+                reply = link.getresponse()
+                self.send_response(reply.status)
+                for name, value in reply.getheaders():
+                    if name.lower() not in ('transfer-encoding', 'content-length', 'connection'):
+                        self.send_header(name, value)
+                self.end_headers()
+                while piece := reply.read1():
+                    self.wfile.write(piece)
+
+            def do_GET(self):
+                try:
+                    self.pass_on() if self.path.startswith(path) else self.send_error(404)
+                except OSError:
+                    pass  # the page went on to something else
+
+            do_POST = do_GET
+
+            def log_message(self, *_):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)
+        self.url = f'http://127.0.0.1:{self.server.server_address[1]}{path}'
+
+    def __enter__(self):
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_):
+        self.server.shutdown()
 
 
 class World:
@@ -262,6 +343,9 @@ def makes_a_model(world):
     page.click('#new-model')
     page.type('input[name=name]', 'spirals')
     page.type('input[name=epochs]', '100000')
+    page.type('input[name=data]', "it's $(data).yaml")
+    for name, value in (('batch', '8'), ('imgsz', '320'), ('patience', '7'), ('device', '0,1')):
+        page.type(f'input[name={name}]', value)
     page.click('dialog button.main')
     page.wait_text('Train it')
     page.wait_text('spirals', 'h1')
@@ -271,6 +355,11 @@ def makes_a_model(world):
     assert len(world.environment['ULTRALYTICS_API_KEY']) == 42
     world.model = page.js('return location.pathname').rsplit('/', 1)[1]
     assert f'session{{"{world.hub.url}/models/{world.model}"}}' in shown
+    assert f'yolo train model={world.hub.url}/models/{world.model}' in shown
+    assert f'export ULTRALYTICS_PLATFORM_URL={world.hub.url}\n' in shown
+    assert "'data=it'\\''s $(data).yaml'" in shown, shown  # which a shell does not run
+    args = world.hub.get(f'/api/models/{world.model}')['train_args']
+    assert (args['batch'], args['imgsz'], args['patience'], args['device']) == (8, 320, 7, '0,1'), args
     page.shot('new')
 
 
@@ -358,12 +447,17 @@ def takes_the_model_out(world):
         assert opened.read(f'{world.model}/best.pt') == file.read_bytes()
 
 
-def renames_resets_and_deletes(world):
+def edits_resets_and_deletes(world):
     page = world.browser
-    page.press('Rename')
-    page.type('dialog input', 'renamed')
+    page.press('Edit')
+    page.type('dialog [name=name]', 'renamed')
+    page.type('dialog [name=project]', 'of browsers')
+    page.type('dialog [name=tags]', 'night, 640')
+    page.type('dialog [name=note]', 'two\nlines')
     page.click('dialog button.main')
     page.wait_text('renamed', 'h1')
+    for label in ('of browsers', 'night', '640', 'two\nlines'):
+        page.wait_text(label, '#main')
     page.press('Reset')
     assert_harmless_focus(page)
     page.click('dialog button.bad')
@@ -377,6 +471,18 @@ def renames_resets_and_deletes(world):
     page.press('Delete')
     page.click('dialog button.bad')
     page.wait_text('No model yet')
+    page.press('Undo')
+    page.wait_text('renamed', '.models')
+    page.click('.model')
+    page.press('Delete')
+    page.wait_text('0 checkpoints', 'dialog')
+    page.click('dialog button.bad')
+    page.wait_text('Deleted, and kept for a day: 1')
+    page.click('details.card summary')
+    page.press('Delete for good')
+    assert_harmless_focus(page)
+    page.click('dialog button.bad')
+    wait_for('an empty trash', lambda: world.hub.get('/api/trash')['trash'] == [])
     assert world.hub.get('/api/models')['models'] == []
 
 
@@ -446,6 +552,12 @@ def counts_epochs_in_one_way(world):
     assert epochs == [str(epoch).encode() for epoch in range(1, 61)], epochs
 
 
+def axis_labels(page, selector, alignment):
+    """Pairs of a label and where it stands, "center" along the chart, "right" beside it."""
+    at = 1 if alignment == 'center' else 2
+    return [(label[0], label[at]) for label in page.labels(selector) or [] if label[3] == alignment]
+
+
 def labels_its_axes_exactly(world):
     """Every label of an axis says the number of the place where it stands."""
     page = world.browser
@@ -455,11 +567,10 @@ def labels_its_axes_exactly(world):
         world.hub.report(model, {epoch: {'val/x': low + (high - low) * epoch / (epochs - 1)}
                                  for epoch in range(epochs)})
         page.open(f'{world.hub.url}/models/{model["id"]}')
-        wait_for('the chart', lambda: epochs_drawn(page) == epochs)
-        labels = page.labels('.chart canvas')
-        for axis, at in (('right', 2), ('center', 1)):
-            found = [(float(label[0]), label[at]) for label in labels if label[3] == axis]
-            assert len(found) >= 3, labels
+        wait_for('the chart', lambda: page.labels('.chart canvas'))
+        for axis in ('right', 'center'):
+            found = [(float(label), place) for label, place in axis_labels(page, '.chart canvas', axis)]
+            assert len(found) >= 3, found
             (first, from_), (last, to) = found[0], found[-1]
             for number, place in found:
                 there = first + (last - first) * (place - from_) / (to - from_)
@@ -487,17 +598,225 @@ def shares_events_between_tabs(world):
     page.wait_text('seen in every tab', '.models')
 
 
+def made_runs(world, count, project, epochs=40):
+    """Runs with a metric that is the better the later they are made."""
+    runs = []
+    for i in range(count):
+        run = world.hub.post('/api/models', {'name': f'{project} {i}', 'epochs': epochs, 'imgsz': 320 * (i + 1)})
+        world.hub.report(run, {epoch: {'metrics/mAP50-95(B)': (i + 1) * epoch / 100, 'val/loss': 9 - i - epoch / 9}
+                               for epoch in range(epochs)})
+        world.hub.send('PATCH', '/api/models/' + run['id'],
+                       {'project': project, 'tags': [f'{project}-{i}'], 'note': f'note of {project} {i}'})
+        runs.append(run)
+    return runs
+
+
+def finds_sorts_and_groups_models(world):
+    page = world.browser
+    made_runs(world, 3, 'apples')
+    made_runs(world, 2, 'pears')
+    page.open(world.hub.url)
+    page.wait_text('pears 1', '.models')
+    names = lambda: page.all('.models .name')
+    page.choose('#search', 'APPLES-2')
+    wait_for('the one that has this tag', lambda: names() == ['apples 2'])
+    page.choose('#search', 'note of pears')
+    page.choose('#state', 'trained')
+    page.wait_text('No model is like this')
+    page.choose('#state', 'disconnected')
+    wait_for('those with this note', lambda: sorted(names()) == ['pears 0', 'pears 1'])
+    page.choose('#search', 'note')
+    page.js('document.querySelector("[data-sort=name]").click()')
+    order = [f'apples {i}' for i in range(3)] + [f'pears {i}' for i in range(2)]
+    wait_for('names in order', lambda: names() == order)
+    page.js('document.querySelector("[data-sort=name]").click()')
+    wait_for('names the other way round', lambda: names() == order[::-1])
+    page.js('document.querySelector("[data-sort=best]").click()')
+    wait_for('the best one first', lambda: names()[0] == 'apples 2')
+    page.choose('#group', True)
+    page.wait_text('apples', '.models h2')
+    page.open(page.js('return location.href'))  # what is chosen is in the address
+    wait_for('the same list', lambda: page.all('.models h2') == ['apples', 'pears'] and names()[0] == 'apples 2')
+    page.shot('grouped')
+
+
+def compares_runs(world):
+    page = world.browser
+    page.open(world.hub.url + '/?q=apples&sort=name')
+    wait_for('the runs', lambda: len(page.all('.models .name')) == 3)
+    for i in (0, 2):
+        page.click(f'.entry:nth-child({i + 1}) input')
+    page.wait_text('Compare 2', '#compare')
+    page.click('#compare')
+    compared = lambda: int(page.js('return document.querySelector("[data-runs]")?.dataset.runs ?? 0'))
+    wait_for('both runs', lambda: compared() == 2)
+    page.choose('#add-run', page.js("""return [...document.querySelectorAll("#add-run option")]
+        .find((each) => each.innerText === "apples 1").value"""))
+    wait_for('a third one', lambda: compared() == 3)
+    assert sorted(page.all('.chart h3')) == ['metrics/mAP50-95(B)', 'val/loss']
+    colors = page.js("""return [...document.querySelectorAll(".chart .legend .swatch")].slice(0, 3)
+        .map((each) => getComputedStyle(each).backgroundColor)""")
+    assert len(set(colors)) == 3, colors
+    page.js('document.querySelector(".chart canvas").focus()')
+    page.keys('\ue011', '\ue014')
+    page.wait_text('epoch 2', '.chart')
+    legend = page.all('.chart:first-child .legend li')
+    assert sorted(legend) == ['apples 0\n0.0100', 'apples 1\n0.0200', 'apples 2\n0.0300'], legend
+    row = lambda label: page.js("""return [...document.querySelector(`[aria-label="${arguments[0]}"] tbody tr`).cells]
+        .map((each) => each.innerText + (each.querySelector("b") ? "!" : ""))""", label)
+    assert row('Best values') == ['metrics/mAP50-95(B)', '0.3900', '1.170!', '0.7800'], row('Best values')
+    assert row('Arguments that differ') == ['imgsz', '320', '960', '640'], row('Arguments that differ')
+    page.shot('compare')
+    page.open(page.js('return location.href'))
+    wait_for('the same runs', lambda: compared() == 3)
+    page.click('.runs li:first-child button')
+    wait_for('one less', lambda: compared() == 2)
+    page.click('.brand')
+    page.open(world.hub.url + '/?q=apples&group=project')
+    page.press_link('Compare them')
+    wait_for('the whole project', lambda: compared() == 3)
+
+
+def zooms_and_keeps_what_is_chosen(world):
+    page = world.browser
+    run = made_runs(world, 1, 'zoomed', epochs=100)[0]
+    page.open(f'{world.hub.url}/models/{run["id"]}')
+    chart = '.chart canvas'
+    wait_for('the chart', lambda: page.labels(chart))
+    places = lambda: [float(label) for label, _ in axis_labels(page, chart, 'center')]
+    assert places()[-1] == 100, places()
+    page.drag(chart, -40, 0, 40)
+    wait_for('a part of it', lambda: 25 <= places()[0] and places()[-1] <= 75)
+    page.choose('#log', True)
+    page.choose('#smoothing', '0.6')
+    before = page.labels(chart)
+    page.open(page.js('return location.href'))
+    wait_for('the same picture', lambda: page.labels(chart) == before)
+    assert page.js('return document.getElementById("smoothing").value') == '0.6'
+    page.press('Whole range')
+    wait_for('all of it', lambda: places()[-1] == 100)
+    page.choose('#axis', 'time')
+    wait_for('times', lambda: all(re.fullmatch(r'[\d.]+ (s|min|h|d)', label)
+                                  for label, _ in axis_labels(page, chart, 'center')))
+    assert 'x=time' in page.js('return location.search')
+    page.hover(chart)
+    page.wait_text('after', '.chart')
+
+
+def takes_a_chart_out(world):
+    page = world.browser
+    page.press_labelled('Numbers of loss')
+    numbers = page.downloaded('loss.csv').read_text().split()
+    assert numbers[0] == 'seconds,"val/loss"' and len(numbers) > 1, numbers
+    page.choose('#axis', 'epoch')
+    page.press_labelled('Numbers of Metrics')
+    numbers = page.downloaded('Metrics.csv').read_text().split()
+    assert numbers[:3] == ['epoch,"metrics/mAP50-95(B)"', '1,0', '2,0.01'] and len(numbers) == 101, numbers
+    page.press_labelled('Picture of loss')
+    assert page.downloaded('loss.png').read_bytes().startswith(b'\x89PNG')
+
+
+def shows_many_lines(world):
+    page = world.browser
+    run = world.hub.post('/api/models', {'name': 'many classes', 'epochs': 20})
+    classes = [f'ap/class_{i:04}' for i in range(1200)]
+    world.hub.report(run, {epoch: {'metrics/mAP50-95(B)': epoch / 20, 'lr/pg0': 1,
+                                   **{name: (epoch + i % 9) / 40 for i, name in enumerate(classes)}}
+                           for epoch in range(20)})
+    page.open(f'{world.hub.url}/models/{run["id"]}')
+    wait_for('the charts', lambda: len(page.all('.chart')) == 3)
+    heights = page.js('return [...document.querySelectorAll(".chart")].map((each) => each.offsetHeight)')
+    assert max(heights) < 500, heights
+    assert len(set(heights)) > 1, f'neighbours keep their height: {heights}'
+    many = '.chart:nth-child(2)'
+    assert page.text(f'{many} h3') == 'ap'
+    assert len(page.all(f'{many} .legend li')) <= 60
+    page.wait_text('of 1200 lines', many)
+    page.choose(f'{many} .legend-tools input', 'class_0777')
+    wait_for('the one that was searched', lambda: len(page.all(f'{many} .legend li')) == 1)
+    drawn = lambda: page.js('return document.querySelector(arguments[0]).getAttribute("aria-label")',
+                            f'{many} canvas')
+    page.js('document.querySelector(arguments[0]).dispatchEvent(new MouseEvent("click", {shiftKey: true}))',
+            f'{many} .legend button')
+    wait_for('that one alone', lambda: 'last: ap/class_0777 0.5500. Arrow' in drawn())
+    page.click(f'{many} .legend button')
+    wait_for('none', lambda: 'last: . Arrow' in drawn())
+    page.press('All')
+    wait_for('all', lambda: 'ap/class_0000' in drawn())
+    page.choose('#find', 'learning')
+    wait_for('one chart', lambda: page.all('.chart h3') == ['Learning rate'])
+    page.press_labelled('Pin Learning rate')
+    page.choose('#find', '')
+    wait_for('it comes first', lambda: page.all('.chart h3') == ['Learning rate', 'Metrics', 'ap'])
+    page.open(page.js('return location.href'))
+    wait_for('it still does', lambda: page.all('.chart h3') == ['Learning rate', 'Metrics', 'ap'])
+    page.shot('many')
+
+
+def leaves_gaps(world):
+    """Between two values no line is drawn where there is none: neither over a missing value nor over epochs that were
+    never reported. A value between two gaps is a dot."""
+    page = world.browser
+    run = world.hub.post('/api/models', {'name': 'gaps', 'epochs': 100})
+    world.hub.report(run, {epoch: {'val/whole': 1, **({'val/holes': 1} if not 20 <= epoch < 40 or epoch == 30 else {})}
+                           for epoch in range(100) if not 60 <= epoch < 80})
+    page.open(f'{world.hub.url}/models/{run["id"]}')
+    wait_for('the charts', lambda: len(page.all('.chart')) == 2 and page.labels('.chart:last-child canvas'))
+    # Which epochs have a pixel of a line's colour above them.
+    inked = lambda chart: page.js("""const canvas = document.querySelector(arguments[0]);
+        const data = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+        const [[first, from], [last, to]] = arguments[1], seen = [];
+        for (let epoch = 1; epoch <= 100; ++epoch) {
+          const x = Math.round(from + (to - from) * (epoch - first) / (last - first));
+          for (let y = 0; y < canvas.height; ++y) {
+            const [r, g, b, a] = data.slice(4 * (y * canvas.width + x));
+            if (a > 100 && Math.max(r, g, b) - Math.min(r, g, b) > 60) { seen.push(epoch); break; }
+          }
+        }
+        return seen;""", chart, [(int(label), place) for label, place in (
+            lambda found: (found[0], found[-1]))(axis_labels(page, chart, 'center'))])
+    holes, whole = inked('.chart:first-child canvas'), inked('.chart:last-child canvas')
+    missing = set(range(1, 101)) - set(whole)
+    assert set(range(62, 80)) <= missing <= set(range(61, 81)), missing
+    missing = set(range(1, 101)) - set(holes)
+    assert set(range(22, 30)) | set(range(33, 40)) <= missing, missing
+    assert {19, 31, 42} <= set(holes), holes
+
+
+def works_below_a_path(world):
+    """Behind a server that has it at /some/where/, and takes that away before it asks."""
+    page = world.browser
+    with Below('/some/where', world.hub.port) as below:
+        page.open(below.url + '/')
+        page.wait_text('live', '#live')
+        page.wait_text('gaps', '.models')
+        page.choose('#search', 'gaps')
+        page.click('.model')
+        page.wait_text('gaps', 'h1')
+        assert page.js('return location.pathname').startswith('/some/where/models/')
+        assert f'export ULTRALYTICS_HUB_API={below.url}\n' in page.js('return document.querySelector("details").textContent')
+        page.open(page.js('return location.href'))
+        page.wait_text('live', '#live')
+        page.wait_text('gaps', 'h1')
+        page.click('header .keys')
+        page.wait_text('Keys', 'h1')
+        page.open(page.js('return location.href') + '/')
+        page.wait_text('Keys', 'h1')
+        page.click('.brand')
+        page.wait_text('Models', 'h1')
+
+
 def draws_ten_thousand_epochs(world):
     page = world.browser
     model = world.hub.post('/api/models', {'name': 'long', 'epochs': 10000})
     names = [f'{place}/{kind}_loss' for place in ('train', 'val') for kind in ('box', 'cls', 'dfl')]
-    names += ['metrics/mAP50(B)', 'metrics/mAP50-95(B)', 'lr/pg0']
-    for first in range(0, 10000, 1000):
+    names += [f'part_{i}/value' for i in range(74)]
+    for first in range(0, 10000, 500):
         world.hub.report(model, {epoch: {name: 1 / (epoch + i + 1) for i, name in enumerate(names)}
-                                 for epoch in range(first, first + 1000)})
-    page.open(world.hub.url)
+                                 for epoch in range(first, first + 500)})
+    page.open(world.hub.url + '/?q=long')
     page.wait_text('long', '.models')
-    # From the click to the frame that shows them; the figure is printed, not judged.
+    # From the click to the frame that shows them; the figures are printed, not judged.
     took = page.send('POST', '/execute/async', {'args': [model['id']], 'script': '''
         const done = arguments[1], start = performance.now();
         document.querySelector(`a[href$="/models/${arguments[0]}"]`).click();
@@ -508,6 +827,17 @@ def draws_ten_thousand_epochs(world):
         };
         look();'''})
     print(f'10,000 epochs of {len(names)} metrics are drawn {took:.0f} ms after the click')
+    wait_for('the chart', lambda: page.labels('.chart canvas'))
+    moved = page.send('POST', '/execute/async', {'args': [], 'script': '''
+        const done = arguments[0], start = performance.now(), canvas = document.querySelector(".chart canvas");
+        let count = 0;
+        const move = () => {
+          canvas.dispatchEvent(new PointerEvent("pointermove", {clientX: canvas.getBoundingClientRect().left + 60 + count}));
+          if (++count < 30) requestAnimationFrame(move);
+          else done((performance.now() - start) / count);
+        };
+        move();'''})
+    print(f'with the pointer on a chart, a frame takes {moved:.0f} ms')
     assert epochs_drawn(page) == 10000
 
 
@@ -569,8 +899,10 @@ def nothing_was_complained_about(world):
 
 STEPS = [makes_a_model, sees_the_chart_grow, reads_values_with_the_keyboard,
          reads_values_with_the_pointer, sees_a_training_that_is_killed, takes_the_model_out,
-         renames_resets_and_deletes, no_name_brings_markup, fits_a_phone,
+         edits_resets_and_deletes, no_name_brings_markup, fits_a_phone,
          counts_epochs_in_one_way, labels_its_axes_exactly, shares_events_between_tabs,
+         finds_sorts_and_groups_models, compares_runs, zooms_and_keeps_what_is_chosen,
+         takes_a_chart_out, shows_many_lines, leaves_gaps, works_below_a_path,
          draws_ten_thousand_epochs, shows_values_as_they_arrive, says_when_the_hub_is_gone, asks_for_a_key,
          nothing_was_complained_about]
 

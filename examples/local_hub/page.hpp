@@ -34,6 +34,9 @@ inline constexpr std::string_view main_js =
 inline constexpr std::string_view hub_js =
 #include "page/hub.js"
     ;
+inline constexpr std::string_view address_js =
+#include "page/address.js"
+    ;
 inline constexpr std::string_view dom_js =
 #include "page/dom.js"
     ;
@@ -58,14 +61,38 @@ inline constexpr std::string_view live_js =
 inline constexpr std::string_view list_js =
 #include "page/list.js"
     ;
+inline constexpr std::string_view list_item_js =
+#include "page/list_item.js"
+    ;
+inline constexpr std::string_view leftovers_js =
+#include "page/leftovers.js"
+    ;
 inline constexpr std::string_view new_model_js =
 #include "page/new_model.js"
     ;
 inline constexpr std::string_view model_js =
 #include "page/model.js"
     ;
+inline constexpr std::string_view model_dialogs_js =
+#include "page/model_dialogs.js"
+    ;
 inline constexpr std::string_view train_it_js =
 #include "page/train_it.js"
+    ;
+inline constexpr std::string_view beats_js =
+#include "page/beats.js"
+    ;
+inline constexpr std::string_view console_js =
+#include "page/console.js"
+    ;
+inline constexpr std::string_view system_js =
+#include "page/system.js"
+    ;
+inline constexpr std::string_view results_js =
+#include "page/results.js"
+    ;
+inline constexpr std::string_view matrix_js =
+#include "page/matrix.js"
     ;
 inline constexpr std::string_view keys_js =
 #include "page/keys.js"
@@ -73,21 +100,49 @@ inline constexpr std::string_view keys_js =
 inline constexpr std::string_view new_keys_js =
 #include "page/new_keys.js"
     ;
+inline constexpr std::string_view compare_js =
+#include "page/compare.js"
+    ;
 inline constexpr std::string_view metrics_js =
 #include "page/metrics.js"
+    ;
+inline constexpr std::string_view values_js =
+#include "page/values.js"
+    ;
+inline constexpr std::string_view gallery_js =
+#include "page/gallery.js"
+    ;
+inline constexpr std::string_view choices_js =
+#include "page/choices.js"
+    ;
+inline constexpr std::string_view board_js =
+#include "page/board.js"
     ;
 inline constexpr std::string_view chart_js =
 #include "page/chart.js"
     ;
+inline constexpr std::string_view lines_js =
+#include "page/lines.js"
+    ;
+inline constexpr std::string_view scale_js =
+#include "page/scale.js"
+    ;
+inline constexpr std::string_view legend_js =
+#include "page/legend.js"
+    ;
+inline constexpr std::string_view save_js =
+#include "page/save.js"
+    ;
 
 inline constexpr const char* script = "text/javascript; charset=utf-8";
 
-inline constexpr std::array<file, 20> files = {{
+inline constexpr std::array<file, 38> files = {{
     {"/", "text/html; charset=utf-8", index_html},
     {"/page/style.css", "text/css; charset=utf-8", style_css},
     {"/page/icon.svg", "image/svg+xml", icon_svg},
     {"/page/main.js", script, main_js},
     {"/page/hub.js", script, hub_js},
+    {"/page/address.js", script, address_js},
     {"/page/dom.js", script, dom_js},
     {"/page/words.js", script, words_js},
     {"/page/table.js", script, table_js},
@@ -96,13 +151,30 @@ inline constexpr std::array<file, 20> files = {{
     {"/page/shared.js", script, shared_js},
     {"/page/live.js", script, live_js},
     {"/page/list.js", script, list_js},
+    {"/page/list_item.js", script, list_item_js},
+    {"/page/leftovers.js", script, leftovers_js},
     {"/page/new_model.js", script, new_model_js},
     {"/page/model.js", script, model_js},
+    {"/page/model_dialogs.js", script, model_dialogs_js},
     {"/page/train_it.js", script, train_it_js},
+    {"/page/beats.js", script, beats_js},
+    {"/page/console.js", script, console_js},
+    {"/page/system.js", script, system_js},
+    {"/page/results.js", script, results_js},
+    {"/page/matrix.js", script, matrix_js},
     {"/page/keys.js", script, keys_js},
     {"/page/new_keys.js", script, new_keys_js},
+    {"/page/compare.js", script, compare_js},
     {"/page/metrics.js", script, metrics_js},
+    {"/page/values.js", script, values_js},
+    {"/page/gallery.js", script, gallery_js},
+    {"/page/choices.js", script, choices_js},
+    {"/page/board.js", script, board_js},
     {"/page/chart.js", script, chart_js},
+    {"/page/lines.js", script, lines_js},
+    {"/page/scale.js", script, scale_js},
+    {"/page/legend.js", script, legend_js},
+    {"/page/save.js", script, save_js},
 }};
 
 }  // namespace local_hub::page

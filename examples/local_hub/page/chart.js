@@ -1,269 +1,279 @@
-R"page(// A chart on a canvas: lines over epochs, to be read by pointer, by arrow keys, and by its legend,
-// which says the values at the cursor or else the last ones. All charts share one cursor. However
-// many epochs there are, no more is drawn than there are pixels.
+R"page(// A chart on a canvas: lines over epochs, time or anything else, to be read by pointer, by arrow keys, and by
+// its legend, which says the values at the cursor or else the last ones. Dragging zooms. Charts of one board
+// share their cursor and what is seen. Nothing is drawn out of sight, and nothing twice in one frame.
 
 import {element, text} from "./dom.js";
+import {Legend} from "./legend.js";
+import {extent, lineColor, nearest, smoothed, traceLine} from "./lines.js";
+import {saveNumbers, savePicture} from "./save.js";
+import {valueScale} from "./scale.js";
 import {number} from "./words.js";
 
-const left = 52, right = 12, top = 10, bottom = 24;
+const right = 12, top = 10, bottom = 24;
+const manyLines = 50;  // from where on they are thin, and get no mark at the cursor
+const dashes = [[], [7, 4], [2, 3]];
+const all = new Set();
 
-export const settings = {smoothing: 0, log: false};
-const charts = new Set();
-let cursor = null;  // an epoch
-
-function setCursor(epoch) {
-  cursor = epoch;
-  for (const chart of charts) chart.draw();
-}
+const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
 export class Chart {
-  // Losses follow the switch between a linear and a logarithmic scale.
-  constructor(title, isLoss) {
-    this.title = title;
-    this.isLoss = isLoss;
-    this.series = [];
+  // tools: more buttons for the chart's head.
+  constructor(title, board, ...tools) {
+    Object.assign(this, {title, board, series: [], drag: null, left: 0, isSeen: false, frame: 0});
+    this.legend = new Legend(() => this.invalidate());
+    this.legend.filled = () => this.say();
     this.canvas = element("canvas", {tabindex: "0", role: "img",
-      onpointermove: (event) => setCursor(this.epochAt(event.offsetX)),
-      onpointerleave: () => setCursor(null), onblur: () => setCursor(null),
-      onkeydown: (event) => this.handleKey(event)});
-    this.legend = element("ul", {class: "legend"});
+      onpointerdown: (event) => this.startDrag(event), onpointermove: (event) => this.point(event),
+      onpointerup: () => this.endDrag(), onpointercancel: () => { this.drag = null; },
+      onpointerleave: () => board.setCursor(null), onblur: () => board.setCursor(null),
+      ondblclick: () => board.setZoom(null), onkeydown: (event) => this.handleKey(event)});
+    this.over = element("canvas", {class: "over", "aria-hidden": "true"});
     this.at = element("span", {class: "small soft number"});
+    const button = (name, label, onclick) => element("button", {class: "small", "aria-label": `${label} of ${title}`,
+      onclick}, name);
     this.node = element("figure", {class: "card chart"},
-      element("div", {class: "row between"}, element("h3", {}, title), this.at), this.canvas, this.legend);
-    this.resizing = new ResizeObserver(() => this.draw());
+      element("div", {class: "row between"}, element("h3", {title}, title),
+        element("div", {class: "tools"}, this.at, button("PNG", "Picture",
+            () => savePicture(title, this.canvas, this.visible(), color)),
+          button("CSV", "Numbers", () => saveNumbers(title, board.axis.name, this.visible())), ...tools)),
+      element("div", {class: "canvases"}, this.canvas, this.over), this.legend.node);
+    this.resizing = new ResizeObserver(() => this.invalidate());
     this.resizing.observe(this.canvas);
-    charts.add(this);
+    this.seeing = new IntersectionObserver(([entry]) => {
+      this.isSeen = entry.isIntersecting;
+      this.invalidate();
+    }, {rootMargin: "200px"});
+    this.seeing.observe(this.canvas);
+    board.charts.add(this);
+    all.add(this);
   }
 
   remove() {
     this.resizing.disconnect();
-    charts.delete(this);
+    this.seeing.disconnect();
+    this.board.charts.delete(this);
+    all.delete(this);
     this.node.remove();
   }
 
-  // Each of the series: {name, color, dashed, x, y}, x rising, y with null where there is no value.
+  // Each of the series: {name, color: a number, dash: a number, x, y, steps}; x rises, y has null where there
+  // is no value, steps (or nothing) are numbers that count up by one unless something is missing.
   update(series) {
-    this.series = series.map((each) => ({...each, drawn: smoothed(each.y, settings.smoothing)}));
-    this.legend.replaceChildren(...this.series.map((each) => {
-      const swatch = element("i", {class: each.dashed ? "swatch dashed" : "swatch"});
-      each.value = element("b");
-      each.swatch = swatch;
-      return element("li", {}, swatch, each.name, each.value);
-    }));
-    this.draw();
+    this.series = series;
+    this.legend.update(series);
+    this.invalidate();
+  }
+
+  visible() {
+    return this.series.filter(({name}) => this.legend.shows(name));
+  }
+
+  startDrag(event) {
+    if (event.button || event.pointerType === "touch") return;
+    this.canvas.setPointerCapture(event.pointerId);
+    this.drag = {from: event.offsetX, to: event.offsetX};
+  }
+
+  point({offsetX}) {
+    if (this.drag) this.drag.to = offsetX;
+    this.board.setCursor(this.nearestPlace(this.placeAt(offsetX)));
+  }
+
+  endDrag() {
+    const {from, to} = this.drag ?? {from: 0, to: 0};
+    this.drag = null;
+    if (Math.abs(to - from) > 5)
+      this.board.setZoom([from, to].sort((a, b) => a - b).map((pixel) => this.placeAt(pixel)));
+    else this.drawCursor();
+  }
+
+  placeAt(pixel) {
+    const [from, to] = this.range();
+    const share = (pixel - this.left) / Math.max(1, this.canvas.clientWidth - this.left - right);
+    return from + Math.min(1, Math.max(0, share)) * (to - from);
+  }
+
+  // All places that have values, without looking at any list twice.
+  lists() {
+    return [...new Set(this.visible().map(({x}) => x))].filter((x) => x.length);
+  }
+
+  nearestPlace(wanted) {
+    const found = this.lists().map((x) => x[nearest(x, wanted)]);
+    return found.reduce((a, b) => Math.abs(b - wanted) < Math.abs(a - wanted) ? b : a, found[0] ?? null);
   }
 
   handleKey(event) {
-    const x = this.longest();
+    const x = this.lists().reduce((longest, each) => each.length > longest.length ? each : longest, []);
     if (!x.length) return;
-    const at = cursor == null ? x.length - 1 : nearest(x, cursor);
-    const page = Math.max(1, Math.round(x.length / 20));
-    const to = {ArrowLeft: at - 1, ArrowRight: at + 1, PageUp: at - page, PageDown: at + page,
-      Home: 0, End: x.length - 1}[event.key];
-    if (event.key === "Escape") setCursor(null);
-    if (to === undefined) return;
+    const [from, to] = this.range().map((each) => nearest(x, each));
+    const at = this.board.cursor == null ? to : nearest(x, this.board.cursor);
+    const page = Math.max(1, Math.round((to - from) / 20));
+    const next = {ArrowLeft: at - 1, ArrowRight: at + 1, PageUp: at - page, PageDown: at + page,
+      Home: from, End: to}[event.key];
+    if (event.key === "Escape") this.board.cursor == null ? this.board.setZoom(null) : this.board.setCursor(null);
+    if (event.key === "+" || event.key === "-") this.zoomAround(x[at], event.key === "+" ? 0.5 : 2);
+    if (next === undefined) return;
     event.preventDefault();
-    setCursor(x[Math.min(x.length - 1, Math.max(0, to))]);
-    this.legend.setAttribute("aria-live", "polite");
+    this.board.setCursor(x[Math.min(to, Math.max(from, next))]);
+    this.legend.list.setAttribute("aria-live", "polite");
   }
 
-  longest() {
-    return this.series.reduce((found, each) => each.x.length > found.length ? each.x : found, []);
+  zoomAround(place, factor) {
+    const [first, last] = this.wholeRange();
+    const [from, to] = this.range().map((end) => place + (end - place) * factor);
+    this.board.setZoom(from <= first && to >= last ? null : [from, to]);
   }
 
-  epochAt(pixel) {
-    const x = this.longest();
-    if (!x.length) return null;
-    const {first, last} = this.range();
-    const share = (pixel - left) / Math.max(1, this.canvas.clientWidth - left - right);
-    return x[nearest(x, first + share * (last - first))];
+  wholeRange() {
+    let first = Infinity, last = -Infinity;
+    for (const {x} of this.series) if (x.length) {
+      first = Math.min(first, x[0]);
+      last = Math.max(last, x[x.length - 1]);
+    }
+    if (first > last) return [0, 1];
+    return [first, last > first ? last : first + 1];
   }
 
   range() {
-    const x = this.longest();
-    return {first: x[0] ?? 0, last: Math.max(x[x.length - 1] ?? 1, (x[0] ?? 0) + 1)};
+    return this.board.zoom ?? this.wholeRange();
+  }
+
+  // [begin, end) of what is in range, and one more at each end, so that lines go on to the edge.
+  part({x}) {
+    const [from, to] = this.range();
+    return [Math.max(0, nearest(x, from) - 1), Math.min(x.length, nearest(x, to) + 2)];
+  }
+
+  // What is drawn of a line, smoothed once.
+  drawn(each) {
+    const weight = this.board.smoothing;
+    if (weight && each.smooth?.weight !== weight) each.smooth = {weight, y: smoothed(each.y, weight)};
+    return weight ? each.smooth.y : each.y;
+  }
+
+  invalidate() {
+    this.frame ||= requestAnimationFrame(() => {
+      this.frame = 0;
+      if (this.isSeen) this.draw();
+    });
   }
 
   draw() {
-    const width = this.canvas.clientWidth, height = this.canvas.clientHeight;
+    const {pen, width, height} = clear(this.canvas);
     if (!width) return;
-    const style = getComputedStyle(document.documentElement);
-    const color = (name) => style.getPropertyValue(name).trim();
-    const density = devicePixelRatio || 1;
-    this.canvas.width = Math.round(width * density);
-    this.canvas.height = Math.round(height * density);
-    const pen = this.canvas.getContext("2d");
-    pen.scale(density, density);
-    const {first, last} = this.range();
-    const scale = scaleOf(this.series, this.isLoss && settings.log);
-    const x = (epoch) => left + (epoch - first) / (last - first) * (width - left - right);
-    const y = (value) => height - bottom - scale.share(value) * (height - top - bottom);
-    drawGrid(pen, scale, {x, y, first, last, width, height, line: color("--line"), ink: color("--soft")});
-    for (const each of this.series) {
-      const stroke = color(each.color);
-      if (settings.smoothing) drawLine(pen, each.x, each.y, x, y, {stroke, width: 1, alpha: 0.28});
-      drawLine(pen, each.x, each.drawn, x, y, {stroke, width: 2, alpha: 1, dash: each.dashed ? [7, 4] : []});
-      each.swatch.style.background = stroke;
-      each.swatch.style.color = stroke;
+    const lines = this.visible();
+    const found = {low: Infinity, high: -Infinity, least: Infinity};
+    for (const each of lines)
+      for (const y of new Set([each.y, this.drawn(each)])) extent(y, ...this.part(each), found);
+    const values = valueScale(found, this.board.log);
+    pen.font = "11px sans-serif";
+    this.left = 14 + Math.max(...values.ticks.map(({label}) => pen.measureText(label).width));
+    const [from, to] = this.range();
+    const places = this.board.axis.scale(from, to, Math.max(2, Math.floor((width - this.left) / 65)));
+    this.x = (place) => this.left + places.share(place) * (width - this.left - right);
+    this.y = (value) => height - bottom - values.share(value) * (height - top - bottom);
+    this.drawGrid(pen, places, values, width, height);
+    pen.save();
+    pen.beginPath();
+    pen.rect(this.left - 3, 0, width - this.left - right + 6, height - bottom + 3);
+    pen.clip();
+    for (const each of lines) {
+      if (this.board.smoothing) this.drawLine(pen, each, each.y, 1, 0.28, 0);
+      this.drawLine(pen, each, this.drawn(each), lines.length > manyLines ? 1 : 2, 1, each.dash);
     }
-    this.drawCursor(pen, x, y, height, color);
+    pen.restore();
+    this.drawCursor();
+  }
+
+  drawGrid(pen, places, values, width, height) {
+    pen.fillStyle = color("--soft");
+    pen.strokeStyle = color("--line");
+    pen.textAlign = "right";
+    pen.textBaseline = "middle";
+    for (const {at, label} of values.ticks) {
+      pen.beginPath();
+      pen.moveTo(this.left, Math.round(this.y(at)) + 0.5);
+      pen.lineTo(width - right, Math.round(this.y(at)) + 0.5);
+      pen.stroke();
+      pen.fillText(label, this.left - 8, this.y(at));
+    }
+    pen.textAlign = "center";
+    pen.textBaseline = "top";
+    for (const {at, label} of places.ticks) pen.fillText(label, this.x(at), height - bottom + 7);
+  }
+
+  drawLine(pen, each, y, width, alpha, dash) {
+    Object.assign(pen, {strokeStyle: strokeOf(each), lineWidth: width, globalAlpha: alpha, lineJoin: "round",
+      lineCap: dash ? "butt" : "round"});
+    pen.setLineDash(dashes[dash % dashes.length]);
+    pen.beginPath();
+    traceLine(pen, {...each, y}, ...this.part(each), this.x, this.y);
+    pen.stroke();
+  }
+
+  drawCursor() {
+    if (!this.isSeen || !this.x) return;
+    const {pen, width, height} = clear(this.over);
+    const {cursor} = this.board;
+    if (this.drag) {
+      pen.fillStyle = color("--accent");
+      pen.globalAlpha = 0.15;
+      pen.fillRect(this.drag.from, top, this.drag.to - this.drag.from, height - top - bottom);
+      pen.globalAlpha = 1;
+    }
+    if (cursor != null && this.x(cursor) >= this.left - 1 && this.x(cursor) <= width - right + 1) {
+      pen.fillStyle = color("--soft");
+      pen.fillRect(this.x(cursor), top, 1, height - top - bottom);
+      const lines = this.visible();
+      for (const each of lines.length > manyLines ? [] : lines) {
+        const value = this.valueAt(each, this.drawn(each), cursor);
+        if (value == null || Number.isNaN(this.y(value))) continue;
+        pen.fillStyle = strokeOf(each);
+        pen.beginPath();
+        pen.arc(this.x(cursor), this.y(value), 4, 0, 7);
+        pen.fill();
+      }
+    }
     this.say();
   }
 
-  drawCursor(pen, x, y, height, color) {
-    if (cursor == null || !this.series.length) return;
-    pen.strokeStyle = color("--soft");
-    pen.lineWidth = 1;
-    pen.beginPath();
-    pen.moveTo(x(cursor), top);
-    pen.lineTo(x(cursor), height - bottom);
-    pen.stroke();
-    for (const each of this.series) {
-      const at = each.x[nearest(each.x, cursor)] === cursor ? each.drawn[nearest(each.x, cursor)] : null;
-      if (at == null || Number.isNaN(y(at))) continue;
-      pen.fillStyle = color(each.color);
-      pen.beginPath();
-      pen.arc(x(cursor), y(at), 4, 0, 7);
-      pen.fill();
-    }
+  // Between two moments the nearer one counts; between two epochs there is nothing.
+  valueAt({x}, y, place) {
+    if (!x.length || place < x[0] || place > x[x.length - 1]) return null;
+    const i = nearest(x, place);
+    return this.board.axis.isCount && x[i] !== place ? null : y[i];
   }
 
   say() {
-    text(this.at, cursor == null ? "last" : `epoch ${cursor}`);
-    const parts = this.series.map((each) => {
-      const i = cursor == null ? lastWithValue(each.y) : nearest(each.x, cursor);
-      const value = cursor == null || each.x[i] === cursor ? number(each.y[i]) : "–";
-      text(each.value, value);
-      return `${each.name} ${value}`;
-    });
-    this.canvas.setAttribute("aria-label", `${this.title}, chart over epochs, ${this.at.textContent}: ` +
-      `${parts.join(", ")}. Arrow keys move through the epochs.`);
+    const {cursor, axis} = this.board;
+    text(this.at, cursor == null ? "last" : axis.say(cursor));
+    const known = new Map(this.series.map((each) => [each.name, each]));
+    const read = (name) => {
+      const each = known.get(name);
+      if (!each) return "";
+      return number(cursor == null ? each.y.findLast((value) => value != null) : this.valueAt(each, each.y, cursor));
+    };
+    this.legend.say(read);
+    const said = this.visible().slice(0, 12).map(({name}) => `${name} ${read(name)}`);
+    this.canvas.setAttribute("aria-label", `${this.title}, chart, ${this.at.textContent}: ${said.join(", ")}. ` +
+      "Arrow keys move along it, plus and minus zoom.");
   }
 }
 
-export function redraw() {
-  for (const chart of charts) chart.update(chart.series);
-}
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => setCursor(cursor));
+const strokeOf = (each) => color(lineColor(each));
 
-function lastWithValue(values) {
-  let i = values.length - 1;
-  while (i > 0 && values[i] == null) --i;
-  return i;
-}
-
-// The index of the epoch that is nearest, by halving.
-function nearest(x, epoch) {
-  let low = 0, high = x.length - 1;
-  while (low < high) {
-    const middle = (low + high) >> 1;
-    if (x[middle] < epoch) low = middle + 1;
-    else high = middle;
-  }
-  return low > 0 && epoch - x[low - 1] <= x[low] - epoch ? low - 1 : low;
+// A canvas with a pixel for each of the screen's.
+function clear(canvas) {
+  const width = canvas.clientWidth, height = canvas.clientHeight, density = devicePixelRatio || 1;
+  canvas.width = Math.round(width * density);
+  canvas.height = Math.round(height * density);
+  const pen = canvas.getContext("2d");
+  pen.scale(density, density);
+  return {pen, width, height};
 }
 
-// An exponential mean that is not drawn towards zero at the beginning.
-function smoothed(values, weight) {
-  if (!weight) return values;
-  let mean = 0, total = 0;
-  return values.map((value) => {
-    if (value == null) return null;
-    mean = mean * weight + value * (1 - weight);
-    total = total * weight + 1 - weight;
-    return mean / total;
-  });
-}
-
-function scaleOf(series, wantsLog) {
-  let low = Infinity, high = -Infinity, least = Infinity;
-  for (const each of series) for (const value of each.y) {
-    if (value == null) continue;
-    if (value < low) low = value;
-    if (value > high) high = value;
-    if (value > 0 && value < least) least = value;
-  }
-  if (low > high) [low, high] = [0, 1];
-  if (wantsLog && least < Infinity) return logScale(least, high);
-  return linearScale(low, high);
-}
-
-// The next number that is one of these times a power of ten.
-function roundStep(rough, choice) {
-  const power = 10 ** Math.floor(Math.log10(rough));
-  return power * (choice.find((each) => each * power >= rough) ?? 10);
-}
-
-// A tick's number without what binary fractions add to it: a label never says another place than its line's.
-const exact = (tick) => String(Number(tick.toPrecision(12)));
-
-function linearScale(low, high) {
-  const room = (high - low || Math.abs(high) || 1) * 0.06;
-  const bottomEnd = low >= 0 && low < room * 2 ? 0 : low - room, topEnd = high + room;
-  const step = roundStep((topEnd - bottomEnd) / 4, [1, 2, 2.5, 5, 10]);
-  const ticks = [];
-  for (let i = Math.ceil(bottomEnd / step); i * step <= topEnd; ++i) ticks.push(i * step);
-  return {ticks, share: (value) => (value - bottomEnd) / (topEnd - bottomEnd)};
-}
-
-function logScale(least, high) {
-  const from = Math.log10(least) - 0.05, to = Math.max(Math.log10(high) + 0.05, from + 0.1);
-  const ticks = [];
-  for (let power = Math.floor(from); power <= to; ++power) {
-    for (const each of to - from > 3 ? [1] : [1, 2, 5]) {
-      const at = Math.log10(each) + power;
-      if (at >= from && at <= to) ticks.push(10 ** at);
-    }
-  }
-  return {ticks, share: (value) => value > 0 ? (Math.log10(value) - from) / (to - from) : NaN};
-}
-
-function drawGrid(pen, scale, {x, y, first, last, width, height, line, ink}) {
-  pen.font = "11px system-ui, sans-serif";
-  pen.lineWidth = 1;
-  pen.fillStyle = ink;
-  pen.strokeStyle = line;
-  pen.textAlign = "right";
-  pen.textBaseline = "middle";
-  for (const tick of scale.ticks) {
-    pen.beginPath();
-    pen.moveTo(left, Math.round(y(tick)) + 0.5);
-    pen.lineTo(width - right, Math.round(y(tick)) + 0.5);
-    pen.stroke();
-    pen.fillText(exact(tick), left - 8, y(tick));
-  }
-  pen.textAlign = "center";
-  pen.textBaseline = "top";
-  const step = Math.max(1, roundStep((last - first) / 5, [1, 2, 5, 10]));
-  for (let epoch = Math.ceil(first / step) * step; epoch <= last; epoch += step)
-    pen.fillText(exact(epoch), x(epoch), height - bottom + 7);
-}
-
-function drawLine(pen, epochs, values, x, y, {stroke, width, alpha, dash = []}) {
-  pen.save();
-  pen.strokeStyle = stroke;
-  pen.lineWidth = width;
-  pen.globalAlpha = alpha;
-  pen.lineJoin = "round";
-  pen.setLineDash(dash);
-  pen.beginPath();
-  const move = (px, py, start) => start ? pen.moveTo(px, py) : pen.lineTo(px, py);
-  let start = true, column = null, low = 0, high = 0;
-  const finish = () => { if (column != null && high > low) { pen.lineTo(column, low); pen.lineTo(column, high); } };
-  for (let i = 0; i < values.length; ++i) {
-    const py = values[i] == null ? NaN : y(values[i]);
-    if (Number.isNaN(py)) { finish(); start = true; column = null; continue; }
-    const px = Math.round(x(epochs[i]) * 2) / 2;
-    if (px === column) { low = Math.min(low, py); high = Math.max(high, py); continue; }
-    finish();
-    move(px, py, start);
-    start = false;
-    column = px;
-    low = high = py;
-  }
-  finish();
-  pen.stroke();
-  if (values.length === 1 && values[0] != null) pen.fillRect(x(epochs[0]) - 2, y(values[0]) - 2, 4, 4);
-  pen.restore();
-}
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+  for (const chart of all) chart.invalidate();
+});
 )page"

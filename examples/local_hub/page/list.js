@@ -1,107 +1,187 @@
-R"page(// The list of models.
+R"page(// The list of models: searched, sorted, filtered, by project, and chosen from to be compared.
 
-import {element, shape, text} from "./dom.js";
-import {at, call} from "./hub.js";
-import {changes, isReady, models, now} from "./live.js";
+import {choose, chosen, chosenList} from "./address.js";
+import {compareAddress} from "./compare.js";
+import {element, text} from "./dom.js";
+import {at} from "./hub.js";
+import {showLeftovers} from "./leftovers.js";
+import {makeItem} from "./list_item.js";
+import {changes, isReady, models} from "./live.js";
 import {askForModel} from "./new_model.js";
-import {refusedTable} from "./table.js";
-import {number, span, stateMark, stateText} from "./words.js";
+import {stateOf} from "./words.js";
 
-const order = ["training", "disconnected", "new", "trained"];
+const states = ["training", "stopping", "disconnected", "new", "trained", "failed"];
+
+// Each column: its label, what it sorts by, and whether the greatest comes first.
+const columns = new Map([
+  ["state", {label: "State", of: (row) => states.indexOf(stateOf(row)), then: (row) => -(row.last ?? 0)}],
+  ["name", {label: "Name", of: (row) => row.name.toLowerCase()}],
+  ["epoch", {label: "Epoch", of: (row) => row.epoch, greatFirst: true}],
+  ["best", {label: "Best", of: (row) => row.best?.value ?? null, greatFirst: true}],
+  ["began", {label: "Began", of: (row) => row.began, greatFirst: true}],
+  ["took", {label: "Took", of: (row) => row.took, greatFirst: true}],
+  ["last", {label: "Heartbeat", of: (row) => row.last, greatFirst: true}],
+]);
 
 export function showList(main) {
   document.title = "Models · local_hub";
-  const list = element("ul", {class: "models"});
-  const count = element("p", {class: "soft"});
-  const refused = element("details", {class: "card", hidden: true});
-  main.append(element("div", {class: "stack"},
-    element("div", {class: "row between"},
-      element("div", {}, element("h1", {}, "Models"), count),
-      element("button", {class: "main", id: "new-model", onclick: askForModel}, "New model")),
-    list, refused));
-
-  const draw = () => drawList(list, count);
-  const tick = () => { for (const card of list.querySelectorAll("li")) card.tick?.(); };
+  const list = new List();
+  main.append(list.node);
+  const draw = () => list.draw();
+  const tick = () => list.tick();
   changes.addEventListener("models", draw);
   changes.addEventListener("second", tick);
   draw();
-  showRefused(refused);
   return () => {
     changes.removeEventListener("models", draw);
     changes.removeEventListener("second", tick);
   };
 }
 
-function drawList(list, count) {
-  const rows = [...models.values()].sort((a, b) =>
-    order.indexOf(a.state) - order.indexOf(b.state) || (b.last ?? 0) - (a.last ?? 0) ||
-    a.name.localeCompare(b.name));
-  const training = rows.filter((row) => row.state === "training").length;
-  text(count, rows.length ? `${rows.length} in all, ${training} in training` : "");
-  const known = new Map([...list.children].map((item) => [item.dataset.id, item]));
-  const items = rows.map((row) => {
-    const item = known.get(row.id) ?? makeItem(row.id);
-    item.update(row);
-    return item;
-  });
-  if (!rows.length && isReady()) items.push(nothingYet());
-  // Moving an element takes the focus from it, so only what is out of place moves.
-  items.forEach((item, i) => { if (list.children[i] !== item) list.insertBefore(item, list.children[i]); });
-  while (list.children.length > items.length) list.lastChild.remove();
+class List {
+  constructor() {
+    this.chosen = new Set(chosenList("runs"));
+    this.list = element("ul", {class: "models"});
+    this.count = element("p", {class: "soft"});
+    this.compare = element("a", {class: "button main", id: "compare", "data-route": true});
+    this.none = element("button", {class: "small", onclick: () => this.choose([])}, "Choose none");
+    this.search = element("input", {type: "search", id: "search", placeholder: "Find by name, tag, note …",
+      "aria-label": "Find models", value: chosen("q"),
+      oninput: () => { choose("q", this.search.value); this.draw(); }});
+    this.state = element("select", {id: "state", "aria-label": "State",
+      onchange: () => { choose("state", this.state.value); this.draw(); }},
+    element("option", {value: ""}, "any state"), ...states.map((state) => element("option", {value: state}, state)));
+    this.state.value = chosen("state");
+    this.grouped = element("input", {type: "checkbox", id: "group", checked: chosen("group") === "project",
+      onchange: () => { choose("group", this.grouped.checked && "project"); this.draw(); }});
+    this.heads = element("div", {class: "row heads", role: "group", "aria-label": "Sort by"});
+    const leftovers = element("div", {class: "stack"});
+    showLeftovers(leftovers);
+    this.node = element("div", {class: "stack"},
+      element("div", {class: "row between"},
+        element("div", {}, element("h1", {}, "Models"), this.count),
+        element("button", {class: "main", id: "new-model", onclick: askForModel}, "New model")),
+      element("div", {class: "row"}, this.search, this.state,
+        element("label", {class: "inline"}, this.grouped, "by project"), this.compare, this.none),
+      this.heads, this.list, leftovers);
+  }
+
+  draw() {
+    const all = [...models.values()];
+    const training = all.filter((row) => row.state === "training").length;
+    text(this.count, all.length ? `${all.length} in all, ${training} in training` : "");
+    this.drawHeads(all.length);
+    this.drawChoice();
+    const rows = this.sorted(all.filter((row) => this.wants(row)));
+    const known = new Map([...this.list.children].map((item) => [item.dataset.key, item]));
+    const made = (key, make) => known.get(key) ?? make();
+    const items = [];
+    for (const [project, members] of this.groupsOf(rows)) {
+      if (project != null) items.push(made(`project ${project}`, () => makeProject(project)));
+      items.at(-1)?.update?.(members);
+      for (const row of members) {
+        const item = made(row.id, () => makeItem(row.id, (on) => this.choose(on
+          ? [...this.chosen, row.id] : [...this.chosen].filter((id) => id !== row.id))));
+        item.update(row, this.chosen.has(row.id));
+        items.push(item);
+      }
+    }
+    if (!items.length && isReady()) items.push(all.length ? nothingFound() : nothingYet());
+    // Moving an element takes the focus from it, so only what is out of place moves.
+    items.forEach((item, i) => {
+      if (this.list.children[i] !== item) this.list.insertBefore(item, this.list.children[i]);
+    });
+    while (this.list.children.length > items.length) this.list.lastChild.remove();
+  }
+
+  tick() {
+    for (const item of this.list.children) item.tick?.();
+  }
+
+  wants(row) {
+    const words = [row.name, row.project, row.note, row.agent ?? "", ...row.tags].join("\n").toLowerCase();
+    const wanted = this.search.value.toLowerCase().split(/\s+/);
+    return (!this.state.value || stateOf(row) === this.state.value) && wanted.every((each) => words.includes(each));
+  }
+
+  // ---- the order ----
+
+  // "name", or "-name" for the other way round.
+  sorted(rows) {
+    const by = chosen("sort") || "state";
+    const {of, then, greatFirst} = columns.get(by.replace(/^-/, "")) ?? columns.get("state");
+    const direction = (by.startsWith("-") ? -1 : 1) * (greatFirst ? -1 : 1);
+    return rows.sort((a, b) => {
+      const [x, y] = [of(a), of(b)];
+      if (x == null || y == null) return (x == null) - (y == null);  // what is not known comes last
+      return direction * (x < y ? -1 : x > y ? 1 : 0) || (then ? then(a) - then(b) : 0) ||
+        a.name.localeCompare(b.name);
+    });
+  }
+
+  drawHeads(any) {
+    this.heads.hidden = !any;
+    const by = chosen("sort") || "state";
+    if (this.headsOf === by) return;
+    this.headsOf = by;
+    const focused = document.activeElement?.dataset.sort;
+    const buttons = [...columns].map(([name, {label}]) => {
+      const isBy = by.replace(/^-/, "") === name;
+      return element("button", {class: "small", "data-sort": name, "aria-pressed": String(isBy),
+        onclick: () => { choose("sort", by === name ? `-${name}` : name); this.draw(); }},
+      label + (isBy ? by.startsWith("-") ? " ↑" : " ↓" : ""));
+    });
+    this.heads.replaceChildren(element("span", {class: "small soft"}, "Sort by"), ...buttons);
+    this.heads.querySelector(`[data-sort="${focused}"]`)?.focus();
+  }
+
+  // Pairs of a project and its rows; without projects, one of no name.
+  groupsOf(rows) {
+    if (!this.grouped.checked) return [[null, rows]];
+    const groups = new Map();
+    for (const row of rows) groups.set(row.project, [...groups.get(row.project) ?? [], row]);
+    return [...groups].sort(([a], [b]) => !a - !b || a.localeCompare(b));
+  }
+
+  // ---- what is chosen ----
+
+  choose(ids) {
+    this.chosen = new Set(ids);
+    choose("runs", ids);
+    this.draw();
+  }
+
+  drawChoice() {
+    const ids = [...this.chosen].filter((id) => models.has(id));
+    this.compare.hidden = ids.length < 2;
+    this.none.hidden = !ids.length;
+    this.compare.href = at(compareAddress(ids));
+    text(this.compare, `Compare ${ids.length}`);
+  }
 }
 
-function nothingYet() {
-  return element("li", {class: "card empty"},
-    element("h2", {}, "No model yet"),
-    element("p", {class: "soft"}, "Make one, and this page shows the lines that a training needs to report here."),
-    element("button", {class: "main", onclick: askForModel}, "Make the first model"));
-}
-
-function makeItem(id) {
-  const name = element("span", {class: "name"});
-  const state = element("span");
-  const bar = element("i");
-  const epochs = element("span", {class: "small soft number"});
-  const value = element("span", {class: "value number"});
-  const metric = element("span", {class: "small soft clip"});
-  const line = shape("path");
-  const last = element("span");
-  const agent = element("span", {class: "small soft clip"});
-  const link = element("a", {class: "card model", href: at(`models/${id}`), "data-route": true},
-    element("span", {}, name, state),
-    element("span", {}, epochs, element("span", {class: "bar", "aria-hidden": "true"}, bar)),
-    shape("svg", {class: "spark", viewBox: "0 0 100 40", preserveAspectRatio: "none", "aria-hidden": "true"}, line),
-    element("span", {}, value, metric),
-    element("span", {class: "small"}, last, agent));
-  const item = element("li", {"data-id": id}, link);
-  let row;
-  item.tick = () => text(last, row?.last ? `heartbeat ${span(now() - row.last)} ago` : "no heartbeat yet");
-  item.update = (next) => {
-    row = next;
-    text(name, row.name);
-    if (state.textContent !== stateText(row)) state.replaceChildren(stateMark(row));
-    text(epochs, `epoch ${row.epoch} of ${row.epochs}`);
-    bar.style.width = `${Math.min(100, 100 * row.epoch / row.epochs)}%`;
-    text(value, row.best ? number(row.best.value) : "–");
-    text(metric, row.best ? `best ${row.best.name.replace(/^metrics\//, "")}` : "no metric yet");
-    line.setAttribute("d", sparkPath(row.best?.spark ?? []));
-    text(agent, row.agent ?? "");
-    item.tick();
+function makeProject(project) {
+  const count = element("span", {class: "soft small"});
+  const link = element("a", {class: "small", "data-route": true}, "Compare them");
+  const item = element("li", {"data-key": `project ${project}`, class: "row project"},
+    element("h2", {}, project || "No project"), count, link);
+  item.update = (rows) => {
+    text(count, rows.length === 1 ? "1 model" : `${rows.length} models`);
+    link.hidden = rows.length < 2;
+    link.href = at(compareAddress(rows.map(({id}) => id)));
   };
   return item;
 }
 
-function sparkPath(values) {
-  const low = Math.min(...values), high = Math.max(...values);
-  const x = (i) => (100 * i / Math.max(1, values.length - 1)).toFixed(1);
-  const y = (value) => (high > low ? 38 - 36 * (value - low) / (high - low) : 20).toFixed(1);
-  return values.map((value, i) => `${i ? "L" : "M"}${x(i)} ${y(value)}`).join("");
+function nothingFound() {
+  return element("li", {class: "card empty", "data-key": ""},
+    element("p", {class: "soft"}, "No model is like this."));
 }
 
-async function showRefused(details) {
-  const {refused} = await call("GET", "api/refused");
-  details.hidden = !refused.length;
-  details.replaceChildren(element("summary", {}, `Refused since the HUB was started: ${refused.length}`),
-    refusedTable(refused));
+function nothingYet() {
+  return element("li", {class: "card empty", "data-key": ""},
+    element("h2", {}, "No model yet"),
+    element("p", {class: "soft"}, "Make one, and this page shows the lines that a training needs to report here."),
+    element("button", {class: "main", onclick: askForModel}, "Make the first model"));
 }
 )page"

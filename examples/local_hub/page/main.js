@@ -1,5 +1,6 @@
 R"page(// Which part of the page is shown, and signing in.
 
+import {showCompare} from "./compare.js";
 import {ask, field} from "./dialogs.js";
 import {element} from "./dom.js";
 import {at, call, go, root} from "./hub.js";
@@ -17,6 +18,7 @@ function show() {
   const [what, id] = location.pathname.slice(root.pathname.length).split("/");
   if (what === "models") leave = showModel(main, id);
   else if (what === "keys") leave = showKeys(main);
+  else if (what === "compare") leave = showCompare(main);
   else leave = showList(main);
   scrollTo(0, 0);
 }

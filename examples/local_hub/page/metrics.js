@@ -1,113 +1,55 @@
-R"page(// The metrics of one model: their values as they come, which of them share a chart, and the same
-// values as a table.
+R"page(// The metrics of one model: which of them share a chart, and the same values as a table.
 
-import {Chart, redraw, settings} from "./chart.js";
-import {element, text} from "./dom.js";
-import {call} from "./hub.js";
+import {ChosenBoard} from "./choices.js";
+import {element} from "./dom.js";
+import {Gallery} from "./gallery.js";
 import {table} from "./table.js";
+import {Values} from "./values.js";
 import {number} from "./words.js";
 
-const pageRows = 50;
+const pageRows = 50, columnsMax = 60;
 
 export class Metrics {
   constructor(id) {
-    this.id = id;
-    this.forget();
-    this.charts = new Map();
+    this.values = new Values(id);
+    this.board = new ChosenBoard(() => this.draw());
+    this.gallery = new Gallery(this.board);
     this.facts = element("dl", {class: "facts"});
-    this.grid = element("div", {class: "charts"});
     this.none = element("p", {class: "soft", hidden: true}, "No epoch has been reported yet.");
-    this.values = element("details", {ontoggle: () => this.drawTable()},
-      element("summary", {}, "All values as a table"));
     this.rows = element("div");
-    this.values.append(this.rows);
+    this.details = element("details", {ontoggle: () => this.drawTable()},
+      element("summary", {}, "All values as a table"), this.rows);
     this.end = null;  // of the part of the table that is shown; null: the newest
     this.node = element("section", {class: "stack", "aria-label": "Metrics"},
-      element("div", {class: "row between"}, element("h2", {}, "Metrics"), this.controls()),
-      this.none, this.facts, this.grid, element("div", {class: "card"}, this.values));
+      element("div", {class: "row between"},
+        element("div", {class: "row"}, element("h2", {}, "Metrics"), this.gallery.filter), this.board.controls),
+      this.none, this.facts, this.gallery.node, element("div", {class: "card"}, this.details));
   }
 
-  forget() {
-    this.version = 0;
-    this.rowOf = new Map();   // epoch -> index
-    this.epochs = [];
-    this.columns = new Map();  // name -> values
-  }
-
-  controls() {
-    const share = element("output", {class: "number"}, "0");
-    return element("div", {class: "row"},
-      element("label", {class: "inline"}, element("input", {type: "checkbox", id: "log",
-        onchange: (event) => { settings.log = event.target.checked; redraw(); }, checked: settings.log}),
-      "logarithmic losses"),
-      element("label", {class: "inline"}, "smoothing", element("input", {type: "range", min: "0", max: "0.98",
-        step: "0.02", value: String(settings.smoothing), id: "smoothing", oninput: (event) => {
-          settings.smoothing = Number(event.target.value);
-          text(share, event.target.value);
-          redraw();
-        }}), share));
-  }
-
-  // Fetches what is new. Where epochs went away, the model was reset, and everything is new.
-  async fetch() {
-    let news = await call("GET", `api/models/${this.id}/metrics?since=${this.version}`);
-    this.take(news);
-    if (news.count !== this.epochs.length) {
-      this.forget();
-      this.take(await call("GET", `api/models/${this.id}/metrics?since=0`));
-    }
-  }
-
-  take(news) {
-    this.version = news.version;
-    const places = news.epochs.map((epoch) => {
-      if (!this.rowOf.has(epoch)) this.rowOf.set(epoch, this.epochs.push(epoch) - 1);
-      return this.rowOf.get(epoch);
-    });
-    for (const values of this.columns.values()) for (const at of places) values[at] = null;
-    for (const [name, values] of Object.entries(news.columns)) {
-      if (!this.columns.has(name)) this.columns.set(name, []);
-      const column = this.columns.get(name);
-      values.forEach((value, i) => { column[places[i]] = value; });
-    }
-    for (const column of this.columns.values())
-      for (let i = column.length; i < this.epochs.length; ++i) column[i] = null;
-    if (places.length && !rises(this.epochs)) this.sort();
-  }
-
-  // An epoch that was delayed comes after later ones.
-  sort() {
-    const order = this.epochs.map((_, i) => i).sort((a, b) => this.epochs[a] - this.epochs[b]);
-    this.epochs = order.map((i) => this.epochs[i]);
-    this.rowOf = new Map(this.epochs.map((epoch, i) => [epoch, i]));
-    for (const [name, column] of this.columns) this.columns.set(name, order.map((i) => column[i]));
+  fetch() {
+    return this.values.fetch();
   }
 
   draw() {
-    this.none.hidden = this.epochs.length > 0;
+    const {columns, epochs} = this.values;
+    this.none.hidden = epochs.length > 0;
     this.drawFacts();
-    const groups = groupsOf([...this.columns.keys()].filter((name) => !name.startsWith("model/")));
-    for (const [key, chart] of this.charts) if (!groups.has(key)) { chart.remove(); this.charts.delete(key); }
-    for (const [key, group] of groups) {
-      if (!this.charts.has(key)) {
-        const chart = new Chart(group.title, group.isLoss);
-        this.charts.set(key, chart);
-        this.grid.append(chart.node);
-      }
-      this.charts.get(key).update(group.names.map((name, i) => this.series(name, i, group)));
-    }
-    if (this.values.open) this.drawTable();
-    this.node.dataset.epochs = this.epochs.length;
+    const groups = groupsOf([...columns.keys()].filter((name) => !name.startsWith("model/")));
+    for (const group of groups.values())
+      group.series = () => group.names.map((name, i) => this.series(name, i, group));
+    this.gallery.update(groups);
+    this.drawTable();
+    this.node.dataset.epochs = epochs.length;
   }
 
-  series(name, i, group) {
-    return {name, color: `--s${i % 8 + 1}`, dashed: group.isLoss && name.startsWith("val"),
-      x: this.epochs, y: this.columns.get(name)};
+  series(name, color, group) {
+    const dash = group.isLoss ? Number(name.startsWith("val")) : Math.floor(color / 8);
+    return {name, color, dash, ...this.values.line(name, !this.board.axis.isCount)};
   }
 
   // What HUB is told once, about the model itself.
   drawFacts() {
-    const facts = [...this.columns].filter(([name]) => name.startsWith("model/"));
+    const facts = [...this.values.columns].filter(([name]) => name.startsWith("model/"));
     this.facts.hidden = !facts.length;
     this.facts.replaceChildren(...facts.map(([name, values]) => element("div", {},
       element("dt", {}, name.slice(6)),
@@ -115,34 +57,32 @@ export class Metrics {
   }
 
   drawTable() {
-    if (!this.values.open) return;
-    const names = [...this.columns.keys()];
-    const end = this.end ?? this.epochs.length, begin = Math.max(0, end - pageRows);
+    if (!this.details.open) return;
+    const {columns, epochs} = this.values;
+    const names = [...columns.keys()].slice(0, columnsMax);
+    const end = this.end ?? epochs.length, begin = Math.max(0, end - pageRows);
     const rows = [];
     for (let i = end - 1; i >= begin; --i)
-      rows.push([String(this.epochs[i]), ...names.map((name) => number(this.columns.get(name)[i]))]);
-    const turn = (to) => () => { this.end = to >= this.epochs.length ? null : to; this.drawTable(); };
+      rows.push([String(epochs[i]), ...names.map((name) => number(columns.get(name)[i]))]);
+    const turn = (to) => () => { this.end = to >= epochs.length ? null : to; this.drawTable(); };
     this.rows.replaceChildren(
-      table("Values by epoch, the newest first", [{name: "epoch", number: true}, ...names.map((name) => ({name, number: true}))], rows),
+      table("Values by epoch, the newest first", ["epoch", ...names].map((name) => ({name, number: true})), rows),
       element("div", {class: "row"},
-        element("button", {class: "small", disabled: end >= this.epochs.length, onclick: turn(end + pageRows)}, "Newer"),
-        element("button", {class: "small", disabled: begin === 0, onclick: turn(begin)}, "Older")));
+        element("button", {class: "small", disabled: end >= epochs.length, onclick: turn(end + pageRows)}, "Newer"),
+        element("button", {class: "small", disabled: begin === 0, onclick: turn(begin)}, "Older"),
+        columns.size > columnsMax
+          ? element("span", {class: "soft small"}, `${columnsMax} of ${columns.size} metrics; the CSV has all`) : null));
   }
 
   remove() {
-    for (const chart of this.charts.values()) chart.remove();
+    this.gallery.remove();
   }
-}
-
-function rises(numbers) {
-  for (let i = 1; i < numbers.length; ++i) if (numbers[i] < numbers[i - 1]) return false;
-  return true;
 }
 
 const titles = new Map([["metrics", "Metrics"], ["lr", "Learning rate"]]);
 
-// A loss shares its chart with the same loss in validation; metrics share one, and so do learning
-// rates; anything else goes by what stands before its slash.
+// A loss shares its chart with the same loss in validation; anything else goes by what stands before its
+// last slash, so that metrics share one, and so do learning rates.
 function groupsOf(names) {
   const groups = new Map();
   const add = (key, title, isLoss, name) => {
@@ -151,13 +91,10 @@ function groupsOf(names) {
   };
   for (const name of [...names].sort()) {
     const [, place, rest] = name.match(/^(train|val)\/(.*)$/) ?? [];
-    if (place) add(`1 ${rest}`, `${rest}: train and val`, rest.includes("loss"), name);
-  }
-  for (const name of [...names].sort()) {
-    if (/^(train|val)\//.test(name)) continue;
-    const prefix = name.includes("/") ? name.slice(0, name.indexOf("/")) : name;
-    const title = titles.get(prefix) ?? prefix;
-    add(prefix === "metrics" ? "0" : `2 ${prefix}`, title, name.includes("loss"), name);
+    const prefix = name.includes("/") ? name.slice(0, name.lastIndexOf("/")) : name;
+    const isLoss = name.includes("loss");
+    if (place) add(`1 ${rest}`, rest, isLoss, name);
+    else add(prefix === "metrics" ? "0" : `2 ${prefix}`, titles.get(prefix) ?? prefix, isLoss, name);
   }
   return new Map([...groups].sort(([a], [b]) => a < b ? -1 : 1));
 }

@@ -1,7 +1,9 @@
-R"page(// Tables.
+R"page(// Tables, and what a table stands in.
 
 import {element} from "./dom.js";
 import {moment} from "./words.js";
+
+export const section = (title, ...content) => element("section", {class: "card"}, element("h2", {}, title), ...content);
 
 // Each of the heads: {name, number, class}. A table that is too wide scrolls by itself.
 export function table(caption, heads, rows) {
@@ -12,6 +14,24 @@ export function table(caption, heads, rows) {
     element("table", {"aria-label": caption},
       element("thead", {}, element("tr", {}, ...cells("th", heads.map((head) => head.name)))),
       element("tbody", {}, ...rows.map((row) => element("tr", {}, ...cells("td", row))))));
+}
+
+// Puts a table in the place of another one, scrolled as that was.
+export function swap(node, next) {
+  const scrolled = node.querySelector(".scroll")?.scrollLeft;
+  node.replaceChildren(next);
+  if (scrolled) next.scrollLeft = scrolled;
+}
+
+// Names with their values, such as arguments.
+export function pairs(values) {
+  return element("dl", {class: "args"}, ...Object.entries(values).map(([name, value]) =>
+    element("div", {}, element("dt", {}, name), element("dd", {class: "mono"}, valueText(value)))));
+}
+
+export function valueText(value) {
+  if (value == null || value === "") return "–";
+  return typeof value === "object" ? JSON.stringify(value) : String(value);
 }
 
 export function refusedTable(refused) {

@@ -25,18 +25,34 @@ export function span(seconds) {
   return `${Math.floor(all / 86400)} d ${Math.floor(all / 3600) % 24} h`;
 }
 
+// A time for one epoch, more exactly.
+export function pace(seconds) {
+  if (seconds < 10) return `${Number(seconds.toPrecision(2))} s`;
+  if (seconds < 60 || seconds >= 3600) return span(seconds);
+  return `${Math.floor(seconds / 60)} min ${Math.floor(seconds % 60)} s`;
+}
+
+// Seconds since a training began, or until the last that was heard of it.
+export const timeTaken = (model, now) => model.state === "training" ? now - model.began : model.took;
+
+// Seconds, if the epochs to come take as long as the last ones; nothing where it is not in training.
+export const timeLeft = (model) =>
+  model.state === "training" && model.pace ? (model.epochs - model.epoch) * model.pace : null;
+
 export function moment(seconds) {
   const date = new Date(seconds * 1000);
   const today = date.toDateString() === new Date().toDateString();
   return date.toLocaleString([], today ? {timeStyle: "medium"} : {dateStyle: "medium", timeStyle: "short"});
 }
 
+// What is asked to stop is in training until it did.
+export const stateOf = (model) => model.stopping && model.state === "training" ? "stopping" : model.state;
+
 export function stateText(model) {
-  return model.state === "disconnected" && model.last ? `disconnected since ${moment(model.last)}`
-    : model.state;
+  return model.state === "disconnected" && model.last ? `disconnected since ${moment(model.last)}` : stateOf(model);
 }
 
 export function stateMark(model) {
-  return element("span", {class: `state ${model.state}`}, stateText(model));
+  return element("span", {class: `state ${stateOf(model)}`}, stateText(model));
 }
 )page"
