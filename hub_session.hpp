@@ -174,6 +174,9 @@
 #define CPPHTTPLIB_OPENSSL_SUPPORT
 #endif
 #include <httplib.h>
+#if HUB_SESSION_POSIX
+#include <poll.h>
+#endif
 #endif
 
 namespace hub {
@@ -545,17 +548,20 @@ struct request {
   duration connect_timeout = 10s;             // for the name, each connection and the TLS handshake
   duration stall_timeout = 2min;              // without a byte going out or coming in
   std::size_t reply_bytes_max = mebibyte;     // a longer reply::body is cut and fails
+  bool show_client_certificate = false;       // to HUB alone, where the transport has one
 };
 
 struct reply {
   int status = 0;  // 0: no HTTP reply, and `failure` says why
   std::string body = {};
-  std::string retry_after = {};       // the header as received, "" where there was none
-  std::string content_length = {};    // this and the next three too; needed where there is a sink
-  std::string content_range = {};     //
-  std::string content_type = {};      //
-  std::string etag = {};              //
-  std::string location = {};          // of a redirect, which is never followed by itself
+  std::string retry_after = {};     // the header as received, "" where there was none
+  std::string content_length = {};  // this and the next three too; needed where there is a sink
+  std::string content_range = {};   //
+  std::string content_type = {};    //
+  std::string etag = {};            //
+  std::string location = {};        // of a redirect, byte for byte; it is never followed by itself
+  bool is_chunked = false;          // the body says no length, but where it ends
+  std::string proxy = {};           // host:port, where it may be the words of a proxy on the way
   std::optional<error> failure = {};  // set where there is no whole reply
   duration latency = {};  // virtual time until the reply is there; zero from a real transport
 };
@@ -2484,18 +2490,39 @@ inline std::string percent_decoded(std::string_view text) {
   return out;
 }
 
+inline std::string base64(std::string_view bytes) {
+  constexpr std::string_view alphabet =
+      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  std::string out;
+  for (std::size_t i = 0; i < bytes.size(); i += 3) {
+    const std::string_view group = bytes.substr(i, 3);
+    std::uint32_t bits = 0;
+    for (std::size_t at = 0; at < 3; ++at)
+      bits = bits << 8 | (at < group.size() ? static_cast<unsigned char>(group[at]) : 0u);
+    for (std::size_t at = 0; at < 4; ++at)
+      out += at <= group.size() ? alphabet[bits >> (18 - 6 * at) & 63] : '=';
+  }
+  return out;
+}
+
+// The value of a header that carries "user:password".
+inline std::string basic_authorization(std::string_view login) { return "Basic " + base64(login); }
+
 struct url {
   bool tls = true;
   std::string host = {};  // without the brackets of an IPv6 address
   int port = 443;
   std::string path = {};  // "" or "/..." without a trailing slash
 
-  std::string text() const {
-    const bool bracketed = host.find(':') != std::string::npos;
-    std::string out = tls ? "https://" : "http://";
-    out += bracketed ? '[' + host + ']' : host;
-    if (port != (tls ? 443 : 80)) out += ':' + std::to_string(port);
-    return out + path;
+  // What stands between "//" and the path. The port is left out where the scheme says it.
+  std::string authority() const { return port == (tls ? 443 : 80) ? bracketed_host() : place(); }
+  std::string place() const { return bracketed_host() + ':' + std::to_string(port); }
+  std::string origin() const { return (tls ? "https://" : "http://") + authority(); }
+  std::string text() const { return origin() + path; }
+
+ private:
+  std::string bracketed_host() const {
+    return host.find(':') == std::string::npos ? host : '[' + host + ']';
   }
 };
 
@@ -7368,6 +7395,8 @@ class thread_sleeper {
 
 namespace detail {
 
+// ---- sockets -----------------------------------------------------------------------------------
+
 #if HUB_SESSION_POSIX
 // Keeps SIGPIPE from the program while this thread writes to a socket, and drains one that came, so
 // that the process's own disposition is neither needed nor changed.
@@ -7399,51 +7428,83 @@ class sigpipe_guard {
   sigset_t before_;
   bool was_pending_ = false;
 };
+
+inline void close_socket(socket_t socket) noexcept { ::close(socket); }
+inline void cut_socket(socket_t socket) noexcept { ::shutdown(socket, SHUT_RDWR); }
+// One that does not block, and that no program started from here inherits.
+inline socket_t open_socket(int family) noexcept {
+#if defined(SOCK_CLOEXEC) && defined(SOCK_NONBLOCK)
+  return ::socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+#else
+  const socket_t socket = ::socket(family, SOCK_STREAM, 0);
+  ::fcntl(socket, F_SETFL, ::fcntl(socket, F_GETFL) | O_NONBLOCK);
+  ::fcntl(socket, F_SETFD, FD_CLOEXEC);
+  return socket;
+#endif
+}
+inline int last_socket_error() noexcept { return errno; }
+inline bool is_passing(int code) noexcept {
+  return code == EINTR || code == EAGAIN || code == EWOULDBLOCK || code == EINPROGRESS;
+}
+inline int poll_sockets(std::span<pollfd> sockets, int milliseconds) noexcept {
+  return ::poll(sockets.data(), static_cast<nfds_t>(sockets.size()), milliseconds);
+}
 #else
 struct sigpipe_guard {};
+
+inline void close_socket(socket_t socket) noexcept { ::closesocket(socket); }
+inline void cut_socket(socket_t socket) noexcept { ::shutdown(socket, SD_BOTH); }
+inline socket_t open_socket(int family) noexcept {
+  const socket_t socket = ::socket(family, SOCK_STREAM, 0);
+  u_long on = 1;
+  ::ioctlsocket(socket, FIONBIO, &on);
+  return socket;
+}
+inline int last_socket_error() noexcept { return ::WSAGetLastError(); }
+inline bool is_passing(int code) noexcept {
+  return code == WSAEINTR || code == WSAEWOULDBLOCK || code == WSAEINPROGRESS;
+}
+inline int poll_sockets(std::span<pollfd> sockets, int milliseconds) noexcept {
+  return ::WSAPoll(sockets.data(), static_cast<ULONG>(sockets.size()), milliseconds);
+}
 #endif
 
-// A second hold on a socket, so that another thread can cut it even while httplib closes it.
-class socket_handle {
+inline constexpr auto no_socket = static_cast<socket_t>(INVALID_SOCKET);
+
+// Closes its socket.
+class owned_socket {
  public:
-  socket_handle() = default;
-  socket_handle(const socket_handle&) = delete;
-  socket_handle& operator=(const socket_handle&) = delete;
-  ~socket_handle() { reset(); }
-
-#if HUB_SESSION_POSIX
-  void adopt(socket_t socket) {
-    reset();
-    socket_ = ::fcntl(socket, F_DUPFD_CLOEXEC, 0);
+  explicit owned_socket(socket_t socket) noexcept : socket_(socket) {}
+  owned_socket(owned_socket&& other) noexcept : socket_(std::exchange(other.socket_, no_socket)) {}
+  owned_socket& operator=(owned_socket&& other) noexcept {
+    std::swap(socket_, other.socket_);
+    return *this;
   }
-  void cut() {
-    if (socket_ >= 0) ::shutdown(socket_, SHUT_RDWR);
+  ~owned_socket() {
+    if (socket_ != no_socket) close_socket(socket_);
   }
-  void reset() {
-    if (socket_ >= 0) ::close(std::exchange(socket_, -1));
-  }
+  socket_t get() const noexcept { return socket_; }
 
  private:
-  int socket_ = -1;
-#else
-  // Windows cannot duplicate a socket in one call; httplib's own stays open until its client goes.
-  void adopt(socket_t socket) { socket_ = socket; }
-  void cut() {
-    if (socket_ != INVALID_SOCKET) ::shutdown(socket_, SD_BOTH);
-  }
-  void reset() { socket_ = INVALID_SOCKET; }
-
- private:
-  socket_t socket_ = INVALID_SOCKET;
-#endif
+  socket_t socket_;
 };
+
+// For poll_sockets, which never waits less than `wait`.
+inline int milliseconds_of(hub::duration wait) noexcept {
+  const auto whole = std::chrono::ceil<std::chrono::milliseconds>(wait).count();
+  return static_cast<int>(std::clamp<std::int64_t>(whole, 0, std::numeric_limits<int>::max()));
+}
+
+inline std::string system_text(int code) {
+  return std::error_code(code, std::system_category()).message();
+}
 
 // One exchange under watch. All members are guarded by the watchdog's mutex.
 struct watched {
   time_point deadline = never;
-  bool cancelled = false;  // for good
-  bool cut = false;        // this exchange was ended by the watchdog
-  socket_handle socket;
+  bool cancelled = false;       // for good
+  bool cut = false;             // this exchange was ended by the watchdog
+  socket_t socket = no_socket;  // taken away before it is closed
 };
 
 class watchdog;
@@ -7491,8 +7552,7 @@ class exit_watch {
 };
 
 // Cuts the socket of an exchange that is past its deadline or cancelled, and goes on cutting until
-// the exchange has ended: httplib may be between two sockets when it begins. httplib's own
-// time-outs are per read, and its stop() waits for the connection.
+// the exchange has ended: it may be about to get its socket when that begins.
 class watchdog {
  public:
   watchdog() { exit_watch::instance().add(*this); }
@@ -7527,12 +7587,12 @@ class watchdog {
 
   void adopt(watched& what, socket_t socket) {
     const std::lock_guard lock(mutex_);
-    what.socket.adopt(socket);
+    what.socket = socket;
   }
 
   void release(watched& what) {
     const std::lock_guard lock(mutex_);
-    what.socket.reset();
+    what.socket = no_socket;
   }
 
   void cancel(watched& what) {
@@ -7569,7 +7629,7 @@ class watchdog {
       for (watched* each : watched_) {
         if (each->cancelled || each->deadline <= now) {
           each->cut = true;
-          each->socket.cut();
+          if (each->socket != no_socket) cut_socket(each->socket);
           next = std::min(next, now + cut_again);
         } else {
           next = std::min(next, each->deadline);
@@ -7601,9 +7661,54 @@ inline void exit_watch::end_all() {
   while (!ended() && std::chrono::steady_clock::now() < until) std::this_thread::sleep_for(1ms);
 }
 
+// ---- names and addresses -----------------------------------------------------------------------
+
+// How often what waits for a name or a connection looks whether it was given up.
+inline constexpr std::chrono::milliseconds look_again = 5ms;
+
+// Where a socket can connect to.
+struct address {
+  sockaddr_storage at = {};
+  socklen_t size = 0;
+
+  const sockaddr* get() const { return reinterpret_cast<const sockaddr*>(&at); }
+  std::string text() const {
+    std::array<char, NI_MAXHOST> out{};
+    ::getnameinfo(get(), size, out.data(), static_cast<socklen_t>(out.size()), nullptr, 0,
+                  NI_NUMERICHOST);
+    return out.data();
+  }
+};
+
+inline std::vector<address> addresses_in(const addrinfo* found) {
+  std::vector<address> out;
+  for (; found; found = found->ai_next) {
+    if (found->ai_addrlen > sizeof(sockaddr_storage)) continue;
+    address& next = out.emplace_back();
+    next.size = static_cast<socklen_t>(found->ai_addrlen);
+    std::memcpy(&next.at, found->ai_addr, found->ai_addrlen);
+  }
+  return out;
+}
+
+// An address as bytes, 4 or 16 of them; nothing where `text` is a name.
+inline std::vector<unsigned char> parse_ip(const std::string& text) {
+  for (const auto& [family, size] : {std::pair{AF_INET, 4}, std::pair{AF_INET6, 16}}) {
+    std::vector<unsigned char> out(static_cast<std::size_t>(size));
+    if (::inet_pton(family, text.c_str(), out.data()) == 1) return out;
+  }
+  return {};
+}
+
+inline error no_such_name(const std::string& host, int code) {
+  return {errc::not_reachable, "The name " + host + " cannot be found (" + ::gai_strerror(code) +
+                                   "). Check the address and the network."};
+}
+
 #if defined(__GLIBC__)
 struct name_lookup {
   std::string host;
+  std::string port;
   addrinfo hints = {};
   gaicb query = {};
   name_lookup* next = nullptr;  // of those that were given up
@@ -7626,21 +7731,20 @@ inline void keep_until_done(name_lookup* given_up) {
   }
   given_up->next = std::exchange(kept, given_up);
 }
-#endif
 
-// Looks a name up without getting stuck in it: `given_up` is asked every few milliseconds. An empty
-// list means that httplib is to look it up itself, which cannot be cut short.
-inline result<std::vector<std::string>> look_up(const std::string& host,
-                                                const std::function<bool()>& given_up) {
-  std::vector<std::string> addresses;
-#if defined(__GLIBC__)
+// Looks a name up without getting stuck in it: `given_up` is asked every few milliseconds.
+inline result<std::vector<address>> look_up_name(const std::string& host, int port,
+                                                 const std::function<bool()>& given_up) {
   auto asked = std::make_unique<name_lookup>();
   asked->host = host;
+  asked->port = std::to_string(port);
   asked->hints.ai_socktype = SOCK_STREAM;
   asked->query.ar_name = asked->host.c_str();
+  asked->query.ar_service = asked->port.c_str();
   asked->query.ar_request = &asked->hints;
   std::array<gaicb*, 1> queries = {&asked->query};
-  if (::getaddrinfo_a(GAI_NOWAIT, queries.data(), 1, nullptr) != 0) return addresses;
+  if (const int failed = ::getaddrinfo_a(GAI_NOWAIT, queries.data(), 1, nullptr); failed != 0)
+    return no_such_name(host, failed);
   while (::gai_error(&asked->query) == EAI_INPROGRESS) {
     if (given_up()) {
       if (::gai_cancel(&asked->query) != EAI_CANCELED) keep_until_done(asked.release());
@@ -7648,120 +7752,676 @@ inline result<std::vector<std::string>> look_up(const std::string& host,
                    "The name " + host + " was not found in time. Check the network."};
     }
     const std::array<const gaicb*, 1> waiting = {&asked->query};
-    const timespec pause = {0, 5'000'000};
+    const timespec pause = {0, std::chrono::nanoseconds(look_again).count()};
     ::gai_suspend(waiting.data(), 1, &pause);
   }
-  if (const int failed = ::gai_error(&asked->query); failed != 0)
-    return error{errc::not_reachable, "The name " + host + " cannot be found (" +
-                                          ::gai_strerror(failed) +
-                                          "). Check the HUB address and the network."};
-  for (const addrinfo* each = asked->query.ar_result; each; each = each->ai_next) {
-    std::array<char, NI_MAXHOST> text{};
-    if (::getnameinfo(each->ai_addr, each->ai_addrlen, text.data(), text.size(), nullptr, 0,
-                      NI_NUMERICHOST) == 0)
-      addresses.emplace_back(text.data());
-  }
+  if (const int failed = ::gai_error(&asked->query); failed != 0) return no_such_name(host, failed);
+  return addresses_in(asked->query.ar_result);
+}
 #else
-  static_cast<void>(host), static_cast<void>(given_up);
+// Here nothing can cut a look-up short.
+inline result<std::vector<address>> look_up_name(const std::string& host, int port,
+                                                 const std::function<bool()>&) {
+  addrinfo hints = {};
+  hints.ai_socktype = SOCK_STREAM;
+  addrinfo* found = nullptr;
+  const int failed = ::getaddrinfo(host.c_str(), std::to_string(port).c_str(), &hints, &found);
+  if (failed != 0) return no_such_name(host, failed);
+  auto out = addresses_in(found);
+  ::freeaddrinfo(found);
+  return out;
+}
 #endif
-  return addresses;
+
+// The addresses of a name, or the one that `host` is.
+inline result<std::vector<address>> look_up(const std::string& host, int port,
+                                            const std::function<bool()>& given_up) {
+  addrinfo hints = {};
+  hints.ai_socktype = SOCK_STREAM;
+  hints.ai_flags = AI_NUMERICHOST;
+  addrinfo* found = nullptr;
+  if (::getaddrinfo(host.c_str(), std::to_string(port).c_str(), &hints, &found) != 0)
+    return look_up_name(host, port, given_up);
+  auto out = addresses_in(found);
+  ::freeaddrinfo(found);
+  return out;
 }
 
-inline bool is_address(std::string_view host) {
-  return host.find(':') != std::string_view::npos ||
-         text::all_of(host, [](char c) { return text::is_digit(c) || c == '.'; });
+// The order in which to try a host's addresses: first the one that `worked`, then the families in
+// turn, each in the system's order (RFC 8305, section 4).
+inline std::vector<address> racing_order(std::vector<address> found, const std::string& worked) {
+  std::vector<address> out;
+  const auto take = [&](auto which) {
+    out.push_back(*which);
+    found.erase(which);
+  };
+  const auto known = std::find_if(found.begin(), found.end(),
+                                  [&](const address& each) { return each.text() == worked; });
+  if (known != found.end()) take(known);
+  while (!found.empty()) {
+    const auto other = std::find_if(found.begin(), found.end(), [&](const address& each) {
+      return !out.empty() && each.at.ss_family != out.back().at.ss_family;
+    });
+    take(other == found.end() ? found.begin() : other);
+  }
+  return out;
 }
 
-// Whether `host` is among those that NO_PROXY names: exactly, as a domain's suffix, or by "*".
-inline bool bypasses_proxy(std::string_view host, std::string_view no_proxy) {
-  while (!no_proxy.empty()) {
-    const std::size_t comma = std::min(no_proxy.find(','), no_proxy.size());
-    std::string_view entry = no_proxy.substr(0, comma);
-    no_proxy.remove_prefix(std::min(comma + 1, no_proxy.size()));
-    while (entry.starts_with(' ')) entry.remove_prefix(1);
-    while (entry.ends_with(' ')) entry.remove_suffix(1);
-    if (entry == "*") return true;
-    if (entry.starts_with("*.")) entry.remove_prefix(1);
-    while (entry.starts_with('.')) entry.remove_prefix(1);
-    if (entry.empty() || !host.ends_with(entry)) continue;
-    if (host.size() == entry.size() || host[host.size() - entry.size() - 1] == '.') return true;
+// Connects to whichever of a host's addresses answers first (RFC 8305, "Happy Eyeballs"): where one
+// says nothing for `stagger`, or refuses, the next is tried beside it.
+class connection_race {
+ public:
+  connection_race(std::vector<address> order, duration stagger, duration each_max)
+      : order_(std::move(order)), stagger_(stagger), each_max_(each_max) {}
+  connection_race(const connection_race&) = delete;
+  connection_race& operator=(const connection_race&) = delete;
+
+  struct winner {
+    owned_socket socket;  // connected, and does not block
+    address at;
+  };
+
+  // Nothing where no address answers, or `given_up` says so; it is asked every few milliseconds.
+  std::optional<winner> run(const std::function<bool()>& given_up) {
+    while (!given_up()) {
+      const time_point now = std::chrono::steady_clock::now();
+      if (next_ < order_.size() && (runners_.empty() || now >= next_start_)) {
+        start(order_[next_++], now);
+      } else if (runners_.empty()) {
+        return std::nullopt;
+      } else if (auto first = look(now)) {
+        return first;
+      }
+    }
+    return std::nullopt;
+  }
+
+  // What the addresses said: "10.0.0.1 (Connection refused), ::1 (no answer in time)".
+  const std::string& said() const { return said_; }
+  // Whether there was one that said nothing at all.
+  bool timed_out() const { return timed_out_; }
+
+ private:
+  struct runner {
+    owned_socket socket;
+    address at;
+    time_point until;
+  };
+
+  void start(const address& at, time_point now) {
+    owned_socket socket(open_socket(at.at.ss_family));
+    if (socket.get() == no_socket) return note(at, system_text(last_socket_error()));
+    next_start_ = later(now, stagger_);
+    runners_.push_back({std::move(socket), at, later(now, each_max_)});
+    if (::connect(runners_.back().socket.get(), at.get(), at.size) != 0 &&
+        !is_passing(last_socket_error()))
+      fail(runners_.size() - 1, system_text(last_socket_error()));
+  }
+
+  // Waits a moment, and tells the first that is connected.
+  std::optional<winner> look(time_point now) {
+    std::vector<pollfd> polled;
+    for (const runner& each : runners_) polled.push_back({each.socket.get(), POLLOUT, 0});
+    const duration wait = next_ < order_.size() ? next_start_ - now : look_again;
+    poll_sockets(polled, milliseconds_of(std::min<duration>(wait, look_again)));
+    for (std::size_t i = runners_.size(); i-- > 0;) {
+      if (polled[i].revents != 0) {
+        if (const int code = outcome_of(runners_[i].socket.get()); code != 0) {
+          fail(i, system_text(code));
+        } else {
+          winner first{std::move(runners_[i].socket), runners_[i].at};
+          runners_.erase(runners_.begin() + static_cast<std::ptrdiff_t>(i));
+          return first;
+        }
+      } else if (now >= runners_[i].until) {
+        timed_out_ = true;
+        fail(i, "no answer in time");
+      }
+    }
+    return std::nullopt;
+  }
+
+  static int outcome_of(socket_t socket) {
+    int code = 0;
+    socklen_t size = sizeof code;
+    // Windows has the value as characters.
+    ::getsockopt(socket, SOL_SOCKET, SO_ERROR, reinterpret_cast<char*>(&code), &size);
+    return code;
+  }
+
+  // It has lost, so that nothing is gained by waiting before the next one starts.
+  void fail(std::size_t which, const std::string& why) {
+    note(runners_[which].at, why);
+    runners_.erase(runners_.begin() + static_cast<std::ptrdiff_t>(which));
+    next_start_ = time_point{};
+  }
+
+  void note(const address& at, const std::string& why) {
+    said_ += (said_.empty() ? "" : ", ") + at.text() + " (" + why + ")";
+  }
+
+  std::vector<address> order_;
+  duration stagger_;
+  duration each_max_;
+  std::size_t next_ = 0;  // of order_
+  time_point next_start_ = {};
+  std::vector<runner> runners_;
+  std::string said_;
+  bool timed_out_ = false;
+};
+
+// ---- proxies -----------------------------------------------------------------------------------
+
+// Whether `to` is in `entry`: an address, or a network such as 10.0.0.0/8 or fd00::/8. No more than
+// the address itself is in a network of 0 bits, as curl has it.
+inline bool is_in_network(std::span<const unsigned char> to, std::string_view entry) {
+  const std::size_t slash = std::min(entry.find('/'), entry.size());
+  std::string network(entry.substr(0, slash));
+  if (network.starts_with('[') && network.ends_with(']'))
+    network = network.substr(1, network.size() - 2);
+  const std::vector<unsigned char> at = parse_ip(network);
+  if (at.size() != to.size()) return false;
+  std::uint64_t bits = 8 * at.size();
+  if (slash < entry.size()) {
+    const auto given = text::parse_size(entry.substr(slash + 1));
+    if (!given || *given > bits) return false;
+    if (*given > 0) bits = *given;
+  }
+  for (std::size_t i = 0; i < at.size() && bits > 0; ++i) {
+    const std::uint64_t here = std::min<std::uint64_t>(bits, 8);
+    if (((at[i] ^ to[i]) >> (8 - here)) != 0) return false;
+    bits -= here;
+  }
+  return true;
+}
+
+// Whether `host` is `entry` or in that domain; a dot in front of the entry and behind either counts
+// for nothing.
+inline bool is_in_domain(std::string_view host, std::string_view entry) {
+  if (host.ends_with('.')) host.remove_suffix(1);
+  if (entry.ends_with('.')) entry.remove_suffix(1);
+  while (entry.starts_with('.')) entry.remove_prefix(1);
+  if (entry.empty() || !host.ends_with(entry)) return false;
+  return host.size() == entry.size() || host[host.size() - entry.size() - 1] == '.';
+}
+
+// Takes the port off an entry such as host:443 or [::1]:443; 0 where there is none.
+inline int take_port(std::string_view& entry) {
+  const std::size_t colon = entry.rfind(':');
+  if (colon == std::string_view::npos) return 0;
+  const bool of_name = entry.find(':') == colon;
+  const bool bracketed = colon > 0 && entry[colon - 1] == ']';
+  const auto port = of_name || bracketed ? text::parse_port(entry.substr(colon + 1)) : std::nullopt;
+  if (port) entry = entry.substr(0, colon);
+  return port.value_or(0);
+}
+
+// Whether NO_PROXY names the address: "*" alone, or a list of hosts, domains, addresses and networks,
+// each with a port or without, between commas and blanks. What curl or Python takes is taken here.
+inline bool bypasses_proxy(const text::url& to, std::string_view no_proxy) {
+  if (no_proxy == "*") return true;
+  const std::string list = text::lowered(no_proxy);
+  const std::string host = text::lowered(to.host);
+  const std::vector<unsigned char> ip = parse_ip(host);
+  for (std::size_t begin = 0; begin < list.size();) {
+    const std::size_t end = std::min(list.find_first_of(", \t", begin), list.size());
+    std::string_view entry = std::string_view(list).substr(begin, end - begin);
+    begin = end + 1;
+    const int port = take_port(entry);
+    if (port != 0 && port != to.port) continue;
+    if (ip.empty() ? is_in_domain(host, entry) : is_in_network(ip, entry)) return true;
   }
   return false;
-}
-
-// The proxy that the environment names for this address, "" where it names none. HTTP_PROXY in
-// capitals is not read: a web server sets it from a request's header.
-inline std::string proxy_of_environment(const text::url& to) {
-  std::string proxy = to.tls ? env("https_proxy") : env("http_proxy");
-  if (proxy.empty() && to.tls) proxy = env("HTTPS_PROXY");
-  if (proxy.empty()) proxy = env("all_proxy");
-  std::string except = env("no_proxy");
-  if (except.empty()) except = env("NO_PROXY");
-  return bypasses_proxy(text::lowered(to.host), text::lowered(except)) ? std::string() : proxy;
 }
 
 // http://[user:password@]host:port
 struct proxy_address {
   text::url at = {};
-  std::string user = {};
-  std::string password = {};
+  std::string login = {};  // "user:password", "" where none is given
+  std::string named_by = {};
+
+  std::string place() const { return at.authority(); }
+  // For messages: what it is, and where it was named.
+  std::string description() const { return "The proxy " + place() + " (from " + named_by + ")"; }
 };
 
-inline result<proxy_address> parse_proxy(std::string text) {
+// Reads a proxy's address as curl does. `named_by` is the variable or option that holds it.
+inline result<proxy_address> parse_proxy(std::string_view text, std::string_view named_by) {
+  const auto refuse = [&](std::string_view why) {
+    return error{errc::invalid_endpoint, "The proxy in " + std::string(named_by) +
+                                             " cannot be used: " + std::string(why) +
+                                             ". Give it as http://[user:password@]host:port, or "
+                                             "exempt the host in no_proxy."};
+  };
   proxy_address out;
-  if (text.find("://") == std::string::npos) text = "http://" + text;
-  const std::size_t begin = text.find("://") + 3;
-  const std::size_t mark = text.find('@', begin);
-  if (mark != std::string::npos) {
-    const std::string login = text.substr(begin, mark - begin);
-    out.user = login.substr(0, login.find(':'));
-    out.password = login.substr(std::min(out.user.size() + 1, login.size()));
-    text.erase(begin, mark + 1 - begin);
+  out.named_by = named_by;
+  if (const std::size_t mark = text.find("://"); mark != std::string_view::npos) {
+    const std::string scheme = text::lowered(text.substr(0, mark));
+    if (scheme != "http")
+      return refuse("'" + text::printable(scheme) + "://' is not supported, only http:// is");
+    text.remove_prefix(mark + 3);
   }
-  auto at = text::parse_url(text);
-  if (!at || at->tls)
-    return error{errc::invalid_endpoint,
-                 "The proxy's address cannot be used. Give it as http://[user:password@]host:port "
-                 "in httplib_options::proxy or in the environment."};
+  text = text.substr(0, text.find_first_of("/?#"));
+  if (const std::size_t mark = text.rfind('@'); mark != std::string_view::npos) {
+    const std::string_view login = text.substr(0, mark);
+    const std::size_t colon = std::min(login.find(':'), login.size());
+    out.login = text::percent_decoded(login.substr(0, colon)) + ':' +
+                text::percent_decoded(login.substr(std::min(colon + 1, login.size())));
+    text.remove_prefix(mark + 1);
+  }
+  auto at = text::parse_url("http://" + std::string(text));
+  if (!at) return refuse("its host or port is missing or not valid");
   out.at = *std::move(at);
   return out;
 }
 
+// The proxies that the environment names, under the names that curl reads. HTTP_PROXY in capitals is
+// not among them: a web server sets it from a request's header.
+class proxies_of_environment {
+ public:
+  // Which of them is for this address; none where its value is empty.
+  result<std::optional<proxy_address>> find(const text::url& to) const {
+    const variable& own = to.tls ? https_ : http_;
+    const variable& named = own.value.empty() ? all_ : own;
+    if (named.value.empty() || bypasses_proxy(to, except_.value))
+      return std::optional<proxy_address>();
+    auto read = parse_proxy(named.value, named.name);
+    if (!read) return read.error();
+    return std::optional(*std::move(read));
+  }
+
+ private:
+  struct variable {
+    std::string name;
+    std::string value;
+  };
+  static variable first_of(std::initializer_list<const char*> names) {
+    for (const char* name : names)
+      if (std::string value = machine::env(name); !value.empty()) return {name, std::move(value)};
+    return {};
+  }
+
+  variable http_ = first_of({"http_proxy"});
+  variable https_ = first_of({"https_proxy", "HTTPS_PROXY"});
+  variable all_ = first_of({"all_proxy", "ALL_PROXY"});
+  variable except_ = first_of({"no_proxy", "NO_PROXY"});
+};
+
 }  // namespace detail
 
 struct httplib_options {
-  std::string ca_file = {};  // PEM; else what OpenSSL was built to trust
+  // PEM. As curl's --cacert, it takes the place of the certificates that the system trusts, for every
+  // host: where downloads come from a public storage host, it has to vouch for that one too.
+  std::string ca_file = {};
+  // PEM files of a certificate that is shown to HUB alone, where it asks for one, never to a storage
+  // host. Without a file for the key, it is in the certificate's.
+  std::string client_certificate_file = {};
+  std::string client_key_file = {};
+  std::string client_key_password = {};
   // http://[user:password@]host:port; "" for none; else what https_proxy, http_proxy, all_proxy and
-  // no_proxy say.
+  // no_proxy said when the transport was made.
   std::optional<std::string> proxy = {};
-  duration idle_max = 4s;              // a connection unused for longer is closed, not used again
-  std::size_t piece_bytes = mebibyte;  // of a body that is read piece by piece
+  duration idle_max = 4s;    // a connection unused for longer is closed, not used again
+  duration stagger = 250ms;  // until a host's next address is tried beside one that is silent
+  std::size_t piece_bytes = mebibyte;                // of a body that is read piece by piece
+  std::size_t reply_head_bytes_max = 64 * kibibyte;  // a reply with longer headers fails
 };
 
-// Sends over cpp-httplib and OpenSSL: 0.11.4 as Debian splits it, or upstream's single header.
-// Certificates and host names are always checked, TLS is 1.2 at least, redirects are never
-// followed, a reply is never decompressed and never longer than asked for, and no exchange outlives
-// its deadline. Plain HTTP is spoken only to an http:// address. Once the program has called
-// std::exit, exchanges are cut and none begins.
+namespace detail {
+
+// ---- connections -------------------------------------------------------------------------------
+
+struct free_tls {
+  void operator()(SSL* what) const { SSL_free(what); }
+  void operator()(SSL_CTX* what) const { SSL_CTX_free(what); }
+};
+
+// What OpenSSL says of the last failure on this thread.
+inline std::string tls_text() {
+  const unsigned long code = ERR_peek_last_error();
+  const char* reason = ERR_reason_error_string(code);
+  return reason ? reason : "the connection was closed";
+}
+
+// What all TLS connections of a transport have in common: TLS 1.2 at least, and whom to trust.
+inline result<std::shared_ptr<SSL_CTX>> make_tls_context(const httplib_options& options) {
+  ERR_clear_error();
+  std::shared_ptr<SSL_CTX> out(SSL_CTX_new(TLS_client_method()), free_tls());
+  if (!out) return error{errc::internal_error, "OpenSSL cannot be used: " + tls_text() + "."};
+  SSL_CTX_set_min_proto_version(out.get(), TLS1_2_VERSION);
+  SSL_CTX_set_verify(out.get(), SSL_VERIFY_PEER, nullptr);
+  SSL_CTX_set_mode(out.get(), SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+  if (!options.ca_file.empty()) {
+    if (SSL_CTX_load_verify_locations(out.get(), options.ca_file.c_str(), nullptr) != 1)
+      return error{errc::tls_failed, "The file " + text::printable(options.ca_file) +
+                                         " of httplib_options::ca_file holds no certificates that "
+                                         "can be read (" +
+                                         tls_text() + "). Name a PEM file."};
+    return out;
+  }
+#if HUB_SESSION_WINDOWS && OPENSSL_VERSION_NUMBER >= 0x30200000L
+  SSL_CTX_load_verify_store(out.get(), "org.openssl.winstore://");
+#endif
+  SSL_CTX_set_default_verify_paths(out.get());
+  return out;
+}
+
+// Lets a connection show the client certificate of the options, if there is one.
+inline std::optional<error> use_client_certificate(SSL* tls, const httplib_options& options) {
+  const std::string& certificate = options.client_certificate_file;
+  if (certificate.empty()) return std::nullopt;
+  const std::string& key = options.client_key_file.empty() ? certificate : options.client_key_file;
+  const auto refuse = [](const std::string& file, std::string_view what) {
+    return error{errc::invalid_credentials,
+                 "The file " + text::printable(file) + " of httplib_options holds no " +
+                     std::string(what) + " that can be used (" + tls_text() + ")."};
+  };
+  // OpenSSL's own function would ask for the password on the terminal.
+  const auto password = [](char* out, int size, int, void* given) {
+    const auto& text = *static_cast<const std::string*>(given);
+    if (text.size() > static_cast<std::size_t>(size)) return -1;
+    return static_cast<int>(text.copy(out, text.size()));
+  };
+  SSL_set_default_passwd_cb(tls, password);
+  SSL_set_default_passwd_cb_userdata(tls, const_cast<std::string*>(&options.client_key_password));
+  if (SSL_use_certificate_chain_file(tls, certificate.c_str()) != 1)
+    return refuse(certificate, "client certificate");
+  if (SSL_use_PrivateKey_file(tls, key.c_str(), SSL_FILETYPE_PEM) != 1)
+    return refuse(key, "key of the client certificate");
+  return std::nullopt;
+}
+
+// One connection, and what httplib reads and writes through. Nothing in it blocks for longer than it
+// was told, and a reply that comes before the whole request is sent is heard.
+class connection final : public httplib::Stream {
+ public:
+  connection(owned_socket socket, std::size_t head_bytes_max)
+      : socket_(std::move(socket)), head_bytes_max_(head_bytes_max) {
+    const int at_once = 1;
+    ::setsockopt(socket_.get(), IPPROTO_TCP, TCP_NODELAY, reinterpret_cast<const char*>(&at_once),
+                 sizeof at_once);
+  }
+  connection(const connection&) = delete;
+  connection& operator=(const connection&) = delete;
+  ~connection() {
+    if (tls_ && fault_.empty()) SSL_shutdown(tls_.get());  // says goodbye, and waits for no answer
+    ERR_clear_error();
+  }
+
+  // Before each exchange: how long it may go without a byte going out or coming in.
+  void begin(hub::duration stall_max) {
+    stall_max_ = stall_max;
+    hears_ = true;
+    head_whole_ = cut_short_ = false;
+    location_.clear();
+    last_bytes_.clear();
+  }
+
+  // Speaks TLS from here on, to whoever has a certificate for `host`. False where that fails.
+  bool begin_tls(std::unique_ptr<SSL, free_tls> tls, const std::string& host) {
+    ERR_clear_error();
+    tls_ = std::move(tls);
+    at_ = end_ = 0;
+    // The dot at the end of a full name is in no certificate.
+    const std::string name = host.ends_with('.') ? host.substr(0, host.size() - 1) : host;
+    X509_VERIFY_PARAM* const wanted = SSL_get0_param(tls_.get());
+    if (!parse_ip(name).empty()) {
+      X509_VERIFY_PARAM_set1_ip_asc(wanted, name.c_str());
+    } else {
+      X509_VERIFY_PARAM_set1_host(wanted, name.c_str(), name.size());
+      SSL_set_tlsext_host_name(tls_.get(), name.c_str());
+    }
+    SSL_set_fd(tls_.get(), static_cast<int>(socket_.get()));
+    for (;;) {
+      const int done = SSL_connect(tls_.get());
+      if (done == 1) return true;
+      if (!would_block(done)) return note_fault(tls_text()), false;
+      if (!wait(wanted_)) return false;
+    }
+  }
+
+  // What was wrong with the certificate; X509_V_OK where that was not the trouble.
+  long verified() const { return SSL_get_verify_result(tls_.get()); }
+
+  // Whether another request may go out: nothing was closed, and nothing came that nobody asked for.
+  bool is_idle() { return !take_more() && !ended_ && fault_.empty() && waiting().empty(); }
+
+  // Reads up to the end of a reply's head, and tells its status; 0 where it does not come.
+  int receive_head() {
+    while (head_end() == 0 && !ended_ && !in_failed_ && waiting().size() <= head_bytes_max_)
+      if (!take_more() && !ended_ && !in_failed_ && !wait(wanted_)) break;
+    head_whole_ = true;  // or as much of it as there is
+    head_too_long_ = head_end() == 0 && waiting().size() > head_bytes_max_;
+    shorten_first_line();
+    find_location();
+    return head_end() == 0 ? 0 : status_of(waiting());
+  }
+
+  bool head_is_too_long() const { return head_too_long_; }
+  // Whether the rest of the request was not sent: the host answered before, or is gone.
+  bool was_cut_short() const { return cut_short_; }
+  // The header as it came: httplib 0.11.4 undoes its escapes.
+  const std::string& location() const { return location_; }
+  // Whether a body in chunks ended as it has to; httplib also takes some that break off.
+  bool chunks_ended() const { return last_bytes_ == "\n\r\n"; }
+  bool stalled() const { return stalled_; }
+  const std::string& fault() const { return fault_; }  // "" where the connection did not break
+
+  // What httplib calls. What is virtual differs between its versions.
+  // NOLINTBEGIN(modernize-use-override)
+  bool is_readable() const { return true; }
+  bool is_writable() const { return true; }
+  bool wait_readable() const { return true; }
+  bool wait_writable() const { return true; }
+  time_t duration() const { return 0; }
+  void get_remote_ip_and_port(std::string&, int&) const {}
+  void get_local_ip_and_port(std::string&, int&) const {}
+  socket_t socket() const { return socket_.get(); }
+
+  ssize_t read(char* out, std::size_t room) {
+    if (!head_whole_) receive_head();
+    if (head_too_long_) return -1;
+    while (waiting().empty()) {
+      if (ended_) return 0;
+      if (in_failed_ || (!take_more() && !ended_ && !in_failed_ && !wait(wanted_))) return -1;
+    }
+    const std::string_view piece = waiting().substr(0, room);
+    piece.copy(out, piece.size());
+    at_ += piece.size();
+    last_bytes_ += piece.substr(piece.size() - std::min<std::size_t>(piece.size(), 3));
+    if (last_bytes_.size() > 3) last_bytes_.erase(0, last_bytes_.size() - 3);
+    return static_cast<ssize_t>(piece.size());
+  }
+
+  // Where the host answers meanwhile, or is gone, the rest counts as written, so that httplib goes on
+  // to the reply: only that can say why.
+  ssize_t write(const char* data, std::size_t size) {
+    listen();
+    for (std::size_t done = 0; done < size && !cut_short_;) {
+      const std::size_t count = put(data + done, size - done);
+      done += count;
+      if (count == 0 && !out_failed_) {
+        if (!wait(hears_ ? wanted_ | POLLIN : wanted_)) return -1;
+        listen();
+      }
+      if (ended_ || in_failed_ || out_failed_) cut_short_ = true;
+    }
+    return static_cast<ssize_t>(size);
+  }
+  // NOLINTEND(modernize-use-override)
+
+ private:
+  static constexpr std::size_t piece_bytes = 64 * kibibyte;
+  static constexpr std::size_t line_bytes_max = 200;
+
+  std::string_view waiting() const { return {room_.data() + at_, end_ - at_}; }
+
+  void note_fault(std::string what) {
+    if (fault_.empty()) fault_ = std::move(what);
+  }
+
+  // Waits for what the last try wanted. False where nothing came for too long.
+  bool wait(int events) {
+    std::array<pollfd, 1> polled = {{{socket_.get(), static_cast<short>(events), 0}}};
+    int ready = 0;
+    do {
+      ready = poll_sockets(polled, milliseconds_of(stall_max_));
+    } while (ready < 0 && is_passing(last_socket_error()));
+    stalled_ = stalled_ || ready == 0;
+    return ready > 0;
+  }
+
+  // Whether an operation of OpenSSL that did not succeed is to be tried again, and when.
+  bool would_block(int returned) {
+    const int code = SSL_get_error(tls_.get(), returned);
+    wanted_ = code == SSL_ERROR_WANT_WRITE ? POLLOUT : POLLIN;
+    return code == SSL_ERROR_WANT_READ || code == SSL_ERROR_WANT_WRITE;
+  }
+
+  // Takes what has come, without waiting for it. True where there was something.
+  bool take_more() {
+    if (ended_ || in_failed_) return false;
+    if (at_ == end_) at_ = end_ = 0;
+    if (room_.size() < end_ + piece_bytes) room_.resize(end_ + piece_bytes);
+    char* const to = room_.data() + end_;
+    if (tls_) {
+      ERR_clear_error();
+      const int got = SSL_read(tls_.get(), to, static_cast<int>(piece_bytes));
+      if (got > 0) return end_ += static_cast<std::size_t>(got), true;
+      ended_ = SSL_get_error(tls_.get(), got) == SSL_ERROR_ZERO_RETURN;
+      in_failed_ = !ended_ && !would_block(got);
+      if (in_failed_) note_fault(tls_text());
+    } else {
+      const auto got = ::recv(socket_.get(), to, piece_bytes, 0);
+      if (got > 0) return end_ += static_cast<std::size_t>(got), true;
+      ended_ = got == 0;
+      in_failed_ = got < 0 && !is_passing(last_socket_error());
+      if (in_failed_) note_fault(system_text(last_socket_error()));
+      wanted_ = POLLIN;
+    }
+    return false;
+  }
+
+  // Sends what goes out without waiting, and tells how much.
+  std::size_t put(const char* data, std::size_t size) {
+    if (tls_) {
+      ERR_clear_error();
+      const std::size_t most = std::min<std::size_t>(size, std::numeric_limits<int>::max());
+      const int sent = SSL_write(tls_.get(), data, static_cast<int>(most));
+      if (sent > 0) return static_cast<std::size_t>(sent);
+      out_failed_ = !would_block(sent);
+      if (out_failed_) note_fault(tls_text());
+    } else {
+      const auto sent = ::send(socket_.get(), data, size, 0);
+      if (sent > 0) return static_cast<std::size_t>(sent);
+      out_failed_ = !is_passing(last_socket_error());
+      if (out_failed_) note_fault(system_text(last_socket_error()));
+      wanted_ = POLLOUT;
+    }
+    return 0;
+  }
+
+  // Hears a reply that comes while the request still goes out. A refusal ends it; anything else, such
+  // as an interim reply or the success of a server that is ahead of itself, does not.
+  void listen() {
+    while (hears_ && take_more()) {
+      const bool whole = head_end() != 0;
+      if (whole && status_of(waiting()) >= 300) cut_short_ = true;
+      hears_ = !whole && waiting().size() <= head_bytes_max_;
+    }
+  }
+
+  static int status_of(std::string_view head) {
+    constexpr std::string_view version = "HTTP/1.1 ";
+    int status = 0;
+    if (head.starts_with("HTTP/") && head.size() > version.size() + 3)
+      std::from_chars(head.data() + version.size(), head.data() + version.size() + 3, status);
+    return status;
+  }
+
+  // Behind the head of the final reply, counted from what is waiting; 0 where it is not whole yet.
+  // Interim replies are dropped: httplib knows but one of them.
+  std::size_t head_end() {
+    for (;;) {
+      const std::size_t line = waiting().find("\n\r\n");
+      if (line == std::string_view::npos) return 0;
+      const int status = status_of(waiting());
+      if (status < 100 || status >= 200 || status == 101) return line + 3;
+      at_ += line + 3;
+    }
+  }
+
+  // httplib 0.11.4 reads the status line with std::regex, whose stack a long one overflows. What
+  // stands behind the status has no meaning.
+  void shorten_first_line() {
+    const std::size_t line = std::min(waiting().find_first_of("\r\n"), waiting().size());
+    if (line <= line_bytes_max) return;
+    const auto begin = room_.begin() + static_cast<std::ptrdiff_t>(at_);
+    const auto rest = begin + static_cast<std::ptrdiff_t>(line);
+    const auto end = room_.begin() + static_cast<std::ptrdiff_t>(end_);
+    std::move(rest, end, begin + static_cast<std::ptrdiff_t>(line_bytes_max));
+    end_ -= line - line_bytes_max;
+  }
+
+  void find_location() {
+    constexpr std::string_view name = "location:";
+    std::string_view head = waiting().substr(0, head_end());
+    while (!head.empty() && location_.empty()) {
+      const std::string_view line = head.substr(0, head.find('\n'));
+      if (text::lowered(line.substr(0, name.size())) == name)
+        location_ = text::trimmed(line.substr(name.size()));
+      head.remove_prefix(std::min(line.size() + 1, head.size()));
+    }
+  }
+
+  owned_socket socket_;
+  std::size_t head_bytes_max_;
+  std::unique_ptr<SSL, free_tls> tls_;
+  hub::duration stall_max_ = 2min;
+  int wanted_ = POLLIN;  // by the last try that would have had to wait
+
+  std::vector<char> room_;  // what came and was not read yet is in [at_, end_)
+  std::size_t at_ = 0;
+  std::size_t end_ = 0;
+  std::string last_bytes_;  // that were read
+  std::string location_;
+
+  bool hears_ = true;  // whether what comes while the request goes out is of interest
+  bool cut_short_ = false;
+  bool head_whole_ = false;
+  bool head_too_long_ = false;
+  bool ended_ = false;  // the host says that no more will come
+  bool in_failed_ = false;
+  bool out_failed_ = false;
+  bool stalled_ = false;
+  std::string fault_;
+};
+
+}  // namespace detail
+
+// Sends over cpp-httplib and OpenSSL: 0.11.4 as Debian splits it, or upstream's single header. What
+// goes over a connection is httplib's; the connections are our own, so that a host's addresses are
+// raced, a refusal is heard in the middle of an upload, and no exchange outlives its deadline.
 //
-// Against one thing there is no defence here: httplib reads a status line with std::regex, and one of
-// 28 kB overflows the stack. Where the server is not yours, take upstream's header and compile with
-// -DCPPHTTPLIB_MAX_LINE_LENGTH=8192.
+// Certificates and host names are always checked, TLS is 1.2 at least, redirects are never followed,
+// a reply is never decompressed and never longer than asked for. Plain HTTP is spoken only to an
+// http:// address. Once the program has called std::exit, exchanges are cut and none begins.
+//
+// The proxies of the environment are read when a transport is made, and kept by its copies.
 class httplib_transport {
  public:
   explicit httplib_transport(httplib_options options = {})
-      : shared_(std::make_shared<shared>()), options_(std::move(options)) {}
-  httplib_transport(const httplib_transport& other)
-      : shared_(other.shared_), options_(other.options_) {}
+      : shared_(std::make_shared<shared>(std::move(options))) {}
+  httplib_transport(const httplib_transport& other) : shared_(other.shared_) {}
   httplib_transport& operator=(const httplib_transport&) = delete;
   ~httplib_transport() {
     if (shared_->process == machine::process_id()) {
       const detail::sigpipe_guard no_sigpipe;  // TLS says goodbye
-      client_.reset();
+      disconnect();
       return;
     }
     // A forked child must neither close the parent's TLS session nor join its threads.
-    static_cast<void>(client_.release());
+    static_cast<void>(link_.release());
     static_cast<void>(new (std::nothrow) std::shared_ptr<shared>(std::move(shared_)));
   }
 
@@ -7770,31 +8430,43 @@ class httplib_transport {
     const time_point deadline = later(now(), what.deadline);
     const auto to = text::parse_target(what.url);
     if (!to) return {.failure = to.error()};
-    if (what.deadline <= duration::zero())
-      return {.failure = failure_of(httplib::Error::Success, *to, errc::timed_out, false)};
+    if (what.deadline <= duration::zero()) return {.failure = timed_out_error(*to)};
     if (!shared_->dog.begin(watched_, deadline))
       return {.failure = error{errc::cancelled, "The request was given up."}};
     struct ending {
       httplib_transport& self;
       ~ending() { self.shared_->dog.end(self.watched_); }
     } const ending{*this};
-    return exchange(what, *to, deadline);
+    const detail::sigpipe_guard no_sigpipe;
+    reply answer = exchange(what, *to, deadline);
+    if (answer.failure) disconnect();  // whatever is left on this connection belongs to nobody
+    return answer;
   }
 
   // The request in flight and every later one on this copy fail within milliseconds.
   void cancel() noexcept { shared_->dog.cancel(watched_); }
 
  private:
-  // What the copies share: the one thread that cuts sockets.
+  // What the copies share: options, the one thread that cuts sockets, and what connections learnt.
   struct shared {
+    explicit shared(httplib_options given) : options(std::move(given)) {}
+
+    const httplib_options options;
+    const detail::proxies_of_environment proxies;
     detail::watchdog dog;
-    int process = machine::process_id();
+    const int process = machine::process_id();
+    std::mutex mutex;                           // of what follows
+    std::map<std::string, std::string> worked;  // the address that answered last, by host and port
+    std::shared_ptr<SSL_CTX> tls;
   };
 
-  // A body on its way out.
-  struct body_progress {
-    std::vector<char> piece;
-    std::optional<error> failure;
+  // httplib's own code for one request and its reply, on a connection that it need not make.
+  struct messages : httplib::ClientImpl {
+    messages() : ClientImpl("localhost") {
+      set_decompress(false);
+      leave_paths_alone(*this);
+    }
+    using ClientImpl::process_request;
   };
 
   // A body on its way to a sink.
@@ -7803,122 +8475,173 @@ class httplib_transport {
     std::optional<error> failure;
   };
 
+  static constexpr std::size_t hosts_remembered_max = 64;
+
   static time_point now() { return std::chrono::steady_clock::now(); }
+  const httplib_options& options() const { return shared_->options; }
 
   reply exchange(const request& what, const text::url& to, time_point deadline) {
-    const detail::sigpipe_guard no_sigpipe;
-    if (auto why = connect_to(to, what, deadline)) return {.failure = *why};
+    if (auto why = connect_to(to, what)) return {.failure = explained(*why, to, deadline)};
+    link_->begin(what.stall_timeout);
     reply answer;
-    body_progress sending;
-    if (what.content) sending.piece.resize(options_.piece_bytes);
-    httplib::Request sent = to_httplib(what, to, sending);
+    std::optional<error> unsent;
     sink_progress sinking;
+    httplib::Request sent = to_httplib(what, to, unsent);
     receive_into(answer, sent, what, sinking);
-
     httplib::Response received;
     httplib::Error failed = httplib::Error::Success;
-    const bool whole = send_to_first_that_answers(sent, received, failed, what, deadline) &&
-                       !is_refusal_of_proxy(failed);
+    const bool whole = messages_.process_request(*link_, sent, received, false, failed) &&
+                       !shared_->dog.reason(watched_);  // a cut looks like the end of a body
     last_used_ = now();
-    std::optional<errc> ended = shared_->dog.reason(watched_);
-    if (!whole && !ended && last_used_ >= deadline) ended = errc::timed_out;
-    // httplib 0.11.4 keeps a connection on which no TLS was begun, and would use it the next time.
-    if (received.status == 407) disconnect();
     if (whole) detail::exit_watch::after_exchange();
-    if (whole && !ended) {
-      take_head(answer, received);
-      return answer;
-    }
-    disconnect();  // whatever is left on this connection belongs to nobody
-    const bool too_long = answer.body.size() > what.reply_bytes_max;
-    answer.failure = sending.failure   ? *sending.failure
-                     : sinking.failure ? *sinking.failure
-                                       : failure_of(failed, to, ended, too_long);
+    take_head(answer, received, link_->location());
+    if (auto why = failure_of(what, to, whole, failed, answer))
+      return {.failure = unsent            ? *unsent
+                         : sinking.failure ? *sinking.failure
+                                           : explained(*why, to, deadline)};
+    if (proxy_ && !to.tls) answer.proxy = proxy_->place();
+    if (link_->was_cut_short() || !is_kept(received)) disconnect();
     return answer;
   }
 
-  // Tries the host's addresses one after another until one takes the connection.
-  bool send_to_first_that_answers(httplib::Request& sent, httplib::Response& received,
-                                  httplib::Error& failed, const request& what,
-                                  time_point deadline) {
-    for (;;) {
-      set_timeouts(what, deadline);
-      if (client_->send(sent, received, failed)) return true;
-      const bool unconnected =
-          failed == httplib::Error::Connection || failed == httplib::Error::ConnectionTimeout;
-      if (!unconnected || addresses_.size() < 2 || shared_->dog.reason(watched_)) return false;
-      addresses_.erase(addresses_.begin());
-      use_address();
-      failed = httplib::Error::Success;
-    }
-  }
-
-  // A connection of its own for each host; one that idled may be half closed, so it is not used.
-  std::optional<error> connect_to(const text::url& to, const request& what, time_point deadline) {
-    const std::string host = to.text().substr(0, to.text().size() - to.path.size());
-    if (client_ && host == connected_to_ && now() - last_used_ < options_.idle_max)
-      return std::nullopt;
+  // A connection of its own for each host, one that idled only where it still stands.
+  std::optional<error> connect_to(const text::url& to, const request& what) {
+    const std::string wanted =
+        to.origin() + (what.show_client_certificate ? " with certificate" : "");
+    const bool usable = link_ && wanted == connected_to_ && now() - last_used_ < options().idle_max;
+    if (usable && link_->is_idle()) return std::nullopt;
     disconnect();
-    proxy_.reset();
-    if (std::string proxy = options_.proxy ? *options_.proxy : detail::proxy_of_environment(to);
-        !proxy.empty()) {
-      auto parsed = detail::parse_proxy(std::move(proxy));
-      if (!parsed) return parsed.error();
-      proxy_ = *std::move(parsed);
-    }
-    auto found = addresses_of(proxy_ ? proxy_->at.host : to.host,
-                              std::min(deadline, later(now(), what.connect_timeout)));
-    if (!found) return found.error();
-    addresses_ = *std::move(found);
-    client_ = to.tls ? secure_client(to) : std::make_unique<httplib::ClientImpl>(to.host, to.port);
-    connected_to_ = host;
-    target_ = to.host;
-    client_->set_keep_alive(true);
-    client_->set_follow_location(false);
-    client_->set_decompress(false);
-    leave_paths_alone(*client_);
-    client_->set_tcp_nodelay(true);
-    client_->set_socket_options([this](socket_t socket) { shared_->dog.adopt(watched_, socket); });
-    use_address();
+    auto proxy = find_proxy(to);
+    if (!proxy) return proxy.error();
+    proxy_ = *std::move(proxy);
+    if (auto why = open_link(proxy_ ? proxy_->at : to, what)) return why;
+    if (proxy_ && to.tls)
+      if (auto why = tunnel_to(to, what)) return why;
+    if (to.tls)
+      if (auto why = begin_tls(to, what)) return why;
+    connected_to_ = wanted;
     return std::nullopt;
   }
 
-  result<std::vector<std::string>> addresses_of(const std::string& host, time_point until) {
-    if (detail::is_address(host)) return std::vector{host};
-    auto found = detail::look_up(
-        host, [&] { return now() >= until || shared_->dog.reason(watched_).has_value(); });
-    if (!found && shared_->dog.reason(watched_) == errc::cancelled) return cancelled_error(host);
-    return found;
+  result<std::optional<detail::proxy_address>> find_proxy(const text::url& to) const {
+    if (!options().proxy) return shared_->proxies.find(to);
+    if (options().proxy->empty()) return std::optional<detail::proxy_address>();
+    auto read = detail::parse_proxy(*options().proxy, "httplib_options::proxy");
+    if (!read) return read.error();
+    return std::optional(*std::move(read));
   }
 
-  // Points the client at the first address left, so that httplib need not look the name up again.
-  void use_address() {
-    if (proxy_) {
-      client_->set_proxy(addresses_.empty() ? proxy_->at.host : addresses_.front(),
-                         proxy_->at.port);
-      if (!proxy_->user.empty()) client_->set_proxy_basic_auth(proxy_->user, proxy_->password);
-    } else if (!addresses_.empty()) {
-      client_->set_hostname_addr_map({{target_, addresses_.front()}});
+  std::optional<error> open_link(const text::url& to, const request& what) {
+    const auto given_up = [this] { return shared_->dog.reason(watched_).has_value(); };
+    const time_point until = later(now(), what.connect_timeout);
+    auto found = detail::look_up(to.host, to.port, [&] { return now() >= until || given_up(); });
+    if (!found) return found.error();
+    detail::connection_race race(detail::racing_order(*std::move(found), known_address(to)),
+                                 options().stagger, what.connect_timeout);
+    auto first = race.run(given_up);
+    if (!first)
+      return error{race.timed_out() ? errc::timed_out : errc::not_reachable,
+                   whom(to) + " cannot be reached: " + race.said() + check_address};
+    remember(to, first->at.text());
+    const socket_t socket = first->socket.get();
+    link_ = std::make_unique<detail::connection>(std::move(first->socket),
+                                                 options().reply_head_bytes_max);
+    shared_->dog.adopt(watched_, socket);
+    return std::nullopt;
+  }
+
+  std::string known_address(const text::url& to) const {
+    const std::lock_guard lock(shared_->mutex);
+    const auto found = shared_->worked.find(to.place());
+    return found == shared_->worked.end() ? std::string() : found->second;
+  }
+
+  void remember(const text::url& to, std::string address) const {
+    const std::lock_guard lock(shared_->mutex);
+    if (shared_->worked.size() >= hosts_remembered_max) shared_->worked.clear();
+    shared_->worked.insert_or_assign(to.place(), std::move(address));
+  }
+
+  // Asks the proxy for a connection to the host, through which TLS then goes.
+  std::optional<error> tunnel_to(const text::url& to, const request& what) {
+    std::string head = "CONNECT " + to.place() + " HTTP/1.1\r\nHost: " + to.place() + "\r\n";
+    if (!proxy_->login.empty())
+      head += "Proxy-Authorization: " + text::basic_authorization(proxy_->login) + "\r\n";
+    head += "\r\n";
+    link_->begin(what.connect_timeout);
+    link_->write(head.data(), head.size());
+    const int status = link_->receive_head();
+    if (status >= 200 && status < 300) return std::nullopt;
+    return refusal_of_proxy(status, to);
+  }
+
+  error refusal_of_proxy(int status, const text::url& to) const {
+    const std::string who = proxy_->description();
+    const std::string answer = who + " answered " + std::to_string(status) + " for " + to.place();
+    if (status == 0)
+      return {link_->stalled() ? errc::timed_out : errc::not_reachable,
+              who + " did not answer as a proxy does. Check the proxy and its address."};
+    if (status == 407)
+      return {
+          errc::access_denied,
+          answer +
+              (proxy_->login.empty() ? ": it wants a user name and a password"
+                                     : ": it does not accept the user name and password") +
+              ". Give them as http://user:password@host:port, with %XX for what is no letter or "
+              "digit."};
+    if (status == 429) return {errc::rate_limited, answer + ". It wants fewer requests."};
+    if (status >= 500)
+      return {errc::not_reachable,
+              answer + ": it cannot reach it. Check the proxy, the address and the network."};
+    return {errc::access_denied,
+            answer +
+                ": it does not let this through. Ask whoever runs the proxy, or exempt the host "
+                "in no_proxy."};
+  }
+
+  std::optional<error> begin_tls(const text::url& to, const request& what) {
+    std::shared_ptr<SSL_CTX> context;
+    {
+      const std::lock_guard lock(shared_->mutex);
+      if (!shared_->tls) {
+        auto made = detail::make_tls_context(options());
+        if (!made) return made.error();
+        shared_->tls = *std::move(made);
+      }
+      context = shared_->tls;
     }
+    std::unique_ptr<SSL, detail::free_tls> tls(SSL_new(context.get()));
+    if (!tls) return error{errc::internal_error, "OpenSSL is out of memory."};
+    if (what.show_client_certificate)
+      if (auto why = detail::use_client_certificate(tls.get(), options())) return why;
+    link_->begin(what.connect_timeout);
+    if (link_->begin_tls(std::move(tls), to.host)) return std::nullopt;
+    return tls_failure(to);
+  }
+
+  error tls_failure(const text::url& to) const {
+    if (link_->stalled())
+      return {errc::timed_out,
+              whom(to) + " did not finish the TLS handshake in time" + check_address};
+    const long verified = link_->verified();
+    if (verified == X509_V_OK)
+      return {errc::tls_failed, "No TLS connection to " + whom(to) + " (" + link_->fault() +
+                                    "). Check the address, and that TLS is spoken there."};
+    const std::string own = options().ca_file;
+    return {
+        errc::tls_failed,
+        "The certificate of " + whom(to) + " cannot be trusted (" +
+            X509_verify_cert_error_string(verified) + "). " +
+            (own.empty() ? "Check the address; where an authority of your own vouches for it, name "
+                           "its file in httplib_options::ca_file."
+                         : "Check the address. Only what " + text::printable(own) +
+                               ", the file of httplib_options::ca_file, vouches for is trusted, in "
+                               "place of the system's certificates.")};
   }
 
   void disconnect() {
-    client_.reset();
     shared_->dog.release(watched_);
-  }
-
-  std::unique_ptr<httplib::ClientImpl> secure_client(const text::url& to) const {
-    auto client = std::make_unique<httplib::SSLClient>(to.host, to.port);
-    require_tls_1_2(*client);
-    if (!options_.ca_file.empty()) client->set_ca_cert_path(options_.ca_file);
-    return client;
-  }
-
-  // Newer versions of httplib ask for TLS 1.2 themselves and name the context otherwise.
-  template <class Client>
-  static void require_tls_1_2(Client& client) {
-    if constexpr (requires { client.ssl_context(); })
-      if (client.ssl_context()) SSL_CTX_set_min_proto_version(client.ssl_context(), TLS1_2_VERSION);
+    link_.reset();
   }
 
   // A signed URL is valid only byte for byte. Newer versions of httplib have another name for it.
@@ -7930,68 +8653,85 @@ class httplib_transport {
       client.set_url_encode(false);
   }
 
-  void set_timeouts(const request& what, time_point deadline) {
-    // Never sooner than the watchdog, which knows why an exchange ended.
-    const duration left = std::max<duration>(deadline - now(), duration::zero()) + 1s;
-    client_->set_connection_timeout(std::min(what.connect_timeout, left));
-    client_->set_read_timeout(std::min(what.stall_timeout, left));
-    client_->set_write_timeout(std::min(what.stall_timeout, left));
-  }
-
-  static httplib::Request to_httplib(const request& what, const text::url& to,
-                                     body_progress& sending) {
+  httplib::Request to_httplib(const request& what, const text::url& to,
+                              std::optional<error>& unsent) const {
     httplib::Request out;
     out.method = what.method;
     out.path = to.path.empty() ? "/" : to.path;
+    out.headers.emplace("host", to.authority());
     out.headers.emplace("accept-encoding", "identity");
     for (const auto& [name, value] : what.headers) out.headers.emplace(name, value);
-    if (what.content) {
-      out.content_length_ = static_cast<std::size_t>(what.content->size_bytes());
-      out.content_provider_ = [&what, &sending](std::size_t offset, std::size_t length,
-                                                httplib::DataSink& sink) {
-        return send_piece(*what.content, sending, offset, length, sink);
-      };
-    } else {
-      out.body = what.body;
+    if (proxy_ && !to.tls) {
+      out.path = to.origin() + out.path;
+      if (!proxy_->login.empty())
+        out.headers.emplace("proxy-authorization", text::basic_authorization(proxy_->login));
     }
+    if (!what.content) {
+      out.body = what.body;
+      return out;
+    }
+    // httplib calls the provider until so much is written. One byte is enough for it to call once.
+    const std::uint64_t size = what.content->size_bytes();
+    out.headers.emplace("content-length", std::to_string(size));
+    out.content_length_ = size > 0 ? 1 : 0;
+    out.content_provider_ = [this, &what, &unsent, size](std::size_t, std::size_t,
+                                                         httplib::DataSink& sink) {
+      unsent = send_content(*what.content, size, sink);
+      return !unsent;
+    };
     return out;
   }
 
-  // httplib copies what it is given and asks for ever where a provider writes nothing but says that
-  // it did, so: the buffer stays here, and every call writes at least a byte or fails.
-  static bool send_piece(body_source& source, body_progress& sending, std::size_t offset,
-                         std::size_t length, httplib::DataSink& sink) {
+  // The whole body, or as much of it as the host wants. Why it could not be read, if so.
+  std::optional<error> send_content(body_source& source, std::uint64_t size,
+                                    httplib::DataSink& sink) const {
     try {
-      const auto got = source.read(
-          offset, std::span(sending.piece).first(std::min(sending.piece.size(), length)));
-      if (got && *got > 0) return sink.write(sending.piece.data(), *got);
-      sending.failure =
-          got ? error{errc::internal_error, "A request body ended too early."} : got.error();
+      std::vector<char> piece(options().piece_bytes);
+      for (std::uint64_t sent = 0; sent < size && !link_->was_cut_short();) {
+        const auto room =
+            static_cast<std::size_t>(std::min<std::uint64_t>(piece.size(), size - sent));
+        const auto got = source.read(sent, std::span(piece).first(room));
+        if (!got) return got.error();
+        if (*got == 0) return error{errc::internal_error, "A request body ended too early."};
+        if (!sink.write(piece.data(), *got)) return std::nullopt;  // httplib sees that, too
+        sent += *got;
+      }
+      return std::nullopt;
     } catch (const std::exception&) {
-      sending.failure =
-          error{errc::internal_error, "A request body could not be read: out of memory."};
+      return error{errc::internal_error, "A request body could not be read: out of memory."};
     }
-    return false;
   }
 
-  static void take_head(reply& answer, const httplib::Response& received) {
+  static void take_head(reply& answer, const httplib::Response& received,
+                        const std::string& location) {
     answer.status = received.status;
     answer.retry_after = received.get_header_value("Retry-After");
     answer.content_length = received.get_header_value("Content-Length");
     answer.content_range = received.get_header_value("Content-Range");
     answer.content_type = received.get_header_value("Content-Type");
     answer.etag = received.get_header_value("ETag");
-    answer.location = received.get_header_value("Location");
+    answer.location = location;
+    answer.is_chunked = is_chunked(received);
+  }
+
+  static bool is_chunked(const httplib::Response& received) {
+    return text::lowered(received.get_header_value("Transfer-Encoding")) == "chunked";
+  }
+
+  // Whether the connection may carry another exchange, by what the host said.
+  static bool is_kept(const httplib::Response& received) {
+    const std::string said = text::lowered(received.get_header_value("Connection"));
+    return received.version == "HTTP/1.1" && said.find("close") == std::string::npos;
   }
 
   // Collects the reply's body up to one byte more than is allowed, which shows that it is too long;
   // that of a 2xx goes to the sink where there is one.
-  static void receive_into(reply& answer, httplib::Request& sent, const request& what,
-                           sink_progress& sinking) {
+  void receive_into(reply& answer, httplib::Request& sent, const request& what,
+                    sink_progress& sinking) const {
     if (what.sink)
-      sent.response_handler = [&what, &sinking](const httplib::Response& received) {
+      sent.response_handler = [this, &what, &sinking](const httplib::Response& received) {
         reply head;
-        take_head(head, received);
+        take_head(head, received, link_->location());
         sinking.wanted = head.status >= 200 && head.status < 300;
         return !sinking.wanted || sink_takes(sinking, [&] { return what.sink->begin(head); });
       };
@@ -8010,23 +8750,6 @@ class httplib_transport {
     };
   }
 
-  // Newer versions of httplib hand on a proxy's refusal as if the host had answered.
-  template <class Error>
-  static bool is_refusal_of_proxy([[maybe_unused]] Error failed) {
-    if constexpr (requires { Error::ProxyConnection; })
-      return failed == Error::ProxyConnection;
-    else
-      return false;
-  }
-
-  // They also tell a certificate of another name from one that nobody vouches for.
-  template <class Error>
-  static Error without_name_mismatch(Error failed) {
-    if constexpr (requires { Error::SSLServerHostnameVerification; })
-      if (failed == Error::SSLServerHostnameVerification) return Error::SSLServerVerification;
-    return failed;
-  }
-
   // A sink that throws has run out of memory.
   template <class Take>
   static bool sink_takes(sink_progress& sinking, Take take) {
@@ -8039,46 +8762,60 @@ class httplib_transport {
     return !sinking.failure;
   }
 
-  static error cancelled_error(const std::string& host) {
-    return {errc::cancelled, "The request to " + host + " was given up."};
+  // Why the exchange came to nothing, if so. A refusal counts as soon as its head is there: a host
+  // that does not read on may well cut off its own words.
+  std::optional<error> failure_of(const request& what, const text::url& to, bool whole,
+                                  httplib::Error failed, const reply& answer) const {
+    const bool success = answer.status >= 200 && answer.status < 300;
+    if (answer.body.size() > what.reply_bytes_max)
+      return error{errc::bad_reply, "The reply of " + whom(to) +
+                                        " is longer than limits.reply_bytes_max" + check_address};
+    if (link_->head_is_too_long())
+      return error{errc::bad_reply, "The headers of " + whom(to) +
+                                        " are longer than httplib_options::reply_head_bytes_max" +
+                                        check_address};
+    if (answer.status == 407 && proxy_ && !to.tls) return refusal_of_proxy(407, to);
+    if (link_->was_cut_short() && answer.status >= 300) return std::nullopt;
+    if (whole && !link_->was_cut_short() && (!answer.is_chunked || link_->chunks_ended()))
+      return std::nullopt;
+    if (link_->stalled())
+      return error{errc::timed_out,
+                   whom(to) + " let the connection stall for limits.stall_timeout" + check_address};
+    const std::string why = !link_->fault().empty() ? link_->fault()
+                            : success               ? "it ended in the middle"
+                                                    : httplib::to_string(failed);
+    return error{errc::not_reachable, whom(to) +
+                                          " closed the connection, or did not answer in HTTP (" +
+                                          why + ")" + check_address};
   }
 
-  static error failure_of(httplib::Error failed, const text::url& to, std::optional<errc> ended,
-                          bool too_long) {
-    const std::string host = to.host + ":" + std::to_string(to.port);
-    if (too_long)
-      return {errc::bad_reply,
-              "The reply of " + host +
-                  " is longer than limits.reply_bytes_max. Check the HUB address."};
-    if (ended == errc::cancelled) return cancelled_error(host);
-    if (ended == errc::timed_out)
-      return {errc::timed_out, host + " did not answer in time. Check the network and the HUB."};
-    switch (without_name_mismatch(failed)) {
-      case httplib::Error::ConnectionTimeout:
-        return {errc::timed_out,
-                host + " cannot be reached in time. Check the network and the HUB address."};
-      case httplib::Error::SSLConnection:
-      case httplib::Error::SSLLoadingCerts:
-      case httplib::Error::SSLServerVerification:
-        return {errc::tls_failed,
-                "No TLS connection to " + host + " that can be trusted (" +
-                    httplib::to_string(failed) +
-                    "). Check the HUB address, its certificate, and httplib_options::ca_file."};
-      default:
-        return {errc::not_reachable, host + " cannot be reached or closed the connection (" +
-                                         httplib::to_string(failed) +
-                                         "). Check the network and the HUB address."};
-    }
+  static constexpr const char* check_address = ". Check the network and the HUB address.";
+
+  // The host, and the proxy on the way to it.
+  std::string whom(const text::url& to) const {
+    if (!proxy_) return to.place();
+    if (to.place() == proxy_->place()) return proxy_->description();
+    return to.place() + ", through the proxy " + proxy_->place() + ",";
+  }
+
+  error timed_out_error(const text::url& to) const {
+    return {errc::timed_out, whom(to) + " did not answer in time. Check the network and the HUB."};
+  }
+
+  // What the watchdog ended, it ended for a reason, whatever it looked like from here.
+  error explained(const error& why, const text::url& to, time_point deadline) const {
+    const std::optional<errc> ended = shared_->dog.reason(watched_);
+    if (ended == errc::cancelled)
+      return {errc::cancelled, "The request to " + to.host + " was given up."};
+    return ended || now() >= deadline ? timed_out_error(to) : why;
   }
 
   std::shared_ptr<shared> shared_;
-  httplib_options options_;
   detail::watched watched_;
-  std::unique_ptr<httplib::ClientImpl> client_;
-  std::string connected_to_;  // scheme, host and port
-  std::string target_;        // the host alone, as httplib knows it
-  std::optional<detail::proxy_address> proxy_;
-  std::vector<std::string> addresses_;  // of the target, or of the proxy in front of it
+  messages messages_;
+  std::unique_ptr<detail::connection> link_;
+  std::string connected_to_;                    // scheme, host and port
+  std::optional<detail::proxy_address> proxy_;  // on the way there
   time_point last_used_ = {};
 };
 

@@ -32,7 +32,7 @@ flags = ['-std=c++20', '-O0', '-w', '-pthread',
          f'-DHUB_SESSION_TEST_DATA="{os.getcwd()}/tests/data"']
 jobs = int(os.environ.get('JOBS') or os.cpu_count() or 1)
 seconds_max = 300  # for one test program; the tests take seconds
-over_sockets = {'default_policies', 'hostile_replies', 'session_downloads_loopback',
+over_sockets = {'connections', 'default_policies', 'hostile_replies', 'session_downloads_loopback',
                 'session_loopback'}
 
 

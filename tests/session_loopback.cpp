@@ -633,8 +633,8 @@ TEST_CASE("a HUB that goes away during the training gets everything when it is b
     for (int epoch = 1; epoch < epochs; ++epoch) session.on_fit_epoch_end(epoch, {{"loss", epoch}});
     write_file(at.folder / "last.pt", pattern(1000, 7));
     session.on_model_save(epochs - 1, at.folder / "last.pt", false);
-    for (const char* each :
-         {"heartbeat lane tries again", "metrics lane tries again", "checkpoint lane tries again"})
+    for (const char* each : {"lane of signs of life tries again", "lane of epochs tries again",
+                             "lane of uploads tries again"})
       CHECK(at.said.wait(each));
     CHECK(session.status().unanswered_since);
     REQUIRE(session.status().unanswered_why);
@@ -645,8 +645,8 @@ TEST_CASE("a HUB that goes away during the training gets everything when it is b
     CHECK(at.hub.wait([](const ledger& seen) {
       return seen.epochs.size() == epochs && seen.uploads.size() == 1;
     }));
-    for (const char* each : {"again on the heartbeat lane", "again on the metrics lane",
-                             "again on the checkpoint lane"})
+    for (const char* each : {"again on the lane of signs of life", "again on the lane of epochs",
+                             "again on the lane of uploads"})
       CHECK(at.said.wait(each));
     delivered = session.on_train_end(epochs - 1, "", 0);
   }
@@ -670,7 +670,7 @@ TEST_CASE("a HUB that stays away does not keep the program from ending") {
     hub::training_session session{model_id, options};
     at.hub.stop();
     for (int epoch = 0; epoch < 10; ++epoch) session.on_fit_epoch_end(epoch, {{"loss", epoch}});
-    CHECK(at.said.wait("metrics lane tries again"));
+    CHECK(at.said.wait("lane of epochs tries again"));
     if (ends_training) {
       write_file(at.folder / "best.pt", "model");
       const hub::delivery delivered = session.on_train_end(9, at.folder / "best.pt", 0.5);

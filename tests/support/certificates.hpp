@@ -57,6 +57,8 @@ struct certificate_wish {
   long valid_from_seconds = -3600;
   long valid_until_seconds = 3600;
   bool self_signed = false;
+  std::string usage = "serverAuth";
+  std::string key_password = {};  // the key's file is encrypted with it
 };
 
 // A certificate authority that nobody knows but who is given its file.
@@ -80,14 +82,17 @@ class certificate_authority {
     X509& issuer = wish.self_signed ? *certificate : *certificate_;
     describe(*certificate, *key, "hub_session test server", wish);
     add_extension(*certificate, issuer, NID_subject_alt_name, wish.alternative_names);
-    add_extension(*certificate, issuer, NID_ext_key_usage, "serverAuth");
+    add_extension(*certificate, issuer, NID_ext_key_usage, wish.usage);
     sign(*certificate, issuer, wish.self_signed ? *key : *key_);
 
     const std::string name = "server-" + std::to_string(++issued_);
     server_identity out{(folder_ / (name + ".pem")).string(), (folder_ / (name + ".key")).string()};
     write_certificate(out.certificate_file, *certificate);
     const auto write = [&](std::FILE* to) {
-      return PEM_write_PrivateKey(to, key.get(), nullptr, nullptr, 0, nullptr, nullptr);
+      const auto* password = reinterpret_cast<const unsigned char*>(wish.key_password.data());
+      return PEM_write_PrivateKey(to, key.get(),
+                                  wish.key_password.empty() ? nullptr : EVP_aes_128_cbc(), password,
+                                  static_cast<int>(wish.key_password.size()), nullptr, nullptr);
     };
     write_file(out.key_file, write);
     return out;

@@ -171,7 +171,9 @@ inline std::string ok(std::string_view body) { return http_reply(200, body); }
 
 struct tls_settings {
   server_identity identity;
-  int version_max = 0;  // such as TLS1_1_VERSION; 0: the newest
+  int version_max = 0;                     // such as TLS1_1_VERSION; 0: the newest
+  std::string client_authority_file = {};  // asks the client for a certificate of this authority
+  bool client_has_to = false;              // show one
 };
 
 class raw_server {
@@ -206,6 +208,9 @@ class raw_server {
       out.body = read_body(out.head);
       return out;
     }
+
+    // Forgets what came and was not read yet, and tells how much that was.
+    std::size_t drop_unread() { return take(unread_.size()).size(); }
 
     std::string read_bytes(std::size_t count) {
       while (unread_.size() < count) read_more();
@@ -273,6 +278,9 @@ class raw_server {
         }
       }
     }
+
+    // Whether the client showed a certificate.
+    bool has_certificate() const { return tls_ && SSL_get0_peer_certificate(tls_.get()); }
 
     // Tells the test that the script is here. See raw_server::wait_for_marks.
     void mark() { server_.add_mark(); }
@@ -409,6 +417,13 @@ class raw_server {
     return marks_;
   }
 
+  // Blocks until so many connections have been served to their end.
+  void wait_for_end_of_scripts(std::size_t count) {
+    std::unique_lock lock(mutex_);
+    if (!changed_.wait_for(lock, patience, [&] { return ended_ >= count; }))
+      throw std::runtime_error("the server's script did not come to its end");
+  }
+
   // Blocks until scripts have come to a mark so many times.
   void wait_for_marks(std::size_t count) {
     std::unique_lock lock(mutex_);
@@ -441,6 +456,11 @@ class raw_server {
         SSL_CTX_use_PrivateKey_file(context, wanted.identity.key_file.c_str(), SSL_FILETYPE_PEM) !=
             1)
       throw std::runtime_error("the server's certificate cannot be used");
+    if (wanted.client_authority_file.empty()) return;
+    SSL_CTX_load_verify_locations(context, wanted.client_authority_file.c_str(), nullptr);
+    SSL_CTX_set_verify(
+        context, SSL_VERIFY_PEER | (wanted.client_has_to ? SSL_VERIFY_FAIL_IF_NO_PEER_CERT : 0),
+        nullptr);
   }
 
   void accept_clients() {
@@ -466,6 +486,9 @@ class raw_server {
     } catch (const client_gone&) {
     }
     link.close();
+    const std::lock_guard lock(mutex_);
+    ++ended_;
+    changed_.notify_all();
   }
 
   void add_received(std::string_view text) {
@@ -488,6 +511,7 @@ class raw_server {
   std::condition_variable changed_;
   std::size_t accepted_ = 0;
   std::size_t marks_ = 0;
+  std::size_t ended_ = 0;
   std::string received_;
   std::list<client> clients_;  // the acceptor's until it has ended
   std::thread acceptor_;
