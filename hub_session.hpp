@@ -49,7 +49,7 @@
 // How a metric travels: training_session::on_fit_epoch_end (session) packs the epoch into an
 // epoch_record (vocabulary), writes it down where there is a spool, and hands it to
 // engine::handle_epoch (engine), which queues it. The metrics lane's step (session) asks engine::poll
-// for the next order, turns it into a request with hub_v1::metrics_request (protocols), sends it
+// for the next order, turns it into a request with hub_v1_wire::metrics_request (protocols), sends it
 // through the transport (default policies), reads the reply with protocols::judge and hands the
 // outcome to engine::handle_outcome, which strikes the epoch out only after a 2xx.
 //
@@ -766,6 +766,7 @@ class training_callbacks {
                              bool is_best) noexcept = 0;
   virtual delivery on_train_end(int epoch, const std::filesystem::path& best,
                                 double map) noexcept = 0;
+  virtual bool stop_requested() const noexcept { return false; }
 };
 
 // =================================================================================================
@@ -2967,9 +2968,118 @@ inline outcome judge(const reply& answer, std::string_view what,
 
 }  // namespace protocols
 
+// ---- what a protocol is ------------------------------------------------------------------------
+//
+// A protocol is a type without state whose static functions are pure: the session hands them its run,
+// the engine's order and the reply, and they say what goes out and what came of it. To write one for a
+// server of your own, take the archetype in tests/policies.cpp, which has what the concept asks for and
+// nothing else, and fill it in:
+//
+//   identity, run, news         what the constructor takes; whom the session speaks to and as what run,
+//                               a value that is copied with each order; what a reply taught of it
+//   name, traits                in a spool and for the engine
+//   identify(identity, endpoints, variable)   result<run>, before anything is sent; variable(name)
+//                               reads the environment
+//   credentials(run)            the key that the run has, "" where it has none
+//   accept(run, credential)     takes the key or token to use, or says why it cannot be one
+//   no_key(run), key_page(run)  the error where there is none; the place that has one
+//   opening(run, progress), judge_opening(run, progress, reply, wall_now)   the requests that the
+//                               constructor sends and waits for, one after another, if any
+//   make(run, order, progress, sending), judge(run, order, progress, reply, wall_now, news)   one
+//                               order's request, and what became of it; overloads, one an order
+//   adopt(run, news)            cheap, as it runs under the session's mutex
+//   page(run)                   where a person sees the run; "" while that is not known
+//   upload_name(fields)         the name under which an upload's progress is told
+//   spool_file, folder(run, wall_now), remember(run), recall(run, text)   for the spool: the names of
+//                               its file and folder, all but the secrets as text, and what an earlier
+//                               session remembered
+
+using wall_time = std::chrono::system_clock::time_point;
+
+// Reads a variable of the environment, "" where it is not set.
+using variable_reader = std::function<std::string(const char* name)>;
+
+// Who the session is, and how that came to be known.
+struct credential {
+  std::string key = {};
+  std::string token = {};  // wins over a key, where the protocol knows tokens
+  std::string from = {};   // " from" and the place of the key, for messages
+  bool is_saved = false;   // the key is the one in the settings file
+};
+
+// What the session adds to an order.
+struct sending {
+  std::shared_ptr<body_source> file = {};  // of an upload
+  std::string boundary = {};               // 128 random bits, for a form
+  std::string agent = {};                  // what runs here, for a heartbeat
+  std::string system = {};                 // the machine's figures as JSON, "" where there are none
+};
+
+template <class P>
+concept has_identity = requires {
+  typename P::identity;
+  typename P::run;
+  typename P::news;
+}
+&&std::copyable<typename P::run>;
+template <class P>
+concept has_traits = requires {
+  { P::name } -> std::convertible_to<std::string_view>;
+  { P::traits } -> std::convertible_to<protocol_traits>;
+};
+template <class P>
+concept has_identify = requires(const typename P::identity& who, const endpoint_options& at,
+                                const variable_reader& variable) {
+  { P::identify(who, at, variable) } -> std::same_as<result<typename P::run>>;
+};
+template <class P>
+concept has_credentials = requires(typename P::run& run, credential what) {
+  { P::credentials(std::as_const(run)) } -> std::same_as<std::string>;
+  { P::accept(run, std::move(what)) } -> std::same_as<std::optional<error>>;
+  { P::no_key(std::as_const(run)) } -> std::same_as<error>;
+  { P::key_page(std::as_const(run)) } -> std::same_as<std::string>;
+};
+template <class P>
+concept has_opening = requires(typename P::run& run, const progress& at, const reply& answer) {
+  { P::opening(std::as_const(run), at) } -> std::same_as<std::optional<request>>;
+  { P::judge_opening(run, at, answer, wall_time()) } -> std::same_as<outcome>;
+};
+template <class P, class Order>
+concept takes_order = requires(const typename P::run& run, const Order& what, const progress& at,
+                               const sending& with, const reply& answer, typename P::news& news) {
+  { P::make(run, what, at, with) } -> std::same_as<request>;
+  { P::judge(run, what, at, answer, wall_time(), news) } -> std::same_as<outcome>;
+};
+template <class P>
+concept has_orders = takes_order<P, life_order> && takes_order<P, registration_order> &&
+    takes_order<P, epochs_order> && takes_order<P, completion_order> &&
+    takes_order<P, upload_order> && takes_order<P, console_order>;
+template <class P>
+concept has_memory = requires(typename P::run& run, typename P::news news, std::string_view text) {
+  P::adopt(run, std::move(news));
+  { P::page(std::as_const(run)) } -> std::same_as<std::string>;
+  { P::upload_name(upload_fields()) } -> std::convertible_to<std::string>;
+  { P::spool_file } -> std::convertible_to<std::string_view>;
+  { P::folder(std::as_const(run), wall_time()) } -> std::same_as<std::string>;
+  { P::remember(std::as_const(run)) } -> std::same_as<std::string>;
+  { P::recall(run, text) } -> std::same_as<bool>;
+};
+template <class P>
+concept session_protocol = has_identity<P> && has_traits<P> && has_identify<P> &&
+    has_credentials<P> && has_opening<P> && has_orders<P> && has_memory<P>;
+
+// For a protocol that has no such thing: the engine makes no order of it.
+template <class Order>
+struct without {
+  static request make(const auto&, const Order&, const progress&, const sending&) { return {}; }
+  static outcome judge(const auto&, const Order&, const progress&, const reply&, wall_time, auto&) {
+    return {};
+  }
+};
+
 // ---- HUB v1 ------------------------------------------------------------------------------------
 
-namespace hub_v1 {
+namespace hub_v1_wire {
 
 using namespace text;
 using namespace protocols;
@@ -3309,7 +3419,195 @@ inline outcome judge_heartbeat(const reply& answer, std::chrono::system_clock::t
   return out;
 }
 
-}  // namespace hub_v1
+}  // namespace hub_v1_wire
+
+// HUB v1, as Ultralytics' hosted HUB spoke it until July 2026 and servers like it still do.
+struct hub_v1 : without<registration_order>, without<completion_order>, without<console_order> {
+  // A model's page, a model id, or KEY_MODEL.
+  struct identity {
+    identity(std::string_view what) : text(what) {}
+    identity(const std::string& what) : text(what) {}
+    identity(const char* what) : text(what) {}
+    std::string text;
+  };
+  struct run {
+    hub_v1_wire::caller who = {};
+    std::string web_root = {};
+    std::string agent_id = {};                     // as HUB assigned it
+    std::shared_ptr<const model_info> model = {};  // as HUB described it last
+    std::string key_from = {};                     // " from" and its place, for messages
+    bool key_is_known = false;  // HUB need not be asked whether it accepts the key
+  };
+  struct news {
+    std::string agent_id = {};
+  };
+  static constexpr std::string_view name = "hub-v1";
+  static constexpr std::string_view spool_file = "model.json";
+  static constexpr protocol_traits traits = {};
+
+  // ---- the start -----------------------------------------------------------------------------------
+
+  static result<run> identify(const identity& who, const endpoint_options& at,
+                              const variable_reader& variable) {
+    auto out = find_roots(at, variable);
+    if (!out) return out;
+    auto named = hub_v1_wire::parse_identifier(who.text, out->web_root);
+    if (!named) return named.error();
+    out->who.api_key = std::move(named->api_key);
+    out->who.model_id = std::move(named->model_id);
+    return out;
+  }
+
+  // A run without a model, to make one.
+  static result<run> find_roots(const endpoint_options& at, const variable_reader& variable) {
+    run out;
+    const auto read = [&](std::string given, const char* name, std::string_view otherwise) {
+      given = text::trimmed(given);
+      if (given.empty()) given = text::trimmed(variable(name));
+      return text::parse_url(given.empty() ? otherwise : std::string_view(given));
+    };
+    const auto web = read(at.web, "ULTRALYTICS_HUB_WEB", hub_v1_wire::default_web_root);
+    if (!web) return web.error();
+    const auto api = read(at.api, "ULTRALYTICS_HUB_API", hub_v1_wire::default_api_root);
+    if (!api) return api.error();
+    out.web_root = web->text();
+    out.who.api_root = api->text();
+    return out;
+  }
+
+  static std::string credentials(const run& of) { return of.who.api_key; }
+
+  // A token wins over a key.
+  static std::optional<error> accept(run& of, credential what) {
+    if (auto why = protocols::check_secret(what.token, "id token")) return why;
+    if (auto why = protocols::check_secret(what.key, "API key" + what.from)) return why;
+    of.who.id_token = std::move(what.token);
+    of.who.api_key = of.who.id_token.empty() ? std::move(what.key) : "";
+    of.key_from = std::move(what.from);
+    of.key_is_known = what.is_saved;
+    return std::nullopt;
+  }
+
+  static std::string key_page(const run& of) { return of.web_root + "/settings"; }
+  static error no_key(const run& of) { return key_error(of, "There is no API key. Get one from "); }
+
+  // The sign-in, where HUB has not accepted this key before, and then the model.
+  static std::optional<request> opening(const run& of, const progress& at) {
+    if (at.step == 0 && of.who.id_token.empty() && !of.key_is_known)
+      return hub_v1_wire::auth_request(of.who);
+    if (at.step <= 1 && !of.who.model_id.empty()) return hub_v1_wire::model_request(of.who);
+    return std::nullopt;
+  }
+
+  static outcome judge_opening(run& of, const progress& at, const reply& answer,
+                               wall_time wall_now) {
+    const bool signs_in = at.step == 0 && of.who.id_token.empty() && !of.key_is_known;
+    if (signs_in) return judge_sign_in(of, answer, wall_now);
+    outcome out = protocols::judge(answer, "the model request", wall_now);
+    if (out.verdict != verdict::delivered) return out;
+    auto model = hub_v1_wire::parse_model(answer.body, of.who.model_id);
+    if (!model) return {.verdict = verdict::rejected, .why = model.error()};
+    of.model = held(*std::move(model));
+    return {.verdict = verdict::advanced, .so_far = {.step = 2}};
+  }
+
+  // ---- orders --------------------------------------------------------------------------------------
+
+  using without<registration_order>::make;
+  using without<registration_order>::judge;
+  using without<completion_order>::make;
+  using without<completion_order>::judge;
+  using without<console_order>::make;
+  using without<console_order>::judge;
+
+  static request make(const run& of, const life_order&, const progress&, const sending& with) {
+    return hub_v1_wire::heartbeat_request(of.who, with.agent, of.agent_id);
+  }
+  static request make(const run& of, const epochs_order& what, const progress&, const sending&) {
+    return hub_v1_wire::metrics_request(of.who, what.batch);
+  }
+  static request make(const run& of, const upload_order& what, const progress&,
+                      const sending& with) {
+    return hub_v1_wire::upload_request(of.who, what.what.fields, with.file, with.boundary);
+  }
+
+  static outcome judge(const run&, const life_order&, const progress&, const reply& answer,
+                       wall_time wall_now, news& learned) {
+    return hub_v1_wire::judge_heartbeat(answer, wall_now, learned.agent_id);
+  }
+  static outcome judge(const run&, const epochs_order&, const progress&, const reply& answer,
+                       wall_time wall_now, news&) {
+    return protocols::judge(answer, "metrics", wall_now);
+  }
+  static outcome judge(const run&, const upload_order&, const progress&, const reply& answer,
+                       wall_time wall_now, news&) {
+    return protocols::judge(answer, "an upload", wall_now);
+  }
+
+  // ---- what is known of the run --------------------------------------------------------------------
+
+  static void adopt(run& of, news&& learned) {
+    if (!learned.agent_id.empty()) of.agent_id = std::move(learned.agent_id);
+  }
+  static std::string page(const run& of) { return of.web_root + "/models/" + of.who.model_id; }
+  static std::string upload_name(const upload_fields& fields) {
+    return std::string(hub_v1_wire::upload_file_name(fields));
+  }
+  static std::string folder(const run& of, wall_time) { return of.who.model_id; }
+  static std::string remember(const run& of) {
+    return of.model ? hub_v1_wire::model_text(of.model->raw) : std::string();
+  }
+  static bool recall(run& of, std::string_view remembered) {
+    auto model = hub_v1_wire::parse_model(remembered, of.who.model_id);
+    if (model) of.model = held(*std::move(model));
+    return of.model != nullptr;
+  }
+  // Where HUB has never been asked: what the program says of the model.
+  static void assume(run& of, const train_args& args) {
+    of.model =
+        std::make_shared<const model_info>(model_info{.id = of.who.model_id, .train_args = args});
+  }
+
+  // ---- a new model ---------------------------------------------------------------------------------
+
+  static outcome judge_created(const reply& answer, wall_time wall_now, std::string& id) {
+    outcome out = protocols::judge(answer, "the making of a model", wall_now);
+    if (out.verdict != verdict::delivered) return out;
+    auto made = hub_v1_wire::parse_created(answer.body);
+    if (!made) return {.verdict = verdict::rejected, .why = made.error()};
+    id = *std::move(made);
+    return out;
+  }
+
+ private:
+  // JSON is emptied by hand when the last holder goes: its own destructor needs memory.
+  static std::shared_ptr<const model_info> held(model_info model) {
+    const auto release = [](model_info* last) {
+      for (nlohmann::json* each : {&last->raw, &last->train_args.raw}) text::take_apart(*each);
+      delete last;
+    };
+    return {new model_info(std::move(model)), release};
+  }
+
+  static outcome judge_sign_in(const run& of, const reply& answer, wall_time wall_now) {
+    const outcome refused{.verdict = verdict::rejected,
+                          .why = key_error(of, "HUB does not accept the API key" + of.key_from +
+                                                   ". Get a valid one from ")};
+    if (answer.status == 401 || answer.status == 403) return refused;
+    outcome out = protocols::judge(answer, "the sign-in", wall_now);
+    if (out.verdict != verdict::delivered) return out;
+    const auto success = hub_v1_wire::parse_auth(answer.body);
+    if (!success) return {.verdict = verdict::rejected, .why = success.error()};
+    return *success ? outcome{.verdict = verdict::advanced, .so_far = {.step = 1}} : refused;
+  }
+
+  static error key_error(const run& of, std::string_view what) {
+    return {errc::not_authenticated,
+            std::string(what) + key_page(of) +
+                " and pass it in session_options::credentials, in ULTRALYTICS_API_KEY or as "
+                "KEY_MODEL."};
+  }
+};
 
 // ---- Platform ----------------------------------------------------------------------------------
 
@@ -5646,15 +5944,15 @@ class store {
  public:
   // Takes the folder and reads what was left in it. Null where no spool is wanted or where it cannot
   // be used, which is said. Throws session_error where another session has it.
-  static std::unique_ptr<store> open(const spool_options& options, const std::string& model_id,
-                                     reporter& report) {
+  static std::unique_ptr<store> open(const spool_options& options, const std::string& run_folder,
+                                     std::string_view run_file, reporter& report) {
     if (options.directory.empty()) return nullptr;
     disk_storage disk;
     spool_storage& storage = options.storage ? *options.storage : disk;
-    auto folder = storage.open(full_path(options.directory) / model_id);
+    auto folder = storage.open(full_path(options.directory) / run_folder);
     std::optional<error> why;
     if (folder) {
-      auto out = std::make_unique<store>(options, report, *std::move(folder));
+      auto out = std::make_unique<store>(options, run_file, report, *std::move(folder));
       why = out->load();
       if (!why) return out;
     } else {
@@ -5665,8 +5963,12 @@ class store {
     return nullptr;
   }
 
-  store(spool_options options, reporter& report, std::unique_ptr<spool_folder> folder)
-      : options_(std::move(options)), report_(report), folder_(std::move(folder)) {}
+  store(spool_options options, std::string_view run_file, reporter& report,
+        std::unique_ptr<spool_folder> folder)
+      : options_(std::move(options)),
+        run_file_(run_file),
+        report_(report),
+        folder_(std::move(folder)) {}
 
   // What the session before left. Empty the second time.
   journal::contents take_left() { return std::exchange(left_, {}); }
@@ -5687,20 +5989,16 @@ class store {
     return dropped_;
   }
 
-  // ---- what HUB said of the model ----------------------------------------------------------------
+  // ---- what the protocol remembers of the run ------------------------------------------------------
 
-  void keep_model(const text::json& raw) {
-    const std::string text = hub_v1::model_text(raw);
-    const auto before = folder_->read(model_name);
+  void keep_run(const std::string& text) {
+    const auto before = folder_->read(run_file_);
     if (before && *before == text) return;
-    if (auto why = folder_->replace(model_name, text))
-      report_.log(log_level::warning, why->message);
+    if (auto why = folder_->replace(run_file_, text)) report_.log(log_level::warning, why->message);
   }
-  std::optional<model_info> kept_model(std::string_view model_id) const {
-    const auto text = folder_->read(model_name);
-    if (!text) return std::nullopt;
-    auto model = hub_v1::parse_model(*text, model_id);
-    return model ? std::optional(*std::move(model)) : std::nullopt;
+  std::optional<std::string> kept_run() const {
+    auto text = folder_->read(run_file_);
+    return text ? std::optional(*std::move(text)) : std::nullopt;
   }
 
   // ---- what is accepted --------------------------------------------------------------------------
@@ -5801,7 +6099,6 @@ class store {
   }
 
  private:
-  static constexpr std::string_view model_name = "model.json";
   static constexpr std::size_t strike_bytes = 96;  // the most that striking out one epoch takes
 
   // ---- the start ---------------------------------------------------------------------------------
@@ -6010,6 +6307,7 @@ class store {
   }
 
   spool_options options_;
+  std::string run_file_;  // where the protocol's text of the run is
   reporter& report_;
   std::unique_ptr<spool_folder> folder_;
   std::function<void()> wake_;
@@ -6046,7 +6344,7 @@ inline std::vector<spooled_model> list_spool(const std::filesystem::path& direct
   for (std::filesystem::directory_iterator at(directory, failed), end; !failed && at != end;
        at.increment(failed)) {
     const std::string model_id = at->path().filename().string();
-    if (!hub_v1::is_model_id(model_id)) continue;
+    if (!hub_v1_wire::is_model_id(model_id)) continue;
     spooled_model& model = out.emplace_back(spooled_model{.model_id = model_id});
     const spool::disk_folder folder(at->path());
     for (const spool_folder::entry& file : folder.list())
@@ -6076,15 +6374,6 @@ using namespace machine;
 inline std::string agent_name() {
   const bool colab = !env("COLAB_RELEASE_TAG").empty() || !env("COLAB_BACKEND_VERSION").empty();
   return std::string("cpp-" HUB_SESSION_VERSION) + (colab ? "-colab" : "-local");
-}
-
-inline std::string find_root(std::string given, const char* variable, std::string_view standard) {
-  given = text::trimmed(given);
-  if (given.empty()) given = text::trimmed(env(variable));
-  if (given.empty()) given = standard;
-  const auto parsed = text::parse_url(given);
-  if (!parsed) throw session_error(parsed.error());
-  return parsed->text();
 }
 
 // The bounds that every request of a session has in common.
@@ -6127,9 +6416,11 @@ constexpr bool may_pass(errc code) noexcept {
 }
 
 // What a session does before training starts: blocks, retries, and throws session_error.
-template <class Transport, class Clock, class Sleeper>
+template <class Protocol, class Transport, class Clock, class Sleeper>
 class startup {
  public:
+  using run = typename Protocol::run;
+
   startup(const session_options& options, reporter& report, Transport& transport, Clock& clock,
           Sleeper& sleeper)
       : options_(options),
@@ -6137,69 +6428,68 @@ class startup {
         transport_(transport),
         clock_(clock),
         sleeper_(sleeper),
-        web_root_(
-            find_root(options.endpoints.web, "ULTRALYTICS_HUB_WEB", hub_v1::default_web_root)),
-        api_root_(
-            find_root(options.endpoints.api, "ULTRALYTICS_HUB_API", hub_v1::default_api_root)),
         settings_(find_settings_file(options.credentials.settings_file)),
         random_(options.retry.seed != 0 ? options.retry.seed : std::random_device{}()),
         deadline_(later(clock.now(), options.limits.start_deadline)) {}
 
-  const std::string& web_root() const { return web_root_; }
-
-  hub_v1::identifier identify(std::string_view text) {
-    auto named = hub_v1::parse_identifier(text, web_root_);
-    if (!named) throw session_error(named.error());
-    return *std::move(named);
+  run identify(const typename Protocol::identity& who) {
+    return checked(Protocol::identify(who, options_.endpoints, env));
   }
 
-  // A caller with the token or the key of the first place that has one.
-  hub_v1::caller find_caller(const hub_v1::identifier& named) {
-    hub_v1::caller who{
-        api_root_, {}, std::string(trimmed(options_.credentials.id_token)), named.model_id};
-    use_secret(who.id_token, "id token");
-    if (!who.id_token.empty()) return who;
+  // Gives the run the token or the key of the first place that has one.
+  void find_credentials(run& who) {
     const std::array<std::pair<std::string, std::string>, 4> places = {
-        {{named.api_key, "the identifier"},
+        {{Protocol::credentials(who), "the identifier"},
          {options_.credentials.api_key, "session_options::credentials"},
          {env("ULTRALYTICS_API_KEY"), "ULTRALYTICS_API_KEY"},
          {read_saved_key(settings_), settings_.string()}}};
+    credential found{.token = std::string(trimmed(options_.credentials.id_token))};
     for (const auto& [key, place] : places) {
-      who.api_key = trimmed(key);
-      key_from_ = who.api_key.empty() ? "" : " from " + place;
-      if (!who.api_key.empty()) break;
+      found.key = trimmed(key);
+      found.from = found.key.empty() ? "" : " from " + place;
+      if (!found.key.empty()) break;
     }
-    use_secret(who.api_key, "API key" + key_from_);
-    return who;
+    accept(who, std::move(found));
   }
 
-  // Sees to it that HUB accepts the caller's key; asks for another where it does not.
-  void sign_in(hub_v1::caller& who) {
-    if (!who.id_token.empty()) return;
-    const std::string saved = read_saved_key(settings_);
-    if (who.api_key.empty() || (who.api_key != saved && !accepted(who))) ask(who);
-    if (options_.credentials.save && who.api_key != saved && !save_key(settings_, who.api_key))
-      report_.log(log_level::warning,
-                  "The API key cannot be saved to " + settings_.string() +
-                      "; check that it can be read as settings and written to.");
+  // Sends what the protocol wants answered first. Where a key is missing or not accepted, another is
+  // asked for on a terminal.
+  void open(run& who) {
+    for (int asked = 0;; ++asked) {
+      const auto refused = has_credentials(who) ? opened(who) : Protocol::no_key(who);
+      if (!refused) break;
+      const bool may_ask = options_.credentials.prompt && asked < prompt_tries;
+      std::string key = may_ask ? ask_for_key(Protocol::key_page(who)) : "";
+      if (key.empty()) fail(*refused);
+      accept(who, {.key = std::move(key)});
+    }
+    save(Protocol::credentials(who));
   }
 
-  model_info fetch_model(const hub_v1::caller& who) {
-    auto model = hub_v1::parse_model(call(hub_v1::model_request(who), "the model request").body,
-                                     who.model_id);
-    if (!model) fail(model.error());
-    return *std::move(model);
+  bool has_credentials(const run& who) const {
+    return !options_.credentials.id_token.empty() || !Protocol::credentials(who).empty();
   }
 
-  std::string create_model(const hub_v1::caller& who, const new_model& wanted) {
-    auto id = hub_v1::parse_created(
-        call(hub_v1::create_model_request(who, wanted), "the making of a model").body);
-    if (!id) fail(id.error());
-    return *std::move(id);
+  // Sends until the reply is one to go on with, with retries; throws what else it came to.
+  template <class Judge>
+  outcome exchange(request what, Judge&& judge) {
+    backoff waits(options_.retry);
+    for (;;) {
+      what.deadline = std::min(options_.limits.request_deadline, deadline_ - clock_.now());
+      apply_limits(options_.limits, what);
+      outcome came = judge(report_.redacted(send_and_wait(what, transport_, clock_, sleeper_)));
+      if (came.verdict == verdict::advanced || came.verdict == verdict::delivered) return came;
+      if (came.verdict == verdict::rejected && came.why.code == errc::not_authenticated)
+        return came;
+      // A page where the server should be will not go away by itself, and now somebody is there to
+      // help.
+      const bool passes = came.verdict == verdict::retry && came.why.code != errc::bad_reply;
+      if (!passes || waits.failures() >= options_.retry.start_retries_max) fail(came.why);
+      const duration wait = waits.next(came, random_);
+      if (clock_.now() + wait >= deadline_) fail(came.why);
+      sleep_for(wait, clock_, sleeper_);
+    }
   }
-
- private:
-  static constexpr int prompt_tries = 3;
 
   [[noreturn]] void fail(error why) const {
     if (why.http_status == 401 && !key_from_.empty())
@@ -6207,59 +6497,42 @@ class startup {
     throw session_error(report_.redacted(std::move(why)));
   }
 
-  void use_secret(const std::string& secret, std::string_view what) {
-    report_.add_secret(secret);
-    if (auto why = protocols::check_secret(secret, what)) fail(*why);
+  template <class T>
+  T checked(result<T> what) const {
+    if (!what) fail(what.error());
+    return *std::move(what);
   }
 
-  // Whether HUB accepts the key. Throws where it does not say.
-  bool accepted(const hub_v1::caller& who) {
-    const reply answer = send(hub_v1::auth_request(who), "the sign-in", {401, 403});
-    if (answer.status == 401 || answer.status == 403) return false;
-    const auto success = hub_v1::parse_auth(answer.body);
-    if (!success) fail(success.error());
-    return *success;
+ private:
+  static constexpr int prompt_tries = 3;
+
+  void accept(run& who, credential what) {
+    report_.add_secret(what.token);
+    report_.add_secret(what.key);
+    what.is_saved = !what.key.empty() && what.key == read_saved_key(settings_);
+    key_from_ = what.token.empty() ? what.from : "";
+    if (auto why = Protocol::accept(who, std::move(what))) fail(*why);
   }
 
-  // Asks for a key that HUB accepts, on a terminal only.
-  void ask(hub_v1::caller& who) {
-    const bool refused = !who.api_key.empty();
-    const std::string where = web_root_ + "/settings";
-    for (int i = 0; options_.credentials.prompt && i < prompt_tries; ++i) {
-      who.api_key = ask_for_key(where);
-      if (who.api_key.empty()) break;
-      use_secret(who.api_key, "API key");
-      if (accepted(who)) return;
-      report_.log(log_level::warning, "HUB does not accept this API key.");
+  // Why the key is not accepted, if so.
+  std::optional<error> opened(run& who) {
+    progress at;
+    while (auto what = Protocol::opening(who, at)) {
+      outcome came = exchange(*std::move(what), [&](const reply& answer) {
+        return Protocol::judge_opening(who, at, answer, clock_.wall_now());
+      });
+      if (came.verdict == verdict::rejected) return came.why;
+      at = std::move(came.so_far);
     }
-    fail({errc::not_authenticated,
-          (refused ? "HUB does not accept the API key" + key_from_ + ". Get a valid one from "
-                   : "There is no API key. Get one from ") +
-              where +
-              " and pass it in session_options::credentials, in ULTRALYTICS_API_KEY or as "
-              "KEY_MODEL."});
+    return std::nullopt;
   }
 
-  reply call(request what, std::string_view name) { return send(std::move(what), name, {}); }
-
-  // Sends until there is a 2xx or one of `expected`, with retries; throws what else it came to.
-  reply send(request what, std::string_view name, std::initializer_list<int> expected) {
-    backoff waits(options_.retry);
-    for (;;) {
-      what.deadline = std::min(options_.limits.request_deadline, deadline_ - clock_.now());
-      apply_limits(options_.limits, what);
-      reply answer = report_.redacted(send_and_wait(what, transport_, clock_, sleeper_));
-      const outcome result = protocols::judge(answer, name, clock_.wall_now());
-      const bool wanted =
-          std::find(expected.begin(), expected.end(), answer.status) != expected.end();
-      if (result.verdict == verdict::delivered || wanted) return answer;
-      // A page where HUB should be will not go away by itself, and now somebody is there to help.
-      const bool passes = result.verdict == verdict::retry && result.why.code != errc::bad_reply;
-      if (!passes || waits.failures() >= options_.retry.start_retries_max) fail(result.why);
-      const duration wait = waits.next(result, random_);
-      if (clock_.now() + wait >= deadline_) fail(result.why);
-      sleep_for(wait, clock_, sleeper_);
-    }
+  void save(const std::string& key) const {
+    if (!options_.credentials.save || key.empty() || key == read_saved_key(settings_)) return;
+    if (!save_key(settings_, key))
+      report_.log(log_level::warning,
+                  "The API key cannot be saved to " + settings_.string() +
+                      "; check that it can be read as settings and written to.");
   }
 
   const session_options& options_;
@@ -6267,8 +6540,6 @@ class startup {
   Transport& transport_;
   Clock& clock_;
   Sleeper& sleeper_;
-  std::string web_root_;
-  std::string api_root_;
   fs::path settings_;
   std::string key_from_;  // " from" and the place, for messages
   std::mt19937_64 random_;
@@ -6474,7 +6745,7 @@ class downloader {
     bool depends_on_state;
   };
 
-  downloader(const session_options& options, reporter& report, const hub_v1::caller& caller,
+  downloader(const session_options& options, reporter& report, const hub_v1_wire::caller& caller,
              const model_info& model, Transport transport, const Clock& clock, Sleeper& sleeper,
              std::uint64_t seed)
       : options_(options),
@@ -6551,12 +6822,12 @@ class downloader {
   // The storage host does not accept the URL, any more or ever: HUB is asked for a fresh one.
   outcome renew(std::string& url, const subject& what) {
     using enum verdict;
-    const reply answer =
-        report_.redacted(send(hub_v1::model_request(caller_), options_.limits.request_deadline));
+    const reply answer = report_.redacted(
+        send(hub_v1_wire::model_request(caller_), options_.limits.request_deadline));
     outcome came = protocols::judge(answer, "the model request", clock_.wall_now());
     if (came.verdict == denied) came.verdict = rejected;
     if (came.verdict != delivered) return came;
-    const auto model = hub_v1::parse_model(answer.body, caller_.model_id);
+    const auto model = hub_v1_wire::parse_model(answer.body, caller_.model_id);
     if (!model) return {model.error().code == errc::bad_reply ? retry : rejected, model.error()};
     const std::string fresh = what.url_of(*model);
     if (auto why = check(fresh, what)) return {rejected, *std::move(why)};
@@ -6580,7 +6851,7 @@ class downloader {
 
   const session_options& options_;
   reporter& report_;
-  const hub_v1::caller& caller_;
+  const hub_v1_wire::caller& caller_;
   const model_info& model_;
   Transport transport_;
   const Clock& clock_;
@@ -6592,14 +6863,426 @@ class downloader {
 
 }  // namespace detail
 
-// Reports one training to a HUB. See the top of this file for an example.
+// What a session is whatever its policies are: the engine and its mutex, the log, the spool and the
+// copies of checkpoints. It is no template, so that it is compiled once for all sessions of a file. What
+// needs a policy is asked of the class that derives from it.
 //
 // The constructor blocks and throws; on_train_end, flush and the fetches block up to their deadline;
 // nothing else blocks on the network, and nothing but the constructor and create_model throws. Any
 // thread may call any member function. On a rank above 0 and in a forked child every call does
 // nothing.
-template <class Transport, class Clock, class Sleeper>
-class basic_training_session final : public training_callbacks {
+class session_base : public training_callbacks {
+ public:
+  session_base(const session_base&) = delete;
+  session_base& operator=(const session_base&) = delete;
+
+  // Where a person sees the run. "" on a rank above 0, and where the server has not named it yet.
+  std::string model_url() const {
+    const std::lock_guard lock(mutex_);
+    return model_url_;
+  }
+
+  // ---- trainer callbacks -----------------------------------------------------------------------
+
+  // Training is about to start: the rate limits of metrics and checkpoints run from now on, so the
+  // first checkpoint leaves after rate_limits.checkpoint.
+  void on_pretrain_routine_end() noexcept override {
+    guarded([&] {
+      tell([](engine& decide, time_point now) { decide.handle_train_start(now); });
+      const std::string page = model_url();
+      if (!page.empty()) report_.log(log_level::info, "Training is reported to " + page);
+    });
+  }
+
+  // Queues an epoch's metrics; the last call for an epoch wins. They stay queued, and in the spool
+  // where there is one, until the server has confirmed them. NaN and infinities are sent as null.
+  // Protocol: HUB v1 POST /v1/models/{id}, at most once per rate_limits.metrics; Platform epoch_end.
+  void on_fit_epoch_end(int epoch, metrics_view values) noexcept override {
+    const auto report = [&] {
+      auto record = std::make_shared<const epoch_record>(values);
+      const std::uint64_t number =
+          spool_ ? spool_->add_epoch(epoch, *record, now()) : std::uint64_t{0};
+      tell([&](engine& decide, time_point now) {
+        decide.handle_epoch(epoch, std::move(record), now, number);
+      });
+    };
+    guarded(report, &engine::handle_lost_epoch);
+  }
+
+  // Takes a checkpoint for upload where one is due by rate_limits.checkpoint, else does nothing.
+  // Blocks: with snapshot::copy or a spool, for the time of one file copy, and only where one is due.
+  // Errors: a file that is missing, unreadable, empty or not regular is logged and not sent.
+  // Protocol: HUB v1 POST /v1/models/{id}/upload with type=epoch; Platform models/upload, a PUT to the
+  // storage host and checkpoint_saved; in the background.
+  void on_model_save(int epoch, const std::filesystem::path& file, bool is_best) noexcept override {
+    const auto report = [&] {
+      bool wanted = false;
+      tell([&](engine& decide, time_point now) { wanted = decide.wants_checkpoint(now); });
+      if (wanted) take_checkpoint({.epoch = epoch, .is_best = is_best}, file);
+    };
+    guarded(report, &engine::handle_lost_checkpoint);
+  }
+
+  // Ends the training: sends what is queued and then the final model, with retry.final_retries_max
+  // retries each, and stops the signs of life. `best` may be empty for none; `map` is
+  // metrics/mAP50-95(B) or what stands for it. Afterwards the session sends nothing.
+  // Blocks: up to limits.train_end_deadline. Returns what the server has confirmed.
+  // Protocol: HUB v1 .../upload with type=final; Platform the same upload, then training_complete.
+  hub::delivery on_train_end(int epoch, const std::filesystem::path& best,
+                             double map) noexcept override {
+    return guarded([&] {
+      const time_point deadline = later(now(), options_.limits.train_end_deadline);
+      std::optional<checkpoint> final_model;
+      if (!best.empty())
+        final_model =
+            spooled({.epoch = epoch, .is_final = true, .map = map}, machine::full_path(best));
+      auto how = std::make_shared<const run_ending>(
+          run_ending{.epoch = epoch, .map = map, .results = results_});
+      tell([&](engine& decide, time_point now) {
+        decide.handle_train_end(std::move(final_model), now, std::move(how));
+      });
+      finish_replaced_upload(deadline);
+      wait_until(deadline, [](const engine& decide) { return decide.done(); });
+      return end_training();
+    });
+  }
+
+  // Whether the server wants the training to stop: somebody pressed Stop on its page. Ask at the end of
+  // each epoch. Never true on HUB v1, whose servers have no such word.
+  bool stop_requested() const noexcept override { return stop_requested_; }
+
+  // ---- more ------------------------------------------------------------------------------------
+
+  // What the training came to, for protocols that show it: on_train_end sends it with the end.
+  void set_results(training_results results) noexcept {
+    guarded([&] { results_ = std::make_shared<const training_results>(std::move(results)); });
+  }
+
+  // Sends the queued metrics now instead of when their rate limit has it. Does not wait for it.
+  void upload_metrics() noexcept {
+    guarded([&] {
+      tell([](engine& decide, time_point now) { decide.handle_flush(lane::epochs, now); });
+    });
+  }
+
+  // Uploads a checkpoint now, in the background, whatever the rate limit. Else as on_model_save.
+  void upload_model(int epoch, const std::filesystem::path& file, bool is_best) noexcept {
+    const auto report = [&] {
+      if (take_checkpoint({.epoch = epoch, .is_best = is_best}, file))
+        tell([](engine& decide, time_point now) { decide.handle_flush(lane::uploads, now); });
+    };
+    guarded(report, &engine::handle_lost_checkpoint);
+  }
+
+  // Sends everything that is queued now and waits for it, up to `timeout`. Returns what the server has
+  // confirmed; what is missing stays queued.
+  hub::delivery flush(duration timeout) noexcept {
+    return guarded([&] {
+      const time_point deadline = later(now(), timeout);
+      tell([](engine& decide, time_point now) {
+        for (lane which : all_lanes) decide.handle_flush(which, now);
+      });
+      wait_until(deadline, [](const engine& decide) { return decide.done(); });
+      const std::lock_guard lock(mutex_);
+      return engine_.delivery();
+    });
+  }
+
+  // No further signs of life: the server will show the training as disconnected.
+  void stop_heartbeat() noexcept {
+    guarded([&] { tell([](engine& decide, time_point) { decide.handle_stop_heartbeat(); }); });
+  }
+
+  // Counters, the agent id, and since when and why the server has not answered as it should.
+  session_status status() const noexcept {
+    if (!live()) return {};
+    try {
+      const std::size_t dropped = spool_ ? spool_->dropped() : 0;
+      const std::lock_guard lock(mutex_);
+      session_status out = engine_.status();
+      out.spool_dropped = dropped;
+      out.agent_id = agent_id();
+      return out;
+    } catch (...) {
+      return {.unanswered_why = error{}};  // memory ran out: nothing here is known
+    }
+  }
+
+ protected:
+  session_base(session_options options, const protocol_traits& traits)
+      : options_(std::move(options)),
+        report_(options_),
+        engine_(options_.rate_limits, options_.retry, options_.limits, seed(), traits),
+        traits_(traits) {}
+  ~session_base() override = default;
+
+  // ---- what the policies do ----------------------------------------------------------------------
+
+  virtual time_point now() const = 0;
+  virtual void wake(std::size_t task) noexcept = 0;
+  virtual bool wait(time_point until, const std::function<bool()>& done) = 0;
+  // Gives up what the lane has in flight. The next two are called under the mutex.
+  virtual void cancel_request(lane which) noexcept = 0;
+  virtual std::string agent_id() const = 0;
+
+  // ---- the engine --------------------------------------------------------------------------------
+
+  std::uint64_t seed() const {
+    if (options_.retry.seed != 0) return options_.retry.seed;
+    std::random_device device;
+    return (std::uint64_t{device()} << 32) | device();
+  }
+
+  // Whether this process and rank report at all.
+  bool live() const noexcept { return started_ && process_ == machine::process_id(); }
+
+  // Runs `work` for a callback that must not throw, and not at all where this session is silent.
+  // Where it throws, the engine hears by `lost` what is missing now.
+  template <class Work>
+  std::invoke_result_t<Work> guarded(Work&& work, void (engine::*lost)() = nullptr) noexcept {
+    using answer = std::invoke_result_t<Work>;
+    if (!live()) return answer();
+    try {
+      return work();
+    } catch (const std::exception& problem) {
+      report_.log(log_level::error, given_up, problem.what());
+    } catch (...) {
+      report_.log(log_level::error, given_up, "a policy or one of the program's functions threw");
+    }
+    if (lost) tell([&](engine& decide, time_point) { (decide.*lost)(); });
+    if constexpr (std::is_same_v<answer, hub::delivery>)
+      return {.why = error{}};  // not complete, and said without allocating
+    else
+      return answer();
+  }
+
+  // What the engine wants done once the mutex is free again.
+  struct published {
+    std::array<bool, lane_count> earlier = {};
+    std::vector<note> notes = {};
+    struck_out struck = {};
+  };
+
+  // Tells the engine something, wakes the lanes whose next deadline that brought forward, and says
+  // what the engine wants said.
+  template <class Verb>
+  void tell(Verb&& verb) {
+    published news;
+    {
+      const std::lock_guard lock(mutex_);
+      verb(engine_, now());
+      news = publish();
+    }
+    act_on(news);
+  }
+
+  template <class Done>
+  bool wait_until(time_point deadline, Done done) {
+    return wait(deadline, [&] {
+      const std::lock_guard lock(mutex_);
+      return done(std::as_const(engine_));
+    });
+  }
+
+  // When a lane is called again, as far as is known outside it.
+  time_point& scheduled(lane which) { return scheduled_[static_cast<std::size_t>(which)]; }
+
+  // ---- the start and the end ---------------------------------------------------------------------
+
+  // Hands the engine what the last session left in the spool, before anything else is sent.
+  void send_left() {
+    if (!spool_ || !spool_->has_left()) return;
+    const spool::journal::contents left = spool_->take_left();
+    std::size_t later = 0;
+    for (const auto& [epoch, line] : left.epochs)
+      if (!engine_.handle_left_epoch(epoch, line.values, line.number)) ++later;
+    if (left.upload)
+      engine_.handle_left_upload({.fields = left.upload->fields, .number = left.upload->number},
+                                 now());
+    const std::string file = !left.upload                   ? ""
+                             : left.upload->fields.is_final ? " and the final model"
+                                                            : " and a checkpoint";
+    report_.log(log_level::info,
+                "The last session left " + std::to_string(left.epochs.size()) + " epochs" + file +
+                    " in the spool; they are sent now." +
+                    (later > 0 ? " " + std::to_string(later) +
+                                     " of them do not fit in the queue and wait for the next one."
+                               : ""));
+  }
+
+  // What every session has going on beside its lanes.
+  void add_spool_task(std::vector<background_task>& tasks) {
+    if (!spool_) return;
+    spool_->on_work([this, task = tasks.size()] { wake(task); });
+    tasks.push_back({"spool", [this] { return spool_->maintain(now()); }});
+  }
+
+  void cancel(lane which) noexcept {
+    const std::lock_guard lock(mutex_);
+    if (engine_.in_flight(which)) cancel_request(which);
+  }
+
+  // On the relay's thread; the signal goes to the program's own handler afterwards.
+  void flush_on_signal(int number) {
+    guarded([&] {
+      report_.log(log_level::warning,
+                  "Signal " + std::to_string(number) + ": sending the last metrics.");
+      const time_point deadline = later(now(), options_.limits.shutdown_deadline);
+      tell([](engine& decide, time_point now) { decide.handle_flush(lane::epochs, now); });
+      wait_until(deadline, [](const engine& decide) { return decide.epochs_done(); });
+    });
+  }
+
+  // An upload's body, which tells how far it has been read.
+  result<std::shared_ptr<body_source>> open_upload(const checkpoint& what, std::string name) {
+    auto file =
+        what.number != 0 ? spool_->open_upload(what.number) : machine::file_source::open(what.file);
+    if (!file) return file;
+    return std::shared_ptr<body_source>(std::make_shared<machine::metered_body>(
+        *std::move(file),
+        [this, name = std::move(name), began = now()](std::uint64_t sent, std::uint64_t total) {
+          report_.progress({name, sent, total, now() - began});
+        }));
+  }
+
+  // 128 random bits, so that no file holds it by accident.
+  std::string boundary() {
+    std::array<char, 33> text{};
+    std::snprintf(text.data(), text.size(), "%016llx%016llx",
+                  static_cast<unsigned long long>(boundary_random_()),
+                  static_cast<unsigned long long>(boundary_random_()));
+    return text.data();
+  }
+
+  session_options options_;
+  machine::reporter report_;
+  std::unique_ptr<spool::store> spool_;
+  int process_ = 0;
+  bool started_ = false;
+
+  mutable std::mutex mutex_;
+  engine engine_;
+  std::string model_url_;
+
+ private:
+  static constexpr std::string_view given_up =
+      "A call was given up, and what it was to report may be missing: ";
+
+  // Under the mutex.
+  published publish() {
+    published out;
+    for (lane which : all_lanes) {
+      const time_point next = engine_.deadline(which);
+      out.earlier[static_cast<std::size_t>(which)] = next < scheduled(which);
+      scheduled(which) = std::min(scheduled(which), next);
+    }
+    out.notes = engine_.take_notes();
+    out.struck = engine_.take_struck();
+    stop_requested_ = engine_.stop_requested();
+    return out;
+  }
+
+  void act_on(const published& news) {
+    for (std::size_t i = 0; i < lane_count; ++i)
+      if (news.earlier[i]) wake(i);
+    if (spool_) spool_->strike(news.struck, now());
+    for (const note& said : news.notes) report_.log(said.level, said.text);
+  }
+
+  // ---- checkpoints and endings -----------------------------------------------------------------
+
+  // A file to upload, in the spool where there is one that can take it.
+  checkpoint spooled(const upload_fields& fields, std::filesystem::path file) {
+    const std::uint64_t number =
+        spool_ ? spool_->add_upload(fields, file, options_.snapshot == snapshot::none, now())
+               : std::uint64_t{0};
+    return {fields, std::move(file), nullptr, number};
+  }
+
+  // A checkpoint that nobody can change any more, where that is wanted.
+  result<checkpoint> prepared(const upload_fields& fields, const std::filesystem::path& file) {
+    if (auto why = machine::check_regular(file)) return *std::move(why);
+    checkpoint out = spooled(fields, machine::full_path(file));
+    if (out.number != 0 || options_.snapshot == snapshot::none) return out;
+    auto copy = snapshot_of(file);
+    if (!copy) return copy.error();
+    out.file = (*copy)->path();
+    out.keep = *std::move(copy);
+    return out;
+  }
+
+  // Hands a checkpoint to the engine. False where there is none.
+  bool take_checkpoint(const upload_fields& fields, const std::filesystem::path& file) {
+    auto what = prepared(fields, file);
+    tell([&](engine& decide, time_point now) {
+      if (what)
+        decide.handle_checkpoint(*std::move(what), now);
+      else
+        decide.handle_checkpoint_failure(report_.redacted(what.error()));
+    });
+    return static_cast<bool>(what);
+  }
+
+  result<std::shared_ptr<machine::snapshot_file>> snapshot_of(const std::filesystem::path& file) {
+    const std::lock_guard lock(snapshot_mutex_);
+    auto folder = snapshots_.get();
+    if (!folder) return folder.error();
+    return machine::take_snapshot(
+        file, *folder / ("checkpoint-" + std::to_string(++snapshot_count_) + ".pt"));
+  }
+
+  // The final model never travels beside a checkpoint: that one may finish, or is cut.
+  void finish_replaced_upload(time_point deadline) {
+    const time_point until = std::min(deadline, later(now(), options_.limits.checkpoint_grace));
+    const auto finished = [](const engine& decide) { return !decide.replaced_upload_in_flight(); };
+    if (wait_until(until, finished)) return;
+    const std::lock_guard lock(mutex_);
+    if (!finished(engine_)) cancel_request(lane::uploads);
+  }
+
+  hub::delivery end_training() {
+    hub::delivery delivered;
+    tell([&](engine& decide, time_point) {
+      decide.handle_stop_heartbeat();
+      decide.handle_stop();
+      delivered = decide.delivery();
+    });
+    for (lane which : all_lanes)
+      if (which != lane::life) cancel(which);
+    if (delivered.complete())
+      report_.log(log_level::info,
+                  "Done: all " + std::to_string(delivered.epochs_delivered) + " epochs " +
+                      (delivered.final_model_delivered ? "and the final model " : "") + "are on " +
+                      model_url());
+    else
+      report_.log(log_level::error,
+                  "Not everything arrived: " +
+                      std::to_string(delivered.epochs_queued + delivered.epochs_set_aside) +
+                      " epochs are missing" +
+                      (delivered.final_model_wanted && !delivered.final_model_delivered
+                           ? ", and the final model"
+                           : "") +
+                      ". " + (delivered.why ? delivered.why->message : ""));
+    return delivered;
+  }
+
+ protected:
+  protocol_traits traits_;
+
+ private:
+  std::array<time_point, lane_count> scheduled_ = {never, never, never, never};
+  std::atomic<bool> stop_requested_ = false;
+  std::shared_ptr<const training_results> results_;
+  std::mt19937_64 boundary_random_{seed()};
+  std::mutex snapshot_mutex_;
+  machine::private_folder snapshots_{options_.temp_folder};
+  std::uint64_t snapshot_count_ = 0;
+};
+
+// Reports one training. See the top of this file for an example, and session_base for what all sessions
+// have in common.
+template <class Transport, class Clock, class Sleeper, class Protocol = hub_v1>
+class basic_training_session final : public session_base {
   static_assert(std::copy_constructible<Transport>,
                 "hub_session: the transport cannot be copied; each lane sends on a copy, see "
                 "http_transport in section 3");
@@ -6634,159 +7317,99 @@ class basic_training_session final : public training_callbacks {
                 "hub_session: the sleeper lacks 'static constexpr bool concurrent', see sleeper in "
                 "section 3");
 
+  static_assert(
+      has_identity<Protocol>,
+      "hub_session: the protocol lacks identity, run or news, or its run cannot be copied, see "
+      "'what a protocol is' among the protocols");
+  static_assert(
+      has_traits<Protocol>,
+      "hub_session: the protocol lacks name or traits, see 'what a protocol is' among the "
+      "protocols");
+  static_assert(has_identify<Protocol>,
+                "hub_session: the protocol lacks 'identify', see 'what a protocol is' among the "
+                "protocols");
+  static_assert(has_credentials<Protocol>,
+                "hub_session: the protocol lacks 'credentials', 'accept' or 'no_key', see 'what a "
+                "protocol is' among the protocols");
+  static_assert(
+      has_opening<Protocol>,
+      "hub_session: the protocol lacks 'opening' or 'judge_opening', see 'what a protocol is' "
+      "among the protocols");
+  static_assert(
+      has_orders<Protocol>,
+      "hub_session: the protocol lacks 'make' or 'judge' for one of the engine's orders, see "
+      "'what a protocol is' among the protocols");
+  static_assert(
+      has_memory<Protocol>,
+      "hub_session: the protocol lacks 'adopt', 'page', 'folder', 'remember' or 'recall', see "
+      "'what a protocol is' among the protocols");
+
  public:
-  // Signs in, fetches the model and starts the heartbeat.
-  // Identifier: a model's page, a model id, or KEY_MODEL.
-  // With a spool, what the last session on this model left is sent first, also where HUB refuses a
-  // further training; and with spool.offline the session may start while HUB cannot be reached, on
-  // what HUB said last or on spool.train_args.
+  // HUB v1: signs in, fetches the model and starts the heartbeat. With a spool, what the last session
+  // on this model left is sent first, also where HUB refuses a further training; and with
+  // spool.offline the session may start while HUB cannot be reached, on what HUB said last or on
+  // spool.train_args.
+  // Platform: makes the run. Where the Platform cannot be reached the training begins all the same, and
+  // making the run is tried for as long as the session lives.
   // Blocks: up to limits.start_deadline, with retry.start_retries_max retries of each request.
   // Throws: session_error with invalid_identifier, invalid_endpoint, invalid_credentials,
   //   not_authenticated, access_denied, already_trained, dataset_not_ready, bad_reply,
-  //   unexpected_status, spool_locked, or what kept HUB from answering.
-  // Protocol: POST /v1/auth for a key that is not the saved one, GET /v1/models/{id}.
-  explicit basic_training_session(std::string_view identifier, session_options options = {},
-                                  Transport transport = Transport(), Clock clock = Clock(),
-                                  Sleeper sleeper = Sleeper())
-      : options_(std::move(options)),
-        report_(options_),
+  //   unexpected_status, spool_locked, or what kept the server from answering.
+  // Protocol: HUB v1 POST /v1/auth for a key that is not the saved one, GET /v1/models/{id}; Platform
+  //   training_started.
+  explicit basic_training_session(const typename Protocol::identity& identity,
+                                  session_options options = {}, Transport transport = Transport(),
+                                  Clock clock = Clock(), Sleeper sleeper = Sleeper())
+      : session_base(std::move(options), Protocol::traits),
         prototype_(std::move(transport)),
         clock_(std::move(clock)),
-        engine_(options_.rate_limits, options_.retry, options_.limits, seed()),
         sleeper_(std::move(sleeper)) {
     if (machine::find_rank(options_) > 0) return;
-    // On the metrics lane's transport, so that the connection is warm when the first epoch leaves.
+    // On the epochs lane's transport, so that the connection is warm when the first epoch leaves.
     Transport& first = driver_of(lane::epochs).transport.emplace(prototype_);
-    detail::startup begin(options_, report_, first, clock_, sleeper_);
-    const hub_v1::identifier named = begin.identify(identifier);
-    spool_ = spool::store::open(options_.spool, named.model_id, report_);
-    caller_ = begin.find_caller(named);
-    model_url_ = begin.web_root() + "/models/" + named.model_id;
-    model_ = begin_with(begin);
-    engine_.handle_signed_in(clock_.now());
-    send_left();
-    start_lanes();
+    startup begin(options_, report_, first, clock_, sleeper_);
+    run_ = begin.identify(identity);
+    spool_ = spool::store::open(options_.spool, Protocol::folder(run_, clock_.wall_now()),
+                                Protocol::spool_file, report_);
+    begin.find_credentials(run_);
+    open(begin);
+    model_url_ = Protocol::page(run_);
+    start_reporting();
   }
-
-  basic_training_session(const basic_training_session&) = delete;
-  basic_training_session& operator=(const basic_training_session&) = delete;
 
   // Flushes what it can within limits.shutdown_deadline, cuts what still hangs, ends every thread.
   ~basic_training_session() override {
-    if (!live()) return;
-    shut_down(options_.limits.shutdown_deadline);
-    for (nlohmann::json* each : {&model_.raw, &model_.train_args.raw}) text::take_apart(*each);
+    if (live()) shut_down(options_.limits.shutdown_deadline);
   }
 
   // Makes a model for a run that HUB does not know yet, and returns its id for the constructor.
-  // Blocks and throws as the constructor does. Protocol: POST /v1/models.
-  static std::string create_model(const new_model& wanted, const session_options& options = {},
-                                  Transport transport = Transport(), Clock clock = Clock(),
-                                  Sleeper sleeper = Sleeper()) {
+  // Blocks and throws as the constructor does. Protocol: HUB v1 POST /v1/models.
+  static std::string create_model(
+      const new_model& wanted, const session_options& options = {},
+      Transport transport = Transport(), Clock clock = Clock(),
+      Sleeper sleeper = Sleeper()) requires std::same_as<Protocol, hub_v1> {
     machine::reporter report(options);
-    detail::startup begin(options, report, transport, clock, sleeper);
-    hub_v1::caller who = begin.find_caller({});
-    begin.sign_in(who);
-    return begin.create_model(who, wanted);
+    startup begin(options, report, transport, clock, sleeper);
+    hub_v1::run who = begin.checked(hub_v1::find_roots(options.endpoints, machine::env));
+    begin.find_credentials(who);
+    begin.open(who);
+    std::string id;
+    begin.exchange(hub_v1_wire::create_model_request(who.who, wanted), [&](const reply& answer) {
+      return hub_v1::judge_created(answer, clock.wall_now(), id);
+    });
+    return id;
   }
 
   // What HUB said of the model when the session began. Empty on a rank above 0.
-  const hub::train_args& train_args() const noexcept { return model_.train_args; }
-  const model_info& model() const noexcept { return model_; }
-  const std::string& model_file() const noexcept { return model_.model_file; }
-  const std::string& model_url() const noexcept { return model_url_; }
-
-  // ---- trainer callbacks -----------------------------------------------------------------------
-
-  // Training is about to start: the rate limits of metrics and checkpoints run from now on, so the
-  // first checkpoint leaves after rate_limits.checkpoint.
-  void on_pretrain_routine_end() noexcept override {
-    guarded([&] {
-      tell([](engine& decide, time_point now) { decide.handle_train_start(now); });
-      report_.log(log_level::info, "Training is reported to " + model_url_);
-    });
+  const model_info& model() const noexcept requires std::same_as<Protocol, hub_v1> {
+    static const model_info none;
+    return run_.model ? *run_.model : none;
   }
-
-  // Queues an epoch's metrics; the last call for an epoch wins. They stay queued, and in the spool
-  // where there is one, until HUB has confirmed them. NaN and infinities are sent as null.
-  // Protocol: POST /v1/models/{id}, at most once per rate_limits.metrics.
-  void on_fit_epoch_end(int epoch, metrics_view values) noexcept override {
-    const auto report = [&] {
-      auto record = std::make_shared<const epoch_record>(values);
-      const std::uint64_t number =
-          spool_ ? spool_->add_epoch(epoch, *record, clock_.now()) : std::uint64_t{0};
-      tell([&](engine& decide, time_point now) {
-        decide.handle_epoch(epoch, std::move(record), now, number);
-      });
-    };
-    guarded(report, &engine::handle_lost_epoch);
+  const hub::train_args& train_args() const noexcept requires std::same_as<Protocol, hub_v1> {
+    return model().train_args;
   }
-
-  // Takes a checkpoint for upload where one is due by rate_limits.checkpoint, else does nothing.
-  // Blocks: with snapshot::copy or a spool, for the time of one file copy, and only where one is due.
-  // Errors: a file that is missing, unreadable, empty or not regular is logged and not sent.
-  // Protocol: POST /v1/models/{id}/upload with type=epoch, in the background.
-  void on_model_save(int epoch, const std::filesystem::path& file, bool is_best) noexcept override {
-    const auto report = [&] {
-      if (tell([](engine& decide, time_point now) { return decide.wants_checkpoint(now); }))
-        take_checkpoint({.epoch = epoch, .is_best = is_best}, file);
-    };
-    guarded(report, &engine::handle_lost_checkpoint);
-  }
-
-  // Ends the training: sends what metrics are queued and then the final model, with
-  // retry.final_retries_max retries each, and stops the heartbeat. `best` may be empty for none;
-  // `map` is metrics/mAP50-95(B) or what stands for it. Afterwards the session sends nothing.
-  // Blocks: up to limits.train_end_deadline. Returns what HUB has confirmed.
-  // Protocol: POST /v1/models/{id}, then .../upload with type=final.
-  hub::delivery on_train_end(int epoch, const std::filesystem::path& best,
-                             double map) noexcept override {
-    return guarded([&] {
-      const time_point deadline = later(clock_.now(), options_.limits.train_end_deadline);
-      std::optional<checkpoint> final_model;
-      if (!best.empty())
-        final_model =
-            spooled({.epoch = epoch, .is_final = true, .map = map}, machine::full_path(best));
-      tell([&](engine& decide, time_point now) {
-        decide.handle_train_end(std::move(final_model), now);
-      });
-      finish_replaced_upload(deadline);
-      wait_until(deadline, [](const engine& decide) { return decide.done(); });
-      return end_training();
-    });
-  }
-
-  // ---- more ------------------------------------------------------------------------------------
-
-  // Sends the queued metrics now instead of when their rate limit has it. Does not wait for it.
-  void upload_metrics() noexcept {
-    guarded([&] {
-      tell([](engine& decide, time_point now) { decide.handle_flush(lane::epochs, now); });
-    });
-  }
-
-  // Uploads a checkpoint now, in the background, whatever the rate limit. Else as on_model_save.
-  void upload_model(int epoch, const std::filesystem::path& file, bool is_best) noexcept {
-    const auto report = [&] {
-      if (take_checkpoint({.epoch = epoch, .is_best = is_best}, file))
-        tell([](engine& decide, time_point now) { decide.handle_flush(lane::uploads, now); });
-    };
-    guarded(report, &engine::handle_lost_checkpoint);
-  }
-
-  // Sends everything that is queued now and waits for it, up to `timeout`. Returns what HUB has
-  // confirmed; what is missing stays queued.
-  hub::delivery flush(duration timeout) noexcept {
-    return guarded([&] {
-      const time_point deadline = later(clock_.now(), timeout);
-      tell([](engine& decide, time_point now) {
-        decide.handle_flush(lane::epochs, now);
-        decide.handle_flush(lane::uploads, now);
-      });
-      wait_until(deadline, [](const engine& decide) { return decide.done(); });
-      const std::lock_guard lock(mutex_);
-      return engine_.delivery();
-    });
+  const std::string& model_file() const noexcept requires std::same_as<Protocol, hub_v1> {
+    return model().model_file;
   }
 
   // Downloads model_file() to `file`, in its place when whole; FILE.part and FILE.part.json hold
@@ -6808,69 +7431,54 @@ class basic_training_session final : public training_callbacks {
                  file);
   }
 
-  // No further heartbeats: HUB will show the training as disconnected.
-  void stop_heartbeat() noexcept {
-    guarded([&] { tell([](engine& decide, time_point) { decide.handle_stop_heartbeat(); }); });
-  }
-
-  // Counters, the agent id, and since when and why HUB has not answered as it should.
-  session_status status() const noexcept {
-    if (!live()) return {};
-    try {
-      const std::size_t dropped = spool_ ? spool_->dropped() : 0;
-      const std::lock_guard lock(mutex_);
-      session_status out = engine_.status();
-      out.agent_id = agent_id_;
-      out.spool_dropped = dropped;
-      return out;
-    } catch (...) {
-      return {.unanswered_why = error{}};  // memory ran out: nothing here is known
-    }
-  }
-
  private:
-  // What goes on in a lane. `transport`, `sent`, `pending` and `due` are the lane's own; `scheduled` and
-  // `cancelled` are guarded by mutex_.
+  using startup = detail::startup<Protocol, Transport, Clock, Sleeper>;
+
+  // What goes on in a lane. `transport`, `sent`, `pending` and `due` are the lane's own; `cancelled` is
+  // guarded by mutex_.
   struct driver {
     std::optional<Transport> transport = {};
     std::optional<order> sent = {};  // and not answered yet
     std::optional<reply> pending = {};
     time_point due = {};
-    time_point scheduled = never;
     bool cancelled = false;
   };
 
   driver& driver_of(lane which) { return drivers_[static_cast<std::size_t>(which)]; }
 
-  std::uint64_t seed() const {
-    if (options_.retry.seed != 0) return options_.retry.seed;
-    std::random_device device;
-    return (std::uint64_t{device()} << 32) | device();
+  // ---- what the policies do ----------------------------------------------------------------------
+
+  time_point now() const override { return clock_.now(); }
+  void wake(std::size_t task) noexcept override { sleeper_.wake(task); }
+  bool wait(time_point until, const std::function<bool()>& done) override {
+    return sleeper_.wait_until(until, done);
+  }
+  void cancel_request(lane which) noexcept override {
+    driver_of(which).cancelled = true;
+    driver_of(which).transport->cancel();
+    sleeper_.wake(static_cast<std::size_t>(which));
+  }
+  std::string agent_id() const override {
+    if constexpr (requires { run_.agent_id; })
+      return run_.agent_id;
+    else
+      return {};
   }
 
-  // Whether this process and rank report at all.
-  bool live() const noexcept { return started_ && process_ == machine::process_id(); }
+  // ---- the start and the end ---------------------------------------------------------------------
 
-  static constexpr std::string_view given_up =
-      "A call was given up, and what it was to report may be missing: ";
-
-  // Asks HUB for the model, or does without where that is allowed and HUB cannot be reached.
-  template <class Startup>
-  model_info begin_with(Startup& begin) {
-    const bool knows_key = !caller_.api_key.empty() || !caller_.id_token.empty();
+  // Asks the server what has to be known first, or does without where that is allowed and it cannot be
+  // reached.
+  void open(startup& begin) {
+    const bool knows_key = begin.has_credentials(run_);
     try {
-      begin.sign_in(caller_);
-      model_info model = begin.fetch_model(caller_);
-      if (spool_) spool_->keep_model(model.raw);
-      return model;
+      begin.open(run_);
+      if (spool_) spool_->keep_run(Protocol::remember(run_));
     } catch (const session_error& problem) {
       // HUB takes what belongs to a training that has ended, but no further one.
       if (problem.code() == errc::already_trained && spool_) finish_left();
       if (!detail::may_pass(problem.code())) throw;
-      std::optional<model_info> known;
-      if (knows_key && spool_ && options_.spool.offline == offline_start::allow)
-        known = known_model();
-      if (!known)
+      if (!knows_key || !spool_ || options_.spool.offline != offline_start::allow || !recall())
         throw session_error({problem.code(),
                              problem.error().message +
                                  " A session with a spool can start without HUB: set spool.offline "
@@ -6880,36 +7488,26 @@ class basic_training_session final : public training_callbacks {
                   problem.error().message +
                       " The session starts without HUB, on what it knows of the "
                       "model, and keeps trying.");
-      return *std::move(known);
     }
   }
 
-  // The model as HUB last described it, else as the program does.
-  std::optional<model_info> known_model() const {
-    if (auto kept = spool_->kept_model(caller_.model_id)) return kept;
-    if (!options_.spool.train_args) return std::nullopt;
-    return model_info{.id = caller_.model_id, .train_args = *options_.spool.train_args};
+  // The run as the server last described it, else as the program does.
+  bool recall() {
+    const auto kept = spool_->kept_run();
+    if (kept && Protocol::recall(run_, *kept)) return true;
+    if constexpr (requires { Protocol::assume(run_, *options_.spool.train_args); }) {
+      if (!options_.spool.train_args) return false;
+      Protocol::assume(run_, *options_.spool.train_args);
+      return true;
+    }
+    return false;
   }
 
-  // Hands the engine what the last session left in the spool, before anything else is sent.
-  void send_left() {
-    if (!spool_ || !spool_->has_left()) return;
-    const spool::journal::contents left = spool_->take_left();
-    std::size_t later = 0;
-    for (const auto& [epoch, line] : left.epochs)
-      if (!engine_.handle_left_epoch(epoch, line.values, line.number)) ++later;
-    if (left.upload)
-      engine_.handle_left_upload({.fields = left.upload->fields, .number = left.upload->number},
-                                 clock_.now());
-    const std::string file = !left.upload                   ? ""
-                             : left.upload->fields.is_final ? " and the final model"
-                                                            : " and a checkpoint";
-    report_.log(log_level::info,
-                "The last session left " + std::to_string(left.epochs.size()) + " epochs" + file +
-                    " in the spool; they are sent now." +
-                    (later > 0 ? " " + std::to_string(later) +
-                                     " of them do not fit in the queue and wait for the next one."
-                               : ""));
+  // From here on the lanes work.
+  void start_reporting() {
+    engine_.handle_signed_in(clock_.now(), !traits_.registers);
+    send_left();
+    start_lanes();
   }
 
   // A session that lasts only as long as it takes to send what was left.
@@ -6919,6 +7517,27 @@ class basic_training_session final : public training_callbacks {
     send_left();
     start_lanes();
     shut_down(options_.limits.start_deadline);
+  }
+
+  void start_lanes() {
+    std::vector<background_task> tasks;
+    tasks.reserve(lane_count + 1);  // the spool's
+    for (lane which : all_lanes)
+      tasks.push_back({to_string(which), [this, which] { return step(which); }});
+    add_spool_task(tasks);
+    process_ = machine::process_id();
+    started_ = true;
+    try {
+      sleeper_.start(std::move(tasks));
+    } catch (const std::system_error& problem) {
+      throw session_error(
+          {errc::internal_error,
+           std::string("The threads of the session cannot be started: ") + problem.what()});
+    }
+    if constexpr (Sleeper::concurrent)
+      if (options_.handle_signals)
+        signal_subscription_ = machine::signal_relay::instance().subscribe(
+            [this](int number) { flush_on_signal(number); });
   }
 
   // Flushes what it can in that time, cuts what still hangs, ends every thread.
@@ -6937,99 +7556,7 @@ class basic_training_session final : public training_callbacks {
     });
   }
 
-  // Runs `work` for a callback that must not throw, and not at all where this session is silent.
-  // Where it throws, the engine hears by `lost` what is missing now.
-  template <class Work>
-  std::invoke_result_t<Work> guarded(Work&& work, void (engine::*lost)() = nullptr) noexcept {
-    using answer = std::invoke_result_t<Work>;
-    if (!live()) return answer();
-    try {
-      return work();
-    } catch (const std::exception& problem) {
-      report_.log(log_level::error, given_up, problem.what());
-    } catch (...) {
-      report_.log(log_level::error, given_up, "a policy or one of the program's functions threw");
-    }
-    if (lost) tell([&](engine& decide, time_point) { (decide.*lost)(); });
-    if constexpr (std::is_same_v<answer, hub::delivery>)
-      return {.why = error{}};  // not complete, and said without allocating
-    else
-      return answer();
-  }
-
-  // Tells the engine something, wakes the lanes whose next deadline that brought forward, and says
-  // what the engine wants said. Returns what `verb` returns.
-  template <class Verb>
-  auto tell(Verb&& verb) {
-    std::array<bool, lane_count> earlier = {};
-    std::vector<note> notes;
-    struck_out struck;
-    auto told = [&] {
-      const std::lock_guard lock(mutex_);
-      const auto publish = [&] {
-        for (lane which : all_lanes) earlier[static_cast<std::size_t>(which)] = reschedule(which);
-        notes = engine_.take_notes();
-        struck = engine_.take_struck();
-      };
-      if constexpr (std::is_void_v<std::invoke_result_t<Verb, engine&, time_point>>) {
-        verb(engine_, clock_.now());
-        publish();
-        return true;
-      } else {
-        auto answer = verb(engine_, clock_.now());
-        publish();
-        return answer;
-      }
-    }();
-    for (std::size_t i = 0; i < lane_count; ++i)
-      if (earlier[i]) sleeper_.wake(i);
-    if (spool_) spool_->strike(struck, clock_.now());
-    for (const note& said : notes) report_.log(said.level, said.text);
-    return told;
-  }
-
-  // Whether the lane must be woken for a deadline that is earlier than the one it sleeps until.
-  bool reschedule(lane which) {
-    driver& at = driver_of(which);
-    const time_point next = engine_.deadline(which);
-    if (next >= at.scheduled) return false;
-    at.scheduled = next;
-    return true;
-  }
-
-  template <class Done>
-  bool wait_until(time_point deadline, Done done) {
-    return sleeper_.wait_until(deadline, [&] {
-      const std::lock_guard lock(mutex_);
-      return done(std::as_const(engine_));
-    });
-  }
-
   // ---- lanes -----------------------------------------------------------------------------------
-
-  void start_lanes() {
-    std::vector<background_task> tasks;
-    tasks.reserve(lane_count + 1);  // the spool's
-    for (lane which : all_lanes)
-      tasks.push_back({to_string(which), [this, which] { return step(which); }});
-    if (spool_) {
-      tasks.push_back({"spool", [this] { return spool_->maintain(clock_.now()); }});
-      spool_->on_work([this] { sleeper_.wake(lane_count); });
-    }
-    process_ = machine::process_id();
-    started_ = true;
-    try {
-      sleeper_.start(std::move(tasks));
-    } catch (const std::system_error& problem) {
-      throw session_error(
-          {errc::internal_error,
-           std::string("The threads of the session cannot be started: ") + problem.what()});
-    }
-    if constexpr (Sleeper::concurrent)
-      if (options_.handle_signals)
-        signal_subscription_ = machine::signal_relay::instance().subscribe(
-            [this](int number) { flush_on_signal(number); });
-  }
 
   // The driver, the same for every lane: hands over the reply that is due, else sends what the
   // engine wants sent. Returns when to be called again.
@@ -7042,15 +7569,17 @@ class basic_training_session final : public training_callbacks {
       at.sent.reset();     // and with it the hold on its file
     }
     std::optional<order> next;
+    typename Protocol::run run;
     {
       const std::lock_guard lock(mutex_);
       if (!at.transport) at.transport.emplace(prototype_);
+      run = run_;  // before the engine counts on the order: here memory may run out
       next = engine_.poll(which, clock_.now());
-      at.scheduled = next ? time_point::min() : engine_.deadline(which);
-      if (!next) return at.scheduled;
+      scheduled(which) = next ? time_point::min() : engine_.deadline(which);
+      if (!next) return scheduled(which);
     }
     at.sent = std::move(next);
-    at.pending = perform(which, *at.sent);
+    at.pending = perform(which, run, *at.sent);
     at.due = later(clock_.now(), at.pending->latency);
     return at.due;
   }
@@ -7066,47 +7595,44 @@ class basic_training_session final : public training_callbacks {
   }
 
   void hand_over(lane which, const reply& answer) {
-    std::string agent_id;
-    outcome result = std::visit([&](const auto& sent) { return judge(sent, answer, agent_id); },
-                                driver_of(which).sent->what);
-    result.why = report_.redacted(std::move(result.why));
+    typename Protocol::run run;
+    {
+      const std::lock_guard lock(mutex_);
+      run = run_;
+    }
+    typename Protocol::news news;
+    const order& sent = *driver_of(which).sent;
+    outcome came = std::visit(
+        [&](const auto& what) {
+          return Protocol::judge(run, what, sent.so_far, answer, clock_.wall_now(), news);
+        },
+        sent.what);
+    came.why = report_.redacted(std::move(came.why));
     tell([&](engine& decide, time_point now) {
       if (std::exchange(driver_of(which).cancelled, false)) driver_of(which).transport.reset();
-      if (!agent_id.empty()) agent_id_ = std::move(agent_id);
-      decide.handle_outcome(which, result, now);
+      Protocol::adopt(run_, std::move(news));
+      model_url_ = Protocol::page(run_);
+      decide.handle_outcome(which, came, now);
     });
   }
 
-  outcome judge(const life_order&, const reply& answer, std::string& agent_id) const {
-    return hub_v1::judge_heartbeat(answer, clock_.wall_now(), agent_id);
-  }
-  outcome judge(const epochs_order&, const reply& answer, std::string&) const {
-    return protocols::judge(answer, "metrics", clock_.wall_now());
-  }
-  outcome judge(const upload_order&, const reply& answer, std::string&) const {
-    return protocols::judge(answer, "an upload", clock_.wall_now());
-  }
-  template <class Other>
-  outcome judge(const Other&, const reply&, std::string&) const {
-    return {.verdict = verdict::delivered};
-  }
-
   // Where memory runs out or the transport throws, that is the reply.
-  reply perform(lane which, const order& what) noexcept {
+  reply perform(lane which, const typename Protocol::run& run, const order& what) noexcept {
     try {
-      if (std::holds_alternative<life_order>(what.what))
-        return send(which, hub_v1::heartbeat_request(caller_, agent_, known_agent_id()));
-      if (const auto* report = std::get_if<epochs_order>(&what.what))
-        return send(which, hub_v1::metrics_request(caller_, report->batch));
-      return send_file(std::get<upload_order>(what.what).what);
+      sending with{.agent = agent_};
+      if (const auto* upload = std::get_if<upload_order>(&what.what)) {
+        auto file = open_upload(upload->what, Protocol::upload_name(upload->what.fields));
+        if (!file) return {.failure = file.error()};
+        with.file = *std::move(file);
+        with.boundary = boundary();
+      }
+      request out =
+          std::visit([&](const auto& each) { return Protocol::make(run, each, what.so_far, with); },
+                     what.what);
+      return send(which, std::move(out));
     } catch (...) {
       return {.failure = error{}};
     }
-  }
-
-  std::string known_agent_id() const {
-    const std::lock_guard lock(mutex_);
-    return agent_id_;
   }
 
   reply send(lane which, request what) {
@@ -7114,28 +7640,6 @@ class basic_training_session final : public training_callbacks {
     what.deadline = what.content ? limits.upload_deadline : limits.request_deadline;
     detail::apply_limits(limits, what);
     return report_.redacted(driver_of(which).transport->send(what));
-  }
-
-  reply send_file(const checkpoint& what) {
-    auto file =
-        what.number != 0 ? spool_->open_upload(what.number) : machine::file_source::open(what.file);
-    if (!file) return {.failure = file.error()};
-    request upload = hub_v1::upload_request(caller_, what.fields, *std::move(file), boundary());
-    upload.content = std::make_shared<machine::metered_body>(
-        std::move(upload.content), [this, name = hub_v1::upload_file_name(what.fields),
-                                    began = clock_.now()](std::uint64_t sent, std::uint64_t total) {
-          report_.progress({name, sent, total, clock_.now() - began});
-        });
-    return send(lane::uploads, std::move(upload));
-  }
-
-  // 128 random bits, so that no file holds it by accident.
-  std::string boundary() {
-    std::array<char, 33> text{};
-    std::snprintf(text.data(), text.size(), "%016llx%016llx",
-                  static_cast<unsigned long long>(boundary_random_()),
-                  static_cast<unsigned long long>(boundary_random_()));
-    return text.data();
   }
 
   // ---- downloads -------------------------------------------------------------------------------
@@ -7146,7 +7650,7 @@ class basic_training_session final : public training_callbacks {
                              const std::filesystem::path& file) noexcept {
     if (!live()) return fetched_file{};
     try {
-      return downloader(options_, report_, caller_, model_, prototype_, clock_, sleeper_, seed())
+      return downloader(options_, report_, run_.who, model(), prototype_, clock_, sleeper_, seed())
           .fetch(what, file);
     } catch (const std::exception& problem) {
       report_.log(log_level::error, problem.what());
@@ -7157,125 +7661,11 @@ class basic_training_session final : public training_callbacks {
     return error{};
   }
 
-  // ---- checkpoints and endings -----------------------------------------------------------------
-
-  // A file to upload, in the spool where there is one that can take it.
-  checkpoint spooled(const upload_fields& fields, std::filesystem::path file) {
-    const std::uint64_t number =
-        spool_ ? spool_->add_upload(fields, file, options_.snapshot == snapshot::none, clock_.now())
-               : std::uint64_t{0};
-    return {fields, std::move(file), nullptr, number};
-  }
-
-  // Hands a checkpoint to the engine, with a private copy of the file where that is wanted.
-  bool take_checkpoint(const upload_fields& fields, const std::filesystem::path& file) {
-    checkpoint what{fields, {}, nullptr};
-    std::optional<error> why = machine::check_regular(file);
-    if (!why) what = spooled(fields, machine::full_path(file));
-    if (!why && what.number == 0 && options_.snapshot == snapshot::copy) {
-      auto copy = snapshot_of(file);
-      if (copy) {
-        what.file = (*copy)->path();
-        what.keep = *std::move(copy);
-      } else {
-        why = copy.error();
-      }
-    }
-    tell([&](engine& decide, time_point now) {
-      if (why)
-        decide.handle_checkpoint_failure(report_.redacted(*why));
-      else
-        decide.handle_checkpoint(std::move(what), now);
-    });
-    return !why;
-  }
-
-  result<std::shared_ptr<machine::snapshot_file>> snapshot_of(const std::filesystem::path& file) {
-    const std::lock_guard lock(snapshot_mutex_);
-    auto folder = snapshots_.get();
-    if (!folder) return folder.error();
-    return machine::take_snapshot(
-        file, *folder / ("checkpoint-" + std::to_string(++snapshot_count_) + ".pt"));
-  }
-
-  // The final model never travels beside a checkpoint: that one may finish, or is cut.
-  void finish_replaced_upload(time_point deadline) {
-    const time_point until =
-        std::min(deadline, later(clock_.now(), options_.limits.checkpoint_grace));
-    if (!wait_until(until,
-                    [](const engine& decide) { return !decide.replaced_upload_in_flight(); })) {
-      const std::lock_guard lock(mutex_);
-      if (engine_.replaced_upload_in_flight()) cancel_locked(lane::uploads);
-    }
-  }
-
-  hub::delivery end_training() {
-    auto delivered = tell([](engine& decide, time_point) {
-      decide.handle_stop_heartbeat();
-      decide.handle_stop();
-      return decide.delivery();
-    });
-    for (lane which : {lane::epochs, lane::uploads}) cancel(which);
-    if (delivered.complete())
-      report_.log(log_level::info,
-                  "Done: all " + std::to_string(delivered.epochs_delivered) + " epochs " +
-                      (delivered.final_model_delivered ? "and the final model " : "") + "are on " +
-                      model_url_);
-    else
-      report_.log(log_level::error,
-                  "Not everything arrived: " +
-                      std::to_string(delivered.epochs_queued + delivered.epochs_set_aside) +
-                      " epochs are missing" +
-                      (delivered.final_model_wanted && !delivered.final_model_delivered
-                           ? ", and the final model"
-                           : "") +
-                      ". " + (delivered.why ? delivered.why->message : ""));
-    return delivered;
-  }
-
-  // On the relay's thread; the signal goes to the program's own handler afterwards.
-  void flush_on_signal(int number) {
-    guarded([&] {
-      report_.log(log_level::warning,
-                  "Signal " + std::to_string(number) + ": sending the last metrics.");
-      const time_point deadline = later(clock_.now(), options_.limits.shutdown_deadline);
-      tell([](engine& decide, time_point now) { decide.handle_flush(lane::epochs, now); });
-      wait_until(deadline, [](const engine& decide) { return decide.epochs_done(); });
-    });
-  }
-
-  void cancel(lane which) noexcept {
-    const std::lock_guard lock(mutex_);
-    if (engine_.in_flight(which)) cancel_locked(which);
-  }
-
-  void cancel_locked(lane which) noexcept {
-    driver_of(which).cancelled = true;
-    driver_of(which).transport->cancel();
-    sleeper_.wake(static_cast<std::size_t>(which));
-  }
-
-  session_options options_;
-  machine::reporter report_;
   Transport prototype_;
   Clock clock_;
-  hub_v1::caller caller_;
   std::string agent_ = detail::agent_name();
-  model_info model_;
-  std::string model_url_;
-  std::unique_ptr<spool::store> spool_;
-  int process_ = 0;
-  bool started_ = false;
-
-  mutable std::mutex mutex_;
-  engine engine_;
-  std::string agent_id_;  // as HUB assigned it
+  typename Protocol::run run_;  // from the start of the lanes on under the mutex
   std::array<driver, lane_count> drivers_;
-
-  std::mt19937_64 boundary_random_{seed()};
-  std::mutex snapshot_mutex_;
-  machine::private_folder snapshots_{options_.temp_folder};
-  std::uint64_t snapshot_count_ = 0;
   std::optional<std::size_t> signal_subscription_;
   Sleeper sleeper_;
 };
@@ -9328,7 +9718,7 @@ class hub_logic {
   std::string new_id() {
     if (make_id) return make_id();
     std::string digits = std::to_string(++made_);
-    return "model" + std::string(hub_v1::model_id_length - 5 - digits.size(), '0') + digits;
+    return "model" + std::string(hub_v1_wire::model_id_length - 5 - digits.size(), '0') + digits;
   }
 
   server_reply create(const std::string& body) {
@@ -10629,7 +11019,7 @@ class fake_hub : public hub_logic, public fake_server {
  public:
   static constexpr std::string_view api_root = "https://api.hub.test";
   static constexpr std::string_view web_root = "https://hub.test";
-  static inline const std::string api_key = std::string(hub_v1::api_key_length, 'k');
+  static inline const std::string api_key = std::string(hub_v1_wire::api_key_length, 'k');
 
   explicit fake_hub(const timeline& time) : fake_server("fake_hub", time, api_root) {
     add_key(api_key);

@@ -41,7 +41,7 @@ using namespace hub_test;
 hub::reply ask(const running_hub& to, const std::string& model, const std::string& key = good_key,
                hub::httplib_options with = {}) {
   hub::httplib_transport transport(std::move(with));
-  return transport.send(hub::hub_v1::model_request(
+  return transport.send(hub::hub_v1_wire::model_request(
       {.api_root = to.url, .api_key = key, .id_token = {}, .model_id = model}));
 }
 
@@ -85,7 +85,7 @@ void check_all_whole(const fs::path& model) {
 TEST_CASE("train reports a whole run to local_hub", "[examples]") {
   const home at;
   running_hub hub = at.start_hub({"--make-model", "spirals", "--epochs", "5"});
-  CHECK(hub.model.size() == hub::hub_v1::model_id_length);
+  CHECK(hub.model.size() == hub::hub_v1_wire::model_id_length);
   CHECK(state(hub) == "new");
 
   const auto train = at.start_train(hub, {});
@@ -436,12 +436,12 @@ TEST_CASE("local_hub makes models on request, each with an id of its own", "[exa
   const home at;
   running_hub hub = at.start_hub({});
   const auto make = [&] {
-    const hub::reply answer = hub::httplib_transport().send(hub::hub_v1::create_model_request(
+    const hub::reply answer = hub::httplib_transport().send(hub::hub_v1_wire::create_model_request(
         {.api_root = hub.url, .api_key = good_key, .id_token = {}, .model_id = {}},
         {.name = "mine", .dataset = "coco8"}));
     INFO(answer.body);
     REQUIRE(answer.status == 200);
-    const auto id = hub::hub_v1::parse_created(answer.body);
+    const auto id = hub::hub_v1_wire::parse_created(answer.body);
     REQUIRE(id);
     return *id;
   };
@@ -624,7 +624,7 @@ TEST_CASE("local_hub without a key makes one for its model, once", "[examples]")
   const std::string lead = "local_hub: API key ";
   auto first = at.launch_hub({"--port", "0", "--make-model", "m"});
   const std::string line = first->wait_for_line(lead);
-  const std::string key = line.substr(lead.size(), hub::hub_v1::api_key_length);
+  const std::string key = line.substr(lead.size(), hub::hub_v1_wire::api_key_length);
   CHECK(hub::text::all_of(key, hub::text::is_alphanumeric));
   CHECK(line[lead.size() + key.size()] == ' ');
   first->wait_for_line("local_hub: listening on ");
@@ -654,8 +654,8 @@ TEST_CASE("local_hub's keys are made and revoked while it runs", "[examples]") {
     return std::pair(code, done->out());
   };
   const running_hub hub = at.start_hub();
-  const std::string laptop = keys({"make", "laptop"}).second.substr(0, hub::hub_v1::api_key_length);
-  const std::string office = keys({"make", "office"}).second.substr(0, hub::hub_v1::api_key_length);
+  const std::string laptop = keys({"make", "laptop"}).second.substr(0, hub::hub_v1_wire::api_key_length);
+  const std::string office = keys({"make", "office"}).second.substr(0, hub::hub_v1_wire::api_key_length);
   CHECK(ask(hub, hub.model, laptop).status == 200);
   CHECK(ask(hub, hub.model, office).status == 200);
   const std::string listed = keys({}).second;

@@ -123,7 +123,7 @@ TEST_CASE("a spool's lines with numbers that are not finite are read back whole"
 }
 
 TEST_CASE("a reply's numbers that are none count as missing") {
-  const auto model = hub::hub_v1::parse_model(
+  const auto model = hub::hub_v1_wire::parse_model(
       R"({"data": {"data": "a", "cfg": "b.yaml", "batch": NaN, "epochs": -Infinity, "imgsz": 320}})",
       "abcdefghij0123456789");
   REQUIRE(model);

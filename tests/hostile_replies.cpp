@@ -84,7 +84,7 @@ constexpr std::size_t cap = mebibyte;  // on a reply
 // looked at here; reading "" is success, else it is the error's name.
 struct hub_call {
   const char* name;
-  std::function<hub::request(const hub::hub_v1::caller&)> ask;
+  std::function<hub::request(const hub::hub_v1_wire::caller&)> ask;
   std::string good_body;
   std::function<std::string(const hub::reply&)> read;
   bool has_content = true;  // else any 2xx will do
@@ -113,7 +113,7 @@ std::string read_status(const hub::reply& answer) {
 
 const std::vector<hub_call>& calls() {
   using namespace hub::text;
-  using namespace hub::hub_v1;
+  using namespace hub::hub_v1_wire;
   static const auto epoch = std::make_shared<const hub::epoch_record>(
       std::vector<std::pair<std::string, double>>{{"train/loss", 0.5}});
   static const std::vector<hub_call> all = {
@@ -161,7 +161,7 @@ experience meet(const hub_call& call, const raw_server::script& script,
     client.read_request();
     script(client);
   });
-  const hub::hub_v1::caller who{server.url(""), std::string(hub::hub_v1::api_key_length, 'k'), "",
+  const hub::hub_v1_wire::caller who{server.url(""), std::string(hub::hub_v1_wire::api_key_length, 'k'), "",
                                 id};
   hub::httplib_transport transport;
   hub::request what = call.ask(who);

@@ -147,7 +147,7 @@ TEST_CASE("a model is made, reported to, renamed, reset and deleted", "[local_hu
   running_hub hub = start_plain(at);
   const made_model model = make(hub, "mine", 7);
   const std::string path = "/api/models/" + model.id;
-  CHECK(model.key.size() == hub::hub_v1::api_key_length);
+  CHECK(model.key.size() == hub::hub_v1_wire::api_key_length);
   CHECK(send(hub, "GET", path).value().at("state") == "new");
   CHECK(report(hub, model, 0, {{"train/loss", 2.5}, {"metrics/mAP50-95(B)", 0.25}}).status == 200);
   CHECK(report(hub, model, 1, {{"train/loss", 1.5}, {"metrics/mAP50-95(B)", 0.125}}).status == 200);

@@ -219,7 +219,7 @@ TEST_CASE("a session's blocking call has the bound too, and says which lane spin
   sim.time.steps_per_run_max = 3;
   sim.hub.outage(0s, 1000h);
   CHECK_FALSE(session.on_train_end(0, "", 0).complete());
-  CHECK(sim.said("the lane 'metrics' spins"));
+  CHECK(sim.said("the lane 'epochs' spins"));
 }
 
 TEST_CASE("a step that throws ends the run and is called again in the next") {
@@ -539,7 +539,7 @@ TEST_CASE("uploads with a field or a file that is not what it must be are refuse
 TEST_CASE("what the library sends is what the strict reader of forms takes apart") {
   const std::string content("\r\n--boundary \0 \xff--\r\n", 21);
   const hub::request sent =
-      hub::hub_v1::upload_request({"https://hub", key, "", model_id}, {.epoch = 3, .is_best = true},
+      hub::hub_v1_wire::upload_request({"https://hub", key, "", model_id}, {.epoch = 3, .is_best = true},
                                   std::make_shared<memory_body>(content), "boundaryBOUNDARY");
   const std::string body = *read_all(*sent.content);
   const auto form = hub::testing::parse_form(body, "boundaryBOUNDARY");
@@ -599,12 +599,12 @@ TEST_CASE("models of every state and shape are described so that the library rea
     for (hub::model_state state : {hub::model_state::fresh, hub::model_state::training}) {
       server hub;
       const std::string id = hub.add_model({.state = state, .shape = shape, .epochs = 17});
-      CHECK(id.size() == hub::hub_v1::model_id_length);
+      CHECK(id.size() == hub::hub_v1_wire::model_id_length);
       server_request what;
       what.method = "GET";
       what.path = "/v1/models/" + id;
       what.api_key = key;
-      const auto model = hub::hub_v1::parse_model(hub.handle(what, noon).body, id);
+      const auto model = hub::hub_v1_wire::parse_model(hub.handle(what, noon).body, id);
       REQUIRE(model);
       CHECK(model->id == id);
       CHECK(model->state == state);
@@ -618,7 +618,7 @@ TEST_CASE("models of every state and shape are described so that the library rea
 
 TEST_CASE("a new model is made from what was asked for, and refused where something is missing") {
   server hub;
-  const hub::request asked = hub::hub_v1::create_model_request(
+  const hub::request asked = hub::hub_v1_wire::create_model_request(
       {"https://hub", key, "", ""},
       {.name = "n", .dataset = "d", .architecture = "yolov8s.pt", .batch = 8, .epochs = 9});
   const server_reply reply = hub.post("/v1/models", asked.body);
@@ -685,14 +685,14 @@ struct bench {
   fake_hub hub{time};
   std::string id = hub.add_model();
   fake_transport transport{hub};
-  hub::hub_v1::caller caller{std::string(fake_hub::api_root), fake_hub::api_key, "", id};
+  hub::hub_v1_wire::caller caller{std::string(fake_hub::api_root), fake_hub::api_key, "", id};
 
   hub::reply beat() {
-    return transport.send(hub::hub_v1::heartbeat_request(caller, "cpp", "agent"));
+    return transport.send(hub::hub_v1_wire::heartbeat_request(caller, "cpp", "agent"));
   }
-  hub::reply fetch() { return transport.send(hub::hub_v1::model_request(caller)); }
+  hub::reply fetch() { return transport.send(hub::hub_v1_wire::model_request(caller)); }
   hub::reply upload(std::string content = std::string(1000, 'w')) {
-    hub::request what = hub::hub_v1::upload_request(
+    hub::request what = hub::hub_v1_wire::upload_request(
         caller, {.epoch = 1}, std::make_shared<memory_body>(std::move(content)), "boundary");
     what.deadline = 1h;
     return transport.send(what);
@@ -994,7 +994,7 @@ TEST_CASE("a transport that was cancelled sends nothing more, and its copy does"
   with.transport.cancel();
   CHECK(code_of(with.beat()) == "cancelled");
   CHECK(with.hub.requests().empty());
-  CHECK(copy.send(hub::hub_v1::model_request(with.caller)).status == 200);
+  CHECK(copy.send(hub::hub_v1_wire::model_request(with.caller)).status == 200);
 }
 
 TEST_CASE("what HUB refuses is a problem, and what the script made fail is none") {
@@ -1027,7 +1027,7 @@ TEST_CASE("what HUB refuses is a problem, and what the script made fail is none"
 TEST_CASE("a form that cannot be read is a problem of its own") {
   bench with;
   with.hub.refusals_are_problems = false;
-  hub::request what = hub::hub_v1::upload_request(
+  hub::request what = hub::hub_v1_wire::upload_request(
       with.caller, {.epoch = 1}, std::make_shared<memory_body>("weights"), "boundary");
   for (auto& [name, value] : what.headers)
     if (name == "content-type") value = "multipart/form-data; boundary=other";

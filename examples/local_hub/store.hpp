@@ -88,7 +88,7 @@ class model_store {
   // Reads what is there.
   model_store(const fs::path& data, key_ring& keys, store_options options)
       : folder_(data / "models"), trash_(data / "trash"), keys_(keys), options_(options) {
-    logic_.make_id = [] { return random_text(hub::hub_v1::model_id_length); };
+    logic_.make_id = [] { return random_text(hub::hub_v1_wire::model_id_length); };
     logic_.url_of = [this](const hub_model& model, const std::string& name, hub::time_point) {
       return name == "last.pt" ? url_of_last(model) : name;
     };
@@ -361,7 +361,7 @@ class model_store {
   std::optional<download> open_download(std::string_view target) {
     const auto path = signer_.path_of(target);
     if (!path) return std::nullopt;
-    const std::string id = path->substr(download_root.size(), hub::hub_v1::model_id_length);
+    const std::string id = path->substr(download_root.size(), hub::hub_v1_wire::model_id_length);
     const std::lock_guard one_by_one(files_of(id));
     std::unique_lock lock(mutex_);
     const auto found = logic_.models().find(id);  // it was there when the URL was signed

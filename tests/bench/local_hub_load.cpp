@@ -29,12 +29,12 @@ hub::reply send(hub::httplib_transport& transport, const hub::request& what) {
 }
 
 // Who reports from now on about a model that was made for it.
-hub::hub_v1::caller make_model(const std::string& url, const std::string& key) {
-  hub::hub_v1::caller who{.api_root = url, .api_key = key};
+hub::hub_v1_wire::caller make_model(const std::string& url, const std::string& key) {
+  hub::hub_v1_wire::caller who{.api_root = url, .api_key = key};
   hub::httplib_transport transport;
   const hub::reply answer = send(
-      transport, hub::hub_v1::create_model_request(who, {.name = "load", .dataset = "coco8.yaml"}));
-  who.model_id = hub::hub_v1::parse_created(answer.body).value();
+      transport, hub::hub_v1_wire::create_model_request(who, {.name = "load", .dataset = "coco8.yaml"}));
+  who.model_id = hub::hub_v1_wire::parse_created(answer.body).value();
   return who;
 }
 
@@ -46,7 +46,7 @@ void all_at_once(int count, const std::function<void(int)>& work) {
   for (std::future<void>& each : running) each.get();
 }
 
-hub::request metrics_of(const hub::hub_v1::caller& who, int epoch) {
+hub::request metrics_of(const hub::hub_v1_wire::caller& who, int epoch) {
   const double value = 1.0 / (epoch + 1);
   const auto record = std::make_shared<const hub::epoch_record>(
       std::vector<std::pair<std::string, double>>{{"train/box_loss", value},
@@ -54,21 +54,21 @@ hub::request metrics_of(const hub::hub_v1::caller& who, int epoch) {
                                                   {"val/box_loss", value * 2},
                                                   {"metrics/mAP50-95(B)", 1 - value}});
   const std::vector<hub::queued_epoch> batch = {{epoch, record}};
-  return hub::hub_v1::metrics_request(who, batch);
+  return hub::hub_v1_wire::metrics_request(who, batch);
 }
 
 void send_requests(const std::string& url, const std::string& key, int agents,
                    std::chrono::seconds how_long, bool heartbeats) {
-  std::vector<hub::hub_v1::caller> callers;
+  std::vector<hub::hub_v1_wire::caller> callers;
   for (int i = 0; i < agents; ++i) callers.push_back(make_model(url, key));
   std::atomic<std::uint64_t> answered = 0;
   const auto until = clock_type::now() + how_long;
   all_at_once(agents, [&](int i) {
-    const hub::hub_v1::caller& who = callers[static_cast<std::size_t>(i)];
+    const hub::hub_v1_wire::caller& who = callers[static_cast<std::size_t>(i)];
     const std::string agent = "agent-" + std::to_string(i);
     hub::httplib_transport transport;
     for (int epoch = 0; clock_type::now() < until; ++epoch) {
-      send(transport, heartbeats ? hub::hub_v1::heartbeat_request(who, "load", agent)
+      send(transport, heartbeats ? hub::hub_v1_wire::heartbeat_request(who, "load", agent)
                                  : metrics_of(who, epoch));
       ++answered;
     }

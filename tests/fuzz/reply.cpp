@@ -12,7 +12,7 @@
 
 using namespace hub::text;
 using namespace hub::protocols;
-using namespace hub::hub_v1;
+using namespace hub::hub_v1_wire;
 using namespace hub::storage_host;
 using namespace hub::machine;
 using namespace hub::storage_host;

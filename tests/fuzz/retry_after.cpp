@@ -10,7 +10,7 @@
 
 using namespace hub::text;
 using namespace hub::protocols;
-using namespace hub::hub_v1;
+using namespace hub::hub_v1_wire;
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   using clock = std::chrono::system_clock;

@@ -11,7 +11,7 @@
 
 using namespace hub::text;
 using namespace hub::protocols;
-using namespace hub::hub_v1;
+using namespace hub::hub_v1_wire;
 
 namespace {
 
