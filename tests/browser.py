@@ -350,7 +350,7 @@ def makes_a_model(world):
     page.wait_text('Train it')
     page.wait_text('spirals', 'h1')
     shown = page.text('details')
-    world.environment = dict(re.findall(r'export (\w+)=(\S+)', shown))
+    world.environment = dict(re.findall(r'export (\w+)=(\S+)', page.text('details pre')))
     assert world.environment['ULTRALYTICS_HUB_API'] == world.hub.url
     assert len(world.environment['ULTRALYTICS_API_KEY']) == 42
     world.model = page.js('return location.pathname').rsplit('/', 1)[1]
@@ -783,6 +783,28 @@ def leaves_gaps(world):
     assert {19, 31, 42} <= set(holes), holes
 
 
+def makes_and_revokes_keys(world):
+    page = world.browser
+    page.open(world.hub.url)
+    page.click('header .keys')
+    page.wait_text('Keys', 'h1')
+    page.click('#new-key')
+    page.type('dialog input', 'laptop')
+    page.click('dialog button.main')
+    page.wait_text('laptop', 'table')
+    key, other = page.all('pre')
+    assert re.fullmatch('ul[0-9a-f]{40}', key) and other == 'ul_' + key[2:], (key, other)
+    is_good = lambda: world.hub.post('/v1/auth', {}, key)['success']
+    assert is_good()
+    page.js("""[...document.querySelectorAll("tr")].find((each) => each.cells[0].innerText === "laptop")
+        .querySelector("button").click()""")
+    page.wait_text('laptop', 'dialog h2')
+    assert_harmless_focus(page)
+    page.click('dialog button.bad')
+    wait_for('it is gone', lambda: 'laptop' not in page.text('table'))
+    assert not is_good()
+
+
 def works_below_a_path(world):
     """Behind a server that has it at /some/where/, and takes that away before it asks."""
     page = world.browser
@@ -902,7 +924,7 @@ STEPS = [makes_a_model, sees_the_chart_grow, reads_values_with_the_keyboard,
          edits_resets_and_deletes, no_name_brings_markup, fits_a_phone,
          counts_epochs_in_one_way, labels_its_axes_exactly, shares_events_between_tabs,
          finds_sorts_and_groups_models, compares_runs, zooms_and_keeps_what_is_chosen,
-         takes_a_chart_out, shows_many_lines, leaves_gaps, works_below_a_path,
+         takes_a_chart_out, shows_many_lines, leaves_gaps, makes_and_revokes_keys, works_below_a_path,
          draws_ten_thousand_epochs, shows_values_as_they_arrive, says_when_the_hub_is_gone, asks_for_a_key,
          nothing_was_complained_about]
 

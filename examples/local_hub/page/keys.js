@@ -2,8 +2,8 @@ R"page(// Keys: which there are, a new one, and revoking. A key is shown once, w
 
 import {ask, field, tell} from "./dialogs.js";
 import {element} from "./dom.js";
-import {call} from "./hub.js";
-import {platformForm} from "./new_keys.js";
+import {at, call} from "./hub.js";
+import {models} from "./live.js";
 import {table} from "./table.js";
 import {snippet} from "./train_it.js";
 
@@ -12,11 +12,11 @@ export function showKeys(main) {
   const list = element("div");
   const fresh = element("div", {class: "stack"});
   const draw = () => drawKeys(list).catch((problem) => { list.textContent = problem.message; });
-  const make = () => askForKey((name, key) => {
-    const forms = [...new Set([key, platformForm(key)])];
+  const make = () => askForKey((name, {key, platform_key: other}) => {
     fresh.prepend(element("div", {class: "card stack"}, element("p", {class: "soft"},
-      "It is shown until this page is left, and kept nowhere."),
-    ...forms.map((form, i) => snippet(i ? `${name}, for the Platform's clients` : name, form))));
+      "It is shown until this page is left, and kept nowhere. It has two forms."),
+    snippet(`${name}, for HUB's clients and hub_session.hpp`, key),
+    snippet(`${name}, for the Platform's clients`, other)));
     draw();
   });
   main.append(element("div", {class: "stack"},
@@ -29,11 +29,16 @@ export function showKeys(main) {
 
   async function drawKeys(node) {
     const {keys} = await call("GET", "api/keys");
-    node.replaceChildren(keys.length ? table("Keys", [{name: "Name"}, {name: "Made"}, {name: ""}],
-      keys.map((key) => [key.name, key.made.replace("T", " ").replace("Z", " UTC"),
+    node.replaceChildren(keys.length ? table("Keys", [{name: "Name"}, {name: "Good for"}, {name: "Made"}, {name: ""}],
+      keys.map((key) => [key.name, key.model ? modelLink(key.model) : "everything",
+        key.made.replace("T", " ").replace("Z", " UTC"),
         element("button", {class: "small bad", onclick: () => askToRevoke(key, draw)}, "Revoke")]))
       : "No key yet.");
   }
+}
+
+function modelLink(id) {
+  return element("a", {href: at(`models/${id}`), "data-route": true}, models.get(id)?.name ?? id);
 }
 
 function askForKey(done) {
@@ -42,7 +47,7 @@ function askForKey(done) {
     field("Name", "name", {required: true, maxlength: "100", placeholder: "such as laptop"}),
   ], "Make it", async (form) => {
     const name = form.elements.name.value;
-    done(name, (await call("POST", "api/keys", {name})).key);
+    done(name, await call("POST", "api/keys", {name}));
   });
 }
 

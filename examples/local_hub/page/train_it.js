@@ -3,19 +3,18 @@ R"page(// What to paste, so that a training reports to a model: for C++, and for
 import {tell} from "./dialogs.js";
 import {element} from "./dom.js";
 import {root} from "./hub.js";
-import {platformForm} from "./new_keys.js";
 
 // A word for a shell: what comes from a model's names is never run.
 const word = (text) => /^[\w.,:@%+=\/-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 const exports = (values) =>
   Object.entries(values).map(([name, value]) => `export ${name}=${word(value)}`).join("\n");
 
-// Pairs of a title and the lines.
+// Pairs of a title and the lines. A model's key is good for that model alone.
 export function linesFor(model, key = "...") {
   const hub = root.href.replace(/\/$/, "");
   const page = `${hub}/models/${model.id}`;
   const old = exports({ULTRALYTICS_HUB_API: hub, ULTRALYTICS_HUB_WEB: hub, ULTRALYTICS_API_KEY: key});
-  const current = exports({ULTRALYTICS_PLATFORM_URL: hub, ULTRALYTICS_API_KEY: platformForm(key)});
+  const current = exports({ULTRALYTICS_PLATFORM_URL: hub, ULTRALYTICS_API_KEY: "..."});
   const args = model.train_args;
   const train = [`model=${args.weights || args.cfg}`, `data=${args.data}`, `epochs=${model.epochs}`,
     "project=local", `name=${slug(model.name)}`].map(word).join(" ");
@@ -24,7 +23,7 @@ export function linesFor(model, key = "...") {
     ["C++", `hub::training_session session{"${page}"};`],
     ["The example of this project", `build/train --model ${model.id}`],
     ["Python, HUB's clients (ultralytics before 8.4)", `${old}\nyolo train model=${page}`],
-    ["Python, the Platform's clients (ultralytics from 8.4 on), which make a model of their own",
+    ["Python, the Platform's clients (ultralytics from 8.4 on): they make a model of their own, with a key from Keys",
       `${current}\nyolo train ${train}`],
   ];
 }
