@@ -889,8 +889,9 @@ def says_when_the_hub_is_gone(world):
 
 def asks_for_a_key(world):
     page = world.browser
-    made = subprocess.run([LOCAL_HUB, 'keys', 'make', 'laptop', '--data', str(world.folder / 'other')],
-                          check=True, capture_output=True, text=True).stdout.strip()
+    said = subprocess.run([LOCAL_HUB, 'keys', 'make', 'laptop', '--data', str(world.folder / 'other')],
+                          check=True, capture_output=True, text=True).stdout
+    made = re.search(r'\bul_?[0-9a-f]{40}\b', said)[0]
     other = Hub(world.folder / 'other', '--page-needs-key')
     try:
         page.open(other.url)
