@@ -3663,6 +3663,16 @@ inline std::optional<error> check_key(std::string_view key) {
                    "Platform's settings page, in ULTRALYTICS_API_KEY or credentials.api_key."};
 }
 
+// Foreign text for a message, without what could be a key in it.
+inline std::string in_quotes(std::string_view text) {
+  std::string out = "'" + printable(text) + "'";
+  for (std::size_t at = 0; (at = out.find("ul_", at)) != std::string::npos; at += 6) {
+    const auto key = out.begin() + static_cast<std::ptrdiff_t>(at) + 3;
+    out.replace(key, std::find_if_not(key, out.end(), is_alphanumeric), "***");
+  }
+  return out;
+}
+
 constexpr bool is_blank(char c) noexcept {
   return " \t\r\n\f\v"sv.find(c) != std::string_view::npos;
 }
@@ -3680,13 +3690,23 @@ inline std::string slug(std::string_view name) {
   return out;
 }
 
+// Names are shown to others, and a key that was taken for one must not be.
+inline bool holds_key(std::string_view name) {
+  const std::size_t at = name.find("ul_");
+  return at != std::string_view::npos && !check_key(name.substr(at, 3 + api_key_digits));
+}
+
 inline result<std::string> slug_or_error(std::string_view name, std::string_view what) {
   std::string out = slug(name);
-  if (!out.empty()) return out;
-  return error{
-      errc::invalid_identifier,
-      "Nothing is left of the " + std::string(what) + " '" + printable(name) +
-          "' in an address, which has a to z, 0 to 9 and '-' alone. Give it another name."};
+  if (!out.empty() && !holds_key(name)) return out;
+  if (holds_key(name))
+    return error{errc::invalid_identifier,
+                 "The " + std::string(what) +
+                     " holds an API key. Give that in ULTRALYTICS_API_KEY or credentials.api_key, "
+                     "and a name here."};
+  return error{errc::invalid_identifier,
+               "Nothing is left of the " + std::string(what) + " " + in_quotes(name) +
+                   " in an address, which has a to z, 0 to 9 and '-' alone. Give it another name."};
 }
 
 // Whether this can be a part of a page's address: a user's, a project's or a model's.
@@ -3699,12 +3719,13 @@ inline bool is_segment(std::string_view text) {
 // "helmets", or "lab/helmets": the owner stays as it is.
 inline result<std::string> parse_project(std::string_view project) {
   const std::size_t slash = project.find('/');
-  if (slash == std::string_view::npos) return slug_or_error(project, "project");
+  if (slash == std::string_view::npos || holds_key(project))
+    return slug_or_error(project, "project");
   const std::string_view owner = project.substr(0, slash);
   if (!is_segment(owner))
     return error{errc::invalid_identifier,
-                 "The project '" + printable(project) +
-                     "' has no owner in front of its '/'. Give it as PROJECT or OWNER/PROJECT."};
+                 "The project " + in_quotes(project) +
+                     " has no owner in front of its '/'. Give it as PROJECT or OWNER/PROJECT."};
   auto rest = slug_or_error(project.substr(slash + 1), "project");
   if (rest) rest->insert(0, std::string(owner) + "/");
   return rest;
@@ -4238,8 +4259,8 @@ struct resource {
 inline result<resource> parse_resource(std::string_view text, std::string_view web_root) {
   const auto refuse = [&] {
     return error{errc::invalid_identifier,
-                 "'" + printable(without_query(text)) +
-                     "' names no model or dataset of the Platform. Give ul://USER/PROJECT/MODEL, "
+                 in_quotes(without_query(text)) +
+                     " names no model or dataset of the Platform. Give ul://USER/PROJECT/MODEL, "
                      "ul://USER/datasets/NAME, or its page below " +
                      std::string(web_root) + "."};
   };

@@ -350,6 +350,16 @@ TEST_CASE("a key of the Platform is told from one of the old HUB, and neither is
   }
 }
 
+TEST_CASE("a key where a name should be is neither sent nor shown") {
+  for (const auto& refused :
+       {parse_project(key), parse_project("lab/a " + key), parse_project(key + "/helmets")}) {
+    REQUIRE_FALSE(refused);
+    CHECK_FALSE(contains(refused.error().message, key.substr(3, 8)));
+  }
+  CHECK_FALSE(contains(parse_resource("ul://" + key, root).error().message, key.substr(3, 8)));
+  CHECK(*parse_project("ul_helmets") == "ulhelmets");
+}
+
 TEST_CASE("the webhooks lie beside the pages, or where they are said to") {
   CHECK(parse_roots("", "")->web == "https://platform.ultralytics.com");
   CHECK(parse_roots("", "")->webhooks == "https://platform.ultralytics.com/api/webhooks");
