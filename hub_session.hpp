@@ -117,12 +117,14 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
 #include <deque>
 #include <exception>
 #include <filesystem>
 #include <fstream>
 #include <functional>
 #include <initializer_list>
+#include <iostream>
 #include <limits>
 #include <map>
 #include <memory>
@@ -995,6 +997,7 @@ struct checkpoint {
   std::filesystem::path file = {};
   std::shared_ptr<const void> keep = {};
   std::uint64_t number = 0;  // in the spool, which then has the file; 0 where it does not
+  std::uint64_t bytes = 0;   // of the file, as far as that is known
 };
 
 // How a training ended.
@@ -1319,6 +1322,9 @@ class epochs_lane final : public any_lane {
   // The run is known to the server, or will be made before its first epoch goes out.
   void sign_in(bool known) { state_ = all_.traits.registers && !known ? unmade : made; }
   bool registered() const { return state_ == made; }
+  std::optional<error> registration_failure() const {
+    return registered() ? std::nullopt : latest_error_;
+  }
 
   // The last write for an epoch wins.
   void add(int epoch, std::shared_ptr<const epoch_record> values, std::uint64_t number) {
@@ -2057,6 +2063,8 @@ class engine {
 
   bool in_flight(lane which) const { return at(which).in_flight(); }
   bool registered() const { return epochs_.registered(); }
+  // Why the run is not made yet, once that was tried.
+  std::optional<error> registration_failure() const { return epochs_.registration_failure(); }
   bool stop_requested() const { return all_.cancelled; }
   bool replaced_upload_in_flight() const { return uploads_.replaced_in_flight(); }
   bool epochs_done() const { return epochs_.epochs_done(); }
@@ -2124,6 +2132,10 @@ constexpr bool is_digit(char c) noexcept { return c >= '0' && c <= '9'; }
 constexpr bool is_visible(char c) noexcept { return c >= 0x21 && c <= 0x7E; }
 constexpr char to_lower(char c) noexcept {
   return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+}
+
+constexpr bool is_blank(char c) noexcept {
+  return " \t\r\n\f\v"sv.find(c) != std::string_view::npos;
 }
 
 template <class Predicate>
@@ -2734,6 +2746,126 @@ inline std::optional<std::uint64_t> parse_size(std::string_view text) {
   return size;
 }
 
+// ---- lines of a terminal ------------------------------------------------------------------------
+
+struct console_rules {
+  std::size_t line_bytes_max = 4 * kibibyte;  // a longer line goes on in the next one
+  duration progress_interval = 1s;            // between two states of a line that is drawn anew
+  duration repeat_window = 100ms;             // a line that repeats the last one is dropped within
+};
+
+// Turns what a program writes to its terminal, in pieces cut anywhere, into the lines that
+// a page shows.
+class console_lines {
+ public:
+  explicit console_lines(const console_rules& rules = {}) : rules_(rules) {}
+
+  // Takes the next piece and returns the lines that it finishes. `wall` is the local time, which
+  // stands in front of them.
+  std::vector<std::string> add(std::string_view piece, time_point now,
+                               std::chrono::local_seconds wall) {
+    begin(now, wall);
+    for (const char c : piece) {
+      if (c == '\n')
+        end_line();
+      else if (c == '\r')
+        returned_ = true;
+      else
+        add(c);
+    }
+    stood_ = !line_.empty();
+    return std::move(lines_);
+  }
+
+  // Ends the line that is not finished.
+  std::vector<std::string> finish(time_point now, std::chrono::local_seconds wall) {
+    begin(now, wall);
+    end_line();
+    return std::move(lines_);
+  }
+
+ private:
+  void begin(time_point now, std::chrono::local_seconds wall) {
+    now_ = now;
+    wall_ = wall;
+    lines_.clear();
+  }
+
+  void add(char c) {
+    if (returned_) draw_anew();
+    line_ += c;
+    if (line_.size() >= std::max<std::size_t>(rules_.line_bytes_max, 8)) break_line();
+  }
+
+  // A state that was never seen, as it was drawn over within one piece, is none.
+  void draw_anew() {
+    if (stood_ && (!progress_at_ || now_ - *progress_at_ >= rules_.progress_interval)) {
+      put(line_);
+      progress_at_ = now_;
+    }
+    start_line();
+  }
+
+  void end_line() {
+    put(line_);
+    start_line();
+  }
+
+  void start_line() {
+    line_.clear();
+    returned_ = stood_ = broken_ = false;
+  }
+
+  // Never within a character.
+  void break_line() {
+    std::size_t end = line_.size();
+    while (end > line_.size() - 3 && (static_cast<unsigned char>(line_[end - 1]) & 0xC0) == 0x80)
+      --end;
+    if (static_cast<unsigned char>(line_[end - 1]) >= 0xC0) --end;
+    std::string rest = line_.substr(end);
+    line_.resize(end);
+    broken_ = true;
+    put(std::exchange(line_, std::move(rest)));
+  }
+
+  void put(std::string line) {
+    constexpr std::string_view clear_to_end = "\x1b[K";
+    for (std::size_t at = 0; (at = line.find(clear_to_end, at)) != std::string::npos;
+         at -= std::min(at, clear_to_end.size() - 1))
+      line.erase(at, clear_to_end.size());
+    if (all_of(line, is_blank)) return;
+    if (!broken_ && line == last_ && now_ - last_at_ < rules_.repeat_window) return;
+    last_ = line;
+    last_at_ = now_;
+    lines_.push_back(line.starts_with("[20") ? line : stamp() + line);
+  }
+
+  std::string stamp() const {
+    const auto day = std::chrono::floor<std::chrono::days>(wall_);
+    const std::chrono::year_month_day date(day);
+    const std::chrono::hh_mm_ss time(wall_ - day);
+    std::array<char, 64> text{};
+    std::snprintf(text.data(), text.size(), "[%04d-%02u-%02u %02d:%02d:%02d] ",
+                  static_cast<int>(date.year()), static_cast<unsigned>(date.month()),
+                  static_cast<unsigned>(date.day()), static_cast<int>(time.hours().count()),
+                  static_cast<int>(time.minutes().count()),
+                  static_cast<int>(time.seconds().count()));
+    return text.data();
+  }
+
+  console_rules rules_;
+  std::string line_;       // not finished yet
+  bool returned_ = false;  // behind a carriage return, which a line feed makes an end of line
+  bool stood_ = false;     // the line was seen: a piece ended with it
+  bool broken_ = false;    // the line is a part of a longer one
+  std::optional<time_point> progress_at_;
+  std::string last_;
+  time_point last_at_ = {};
+  time_point now_ = {};
+  std::chrono::local_seconds wall_ = {};
+  std::vector<std::string> lines_;
+};
+
 }  // namespace text
 
 // =================================================================================================
@@ -2989,8 +3121,9 @@ inline outcome judge(const reply& answer, std::string_view what,
 //                               order's request, and what became of it; overloads, one an order
 //   adopt(run, news)            cheap, as it runs under the session's mutex
 //   page(run)                   where a person sees the run; "" while that is not known
+//   sends_file(progress)        whether this request of an upload has the file in it
 //   upload_name(fields)         the name under which an upload's progress is told
-//   spool_file, folder(run, wall_now), remember(run), recall(run, text)   for the spool: the names of
+//   spool_file, folder(run, number), resumes(run), remember(run), recall(run, text)   for the spool: the names of
 //                               its file and folder, all but the secrets as text, and what an earlier
 //                               session remembered
 
@@ -3058,9 +3191,11 @@ template <class P>
 concept has_memory = requires(typename P::run& run, typename P::news news, std::string_view text) {
   P::adopt(run, std::move(news));
   { P::page(std::as_const(run)) } -> std::same_as<std::string>;
+  { P::sends_file(progress()) } -> std::same_as<bool>;
   { P::upload_name(upload_fields()) } -> std::convertible_to<std::string>;
   { P::spool_file } -> std::convertible_to<std::string_view>;
-  { P::folder(std::as_const(run), wall_time()) } -> std::same_as<std::string>;
+  { P::folder(std::as_const(run), 1u) } -> std::same_as<std::string>;
+  { P::resumes(std::as_const(run)) } -> std::same_as<bool>;
   { P::remember(std::as_const(run)) } -> std::same_as<std::string>;
   { P::recall(run, text) } -> std::same_as<bool>;
 };
@@ -3550,10 +3685,12 @@ struct hub_v1 : without<registration_order>, without<completion_order>, without<
     if (!learned.agent_id.empty()) of.agent_id = std::move(learned.agent_id);
   }
   static std::string page(const run& of) { return of.web_root + "/models/" + of.who.model_id; }
+  static bool sends_file(const progress&) { return true; }
   static std::string upload_name(const upload_fields& fields) {
     return std::string(hub_v1_wire::upload_file_name(fields));
   }
-  static std::string folder(const run& of, wall_time) { return of.who.model_id; }
+  static std::string folder(const run& of, unsigned) { return of.who.model_id; }
+  static bool resumes(const run&) { return true; }
   static std::string remember(const run& of) {
     return of.model ? hub_v1_wire::model_text(of.model->raw) : std::string();
   }
@@ -3671,10 +3808,6 @@ inline std::string in_quotes(std::string_view text) {
     out.replace(key, std::find_if_not(key, out.end(), is_alphanumeric), "***");
   }
   return out;
-}
-
-constexpr bool is_blank(char c) noexcept {
-  return " \t\r\n\f\v"sv.find(c) != std::string_view::npos;
 }
 
 // A name as it stands in the address of a page: "My Helmets" is my-helmets.
@@ -4336,126 +4469,6 @@ inline result<std::string> parse_older_resource_reply(const reply& answer) {
   return answer.location;
 }
 
-// ---- console ----
-
-struct console_rules {
-  std::size_t line_bytes_max = 4 * kibibyte;  // a longer line goes on in the next one
-  duration progress_interval = 1s;            // between two states of a line that is drawn anew
-  duration repeat_window = 100ms;             // a line that repeats the last one is dropped within
-};
-
-// Turns what a program writes to its terminal, in pieces cut anywhere, into the lines that the
-// Platform shows.
-class console_lines {
- public:
-  explicit console_lines(const console_rules& rules = {}) : rules_(rules) {}
-
-  // Takes the next piece and returns the lines that it finishes. `wall` is the local time, which
-  // stands in front of them.
-  std::vector<std::string> add(std::string_view piece, time_point now,
-                               std::chrono::local_seconds wall) {
-    begin(now, wall);
-    for (const char c : piece) {
-      if (c == '\n')
-        end_line();
-      else if (c == '\r')
-        returned_ = true;
-      else
-        add(c);
-    }
-    stood_ = !line_.empty();
-    return std::move(lines_);
-  }
-
-  // Ends the line that is not finished.
-  std::vector<std::string> finish(time_point now, std::chrono::local_seconds wall) {
-    begin(now, wall);
-    end_line();
-    return std::move(lines_);
-  }
-
- private:
-  void begin(time_point now, std::chrono::local_seconds wall) {
-    now_ = now;
-    wall_ = wall;
-    lines_.clear();
-  }
-
-  void add(char c) {
-    if (returned_) draw_anew();
-    line_ += c;
-    if (line_.size() >= std::max<std::size_t>(rules_.line_bytes_max, 8)) break_line();
-  }
-
-  // A state that was never seen, as it was drawn over within one piece, is none.
-  void draw_anew() {
-    if (stood_ && (!progress_at_ || now_ - *progress_at_ >= rules_.progress_interval)) {
-      put(line_);
-      progress_at_ = now_;
-    }
-    start_line();
-  }
-
-  void end_line() {
-    put(line_);
-    start_line();
-  }
-
-  void start_line() {
-    line_.clear();
-    returned_ = stood_ = broken_ = false;
-  }
-
-  // Never within a character.
-  void break_line() {
-    std::size_t end = line_.size();
-    while (end > line_.size() - 3 && (static_cast<unsigned char>(line_[end - 1]) & 0xC0) == 0x80)
-      --end;
-    if (static_cast<unsigned char>(line_[end - 1]) >= 0xC0) --end;
-    std::string rest = line_.substr(end);
-    line_.resize(end);
-    broken_ = true;
-    put(std::exchange(line_, std::move(rest)));
-  }
-
-  void put(std::string line) {
-    constexpr std::string_view clear_to_end = "\x1b[K";
-    for (std::size_t at = 0; (at = line.find(clear_to_end, at)) != std::string::npos;
-         at -= std::min(at, clear_to_end.size() - 1))
-      line.erase(at, clear_to_end.size());
-    if (all_of(line, is_blank)) return;
-    if (!broken_ && line == last_ && now_ - last_at_ < rules_.repeat_window) return;
-    last_ = line;
-    last_at_ = now_;
-    lines_.push_back(line.starts_with("[20") ? line : stamp() + line);
-  }
-
-  std::string stamp() const {
-    const auto day = std::chrono::floor<std::chrono::days>(wall_);
-    const std::chrono::year_month_day date(day);
-    const std::chrono::hh_mm_ss time(wall_ - day);
-    std::array<char, 64> text{};
-    std::snprintf(text.data(), text.size(), "[%04d-%02u-%02u %02d:%02d:%02d] ",
-                  static_cast<int>(date.year()), static_cast<unsigned>(date.month()),
-                  static_cast<unsigned>(date.day()), static_cast<int>(time.hours().count()),
-                  static_cast<int>(time.minutes().count()),
-                  static_cast<int>(time.seconds().count()));
-    return text.data();
-  }
-
-  console_rules rules_;
-  std::string line_;       // not finished yet
-  bool returned_ = false;  // behind a carriage return, which a line feed makes an end of line
-  bool stood_ = false;     // the line was seen: a piece ended with it
-  bool broken_ = false;    // the line is a part of a longer one
-  std::optional<time_point> progress_at_;
-  std::string last_;
-  time_point last_at_ = {};
-  time_point now_ = {};
-  std::chrono::local_seconds wall_ = {};
-  std::vector<std::string> lines_;
-};
-
 }  // namespace platform_wire
 
 // ---- the storage host --------------------------------------------------------------------------
@@ -4602,6 +4615,194 @@ inline outcome judge_put(const reply& answer, std::string_view host,
 
 }  // namespace storage_host
 
+// ---- Ultralytics Platform as a policy -----------------------------------------------------------
+
+// Ultralytics Platform, which took HUB's place in 2026.
+struct platform {
+  using identity = platform_run;
+  struct run {
+    platform_wire::run of = {};
+    bool resumes = false;
+  };
+  // What a reply taught; a member is empty where it said nothing new.
+  struct news {
+    platform_wire::event_reply told = {};
+  };
+  static constexpr std::string_view name = "platform";
+  static constexpr std::string_view spool_file = "platform.json";
+  static constexpr protocol_traits traits = {.registers = true,
+                                             .completes = true,
+                                             .takes_console = true,
+                                             .life_in_silence_only = true,
+                                             .life_is_optional = true,
+                                             .epochs_per_request_max = 1,
+                                             .requests_per_minute_max = 100};
+
+  // ---- the start -----------------------------------------------------------------------------------
+
+  static result<run> identify(const identity& who, const endpoint_options& at,
+                              const variable_reader& variable) {
+    const auto given_or = [&](const std::string& given, const char* name) {
+      const std::string own(text::trimmed(given));
+      return own.empty() ? std::string(text::trimmed(variable(name))) : own;
+    };
+    auto roots = platform_wire::parse_roots(given_or(at.web, "ULTRALYTICS_PLATFORM_URL"),
+                                            given_or(at.api, "PLATFORM_API_URL"));
+    if (!roots) return roots.error();
+    auto of = platform_wire::make_run(who, *std::move(roots));
+    if (!of) return of.error();
+    return run{.of = *std::move(of), .resumes = who.resume};
+  }
+
+  static std::string credentials(const run& of) { return of.of.api_key; }
+  static std::optional<error> accept(run& of, credential what) {
+    if (auto why = platform_wire::check_key(what.key)) return why;
+    of.of.api_key = std::move(what.key);
+    return std::nullopt;
+  }
+  // What the program lets be told of the machine; and that, as the text of a JSON object.
+  static environment_disclosure disclosure(const identity& who) { return who.environment; }
+  static void describe(run& of, std::string environment) {
+    of.of.environment = std::move(environment);
+  }
+  static std::string key_page(const run& of) { return of.of.at.web + "/settings"; }
+  static error no_key(const run&) { return *platform_wire::check_key(""); }
+
+  // The run is made by an order of its own, so that a training begins also while the Platform is away.
+  static std::optional<request> opening(const run&, const progress&) { return std::nullopt; }
+  static outcome judge_opening(run&, const progress&, const reply&, wall_time) { return {}; }
+
+  // ---- orders --------------------------------------------------------------------------------------
+
+  static request make(const run& of, const registration_order&, const progress&, const sending&) {
+    return platform_wire::start_request(of.of);
+  }
+  static request make(const run& of, const life_order&, const progress&, const sending& with) {
+    return platform_wire::event_request(of.of, "system_metrics",
+                                        platform_wire::encode_system(with.system));
+  }
+  static request make(const run& of, const epochs_order& what, const progress&,
+                      const sending& with) {
+    return platform_wire::event_request(
+        of.of, "epoch_end", platform_wire::encode_epoch(what.batch.front(), with.system));
+  }
+  static request make(const run& of, const console_order& what, const progress&, const sending&) {
+    std::string content;
+    for (const std::string& line : *what.lines) content += (content.empty() ? "" : "\n") + line;
+    return platform_wire::event_request(
+        of.of, "console_output",
+        platform_wire::encode_console(what.chunk, content, what.lines->size()));
+  }
+  // The end, with what the final upload's last step left in the order.
+  static request make(const run& of, const completion_order& what, const progress& at,
+                      const sending&) {
+    if (what.how->failure)
+      return platform_wire::event_request(of.of, "training_failed",
+                                          platform_wire::encode_failure(*what.how->failure));
+    const platform_wire::upload_place model = platform_wire::parse_place(at.memo);
+    const training_results none;
+    return platform_wire::event_request(
+        of.of, "training_complete",
+        platform_wire::encode_completion(of.of, what.how->results ? *what.how->results : none,
+                                         {.epoch = what.how->epoch,
+                                          .map = what.how->map,
+                                          .model_path = model.path,
+                                          .model_bytes = model.bytes}));
+  }
+  // An upload's three steps: where to, the file itself, and that it is there.
+  static request make(const run& of, const upload_order& what, const progress& at,
+                      const sending& with) {
+    if (at.step == 0) return platform_wire::upload_request(of.of, what.what.fields);
+    const platform_wire::upload_place place = platform_wire::parse_place(at.memo);
+    if (at.step == 1) return storage_host::put_request(place.url, with.file);
+    return platform_wire::saved_request(of.of, place);
+  }
+  static bool sends_file(const progress& at) { return at.step == 1; }
+
+  static outcome judge(const run&, const registration_order&, const progress&, const reply& answer,
+                       wall_time wall_now, news& learned) {
+    return platform_wire::judge_start(answer, wall_now, learned.told);
+  }
+  static outcome judge(const run&, const life_order&, const progress&, const reply& answer,
+                       wall_time wall_now, news& learned) {
+    // No client of the Platform's sends these, so a server that does not know them says so for good.
+    outcome out = judge_event(answer, "a sign of life", wall_now, learned);
+    if (answer.status == 404 || answer.status == 405) out.verdict = verdict::rejected;
+    return out;
+  }
+  static outcome judge(const run&, const epochs_order&, const progress&, const reply& answer,
+                       wall_time wall_now, news& learned) {
+    return judge_event(answer, "metrics", wall_now, learned);
+  }
+  static outcome judge(const run&, const console_order&, const progress&, const reply& answer,
+                       wall_time wall_now, news& learned) {
+    return judge_event(answer, "console lines", wall_now, learned);
+  }
+  static outcome judge(const run&, const completion_order&, const progress&, const reply& answer,
+                       wall_time wall_now, news& learned) {
+    return judge_event(answer, "the end of the training", wall_now, learned);
+  }
+  static outcome judge(const run& of, const upload_order& what, const progress& at,
+                       const reply& answer, wall_time wall_now, news& learned) {
+    if (at.step == 0) return judge_place(of, answer, wall_now);
+    platform_wire::upload_place place = platform_wire::parse_place(at.memo);
+    outcome out;
+    if (at.step == 1) {
+      const auto to = text::parse_target(place.url);
+      out = storage_host::judge_put(answer, to ? to->host : "", wall_now);
+      if (out.verdict == verdict::delivered) out.verdict = verdict::advanced;
+      place.bytes = what.what.bytes;
+    } else {
+      out = judge_event(answer, "a checkpoint's arrival", wall_now, learned);
+    }
+    if (out.verdict == verdict::advanced || out.verdict == verdict::delivered)
+      out.so_far = {at.step + 1, platform_wire::encode_place(place, false)};
+    return out;
+  }
+
+  // ---- what is known of the run --------------------------------------------------------------------
+
+  static void adopt(run& of, news&& learned) {
+    platform_wire::event_reply& told = learned.told;
+    if (told.model_id.empty()) return;
+    of.of.page = platform_wire::page_of(of.of, told);
+    of.of.model_id = std::move(told.model_id);
+    if (!told.run_id.empty()) of.of.run_id = std::move(told.run_id);
+  }
+  static std::string page(const run& of) { return of.of.page; }
+  static std::string upload_name(const upload_fields& fields) {
+    return std::string(platform_wire::upload_file_name(fields));
+  }
+  static std::string folder(const run& of, unsigned number) {
+    std::string out = "platform-" + of.of.project + "-" + of.of.name;
+    std::replace(out.begin(), out.end(), '/', '-');
+    return number == 1 ? out : out + "-" + std::to_string(number);
+  }
+  static bool resumes(const run& of) { return of.resumes; }
+  static std::string remember(const run& of) { return platform_wire::encode_run(of.of); }
+  static bool recall(run& of, std::string_view remembered) {
+    auto known = platform_wire::parse_run(remembered);
+    if (!known || known->at.web != of.of.at.web) return false;
+    known->api_key = std::move(of.of.api_key);
+    of.of = *std::move(known);
+    return true;
+  }
+  static bool is_registered(const run& of) { return !of.of.model_id.empty(); }
+
+ private:
+  static outcome judge_event(const reply& answer, std::string_view what, wall_time wall_now,
+                             news& learned) {
+    return platform_wire::judge_event(answer, what, wall_now, learned.told);
+  }
+  static outcome judge_place(const run& of, const reply& answer, wall_time wall_now) {
+    outcome out = platform_wire::judge_call(answer, "the request to upload", wall_now);
+    if (out.verdict != verdict::delivered) return out;
+    const auto place = platform_wire::parse_upload_place(answer.body, of.of);
+    if (!place) return {.verdict = verdict::retry, .why = place.error()};
+    return {.verdict = verdict::advanced, .so_far = {1, platform_wire::encode_place(*place, true)}};
+  }
+};
+
 // =================================================================================================
 // machine
 //
@@ -4661,6 +4862,55 @@ std::thread quiet_thread(Work work) {
   } restored{before};
 #endif
   return std::thread(std::move(work));
+}
+
+// The calendar's time where this machine stands, in whole seconds.
+inline std::chrono::local_seconds local_time(std::chrono::system_clock::time_point when) {
+  const std::time_t seconds = std::chrono::system_clock::to_time_t(when);
+  std::tm fields{};
+#if HUB_SESSION_WINDOWS
+  ::localtime_s(&fields, &seconds);
+#else
+  ::localtime_r(&seconds, &fields);
+#endif
+  using namespace std::chrono;
+  const local_days day(year(fields.tm_year + 1900) / (fields.tm_mon + 1) / fields.tm_mday);
+  return day + hours(fields.tm_hour) + minutes(fields.tm_min) + std::chrono::seconds(fields.tm_sec);
+}
+
+// ---- what this machine is ----------------------------------------------------------------------
+
+inline std::string host_name() {
+#if HUB_SESSION_POSIX
+  std::array<char, 256> name{};
+  return ::gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "";
+#else
+  return env("COMPUTERNAME");
+#endif
+}
+
+// As the text of a JSON object: no more than the program lets be told, "" where that is nothing.
+inline std::string describe(environment_disclosure what) {
+  if (what == environment_disclosure::none) return {};
+#if HUB_SESSION_WINDOWS
+  constexpr std::string_view system = "Windows";
+#elif defined(__APPLE__)
+  constexpr std::string_view system = "macOS";
+#else
+  constexpr std::string_view system = "Linux";
+#endif
+  text::object_writer out;
+  out.string("ultralyticsVersion", "hub_session-" HUB_SESSION_VERSION);
+  out.string("os", system).string("environment", system);
+  out.integer("cpuCount", std::thread::hardware_concurrency());
+  if (what == environment_disclosure::machine) return out.text();
+  std::error_code ignored;
+  std::ifstream command("/proc/self/cmdline", std::ios::binary);  // there is none on other systems
+  std::string words(std::istreambuf_iterator<char>(command), {});
+  std::replace(words.begin(), words.end(), '\0', ' ');
+  out.string("hostname", host_name()).string("command", words.empty() ? "" : words);
+  out.string("cwd", fs::current_path(ignored).string());
+  return out.text();
 }
 
 // ---- files -------------------------------------------------------------------------------------
@@ -5250,6 +5500,9 @@ class reporter {
   reporter(const reporter&) = delete;
   reporter& operator=(const reporter&) = delete;
 
+  // Whether this thread is in the log function: what that prints is no print of the training.
+  static bool is_speaking() noexcept { return speaking(); }
+
   // What must never be shown. Call before anything runs on another thread.
   void add_secret(const std::string& secret) {
     if (!secret.empty()) secrets_.push_back(secret);
@@ -5270,6 +5523,10 @@ class reporter {
     try {
       const std::string harmless = text::redact(std::string(text).append(why), secrets_);
       const std::lock_guard lock(mutex_);
+      struct mark {
+        mark() { speaking() = true; }
+        ~mark() { speaking() = false; }
+      } speaks;
       log_(level, harmless);
     } catch (...) {  // a log that fails must not end the training
     }
@@ -5284,6 +5541,11 @@ class reporter {
   }
 
  private:
+  static bool& speaking() noexcept {
+    thread_local bool now = false;
+    return now;
+  }
+
   console console_{stderr, is_terminal(stream::standard_error)};
   std::function<void(log_level, std::string_view)> log_;
   std::function<void(const transfer_progress&)> progress_;
@@ -6017,6 +6279,8 @@ class store {
     if (before && *before == text) return;
     if (auto why = folder_->replace(run_file_, text)) report_.log(log_level::warning, why->message);
   }
+  // For a run that has ended, which nobody resumes.
+  void forget_run() { folder_->remove(run_file_); }
   std::optional<std::string> kept_run() const {
     auto text = folder_->read(run_file_);
     return text ? std::optional(*std::move(text)) : std::nullopt;
@@ -6953,6 +7217,8 @@ class session_base : public training_callbacks {
                              double map) noexcept override {
     return guarded([&] {
       const time_point deadline = later(now(), options_.limits.train_end_deadline);
+      ending_said_ = true;
+      finish_console();
       std::optional<checkpoint> final_model;
       if (!best.empty())
         final_model =
@@ -6977,6 +7243,19 @@ class session_base : public training_callbacks {
   // What the training came to, for protocols that show it: on_train_end sends it with the end.
   void set_results(training_results results) noexcept {
     guarded([&] { results_ = std::make_shared<const training_results>(std::move(results)); });
+  }
+
+  // Takes what the training prints, in pieces cut anywhere, for a page that shows it; see console_tee.
+  // Whole lines wait for rate_limits.console at most; beyond limits.console_queue_bytes_max the oldest
+  // are left out, which is said in their place. Does nothing on HUB v1. Protocol: Platform
+  // console_output.
+  void console(std::string_view piece) noexcept {
+    if (!traits_.takes_console) return;
+    if (machine::reporter::is_speaking()) return;  // our own log would feed on itself
+    guarded([&] {
+      const std::lock_guard one_at_a_time(console_mutex_);
+      hand_lines(console_.add(piece, now(), local_now()));
+    });
   }
 
   // Sends the queued metrics now instead of when their rate limit has it. Does not wait for it.
@@ -7040,6 +7319,7 @@ class session_base : public training_callbacks {
   // ---- what the policies do ----------------------------------------------------------------------
 
   virtual time_point now() const = 0;
+  virtual std::chrono::local_seconds local_now() const = 0;
   virtual void wake(std::size_t task) noexcept = 0;
   virtual bool wait(time_point until, const std::function<bool()>& done) = 0;
   // Gives up what the lane has in flight. The next two are called under the mutex.
@@ -7105,6 +7385,30 @@ class session_base : public training_callbacks {
     });
   }
 
+  void hand_lines(std::vector<std::string> lines) {
+    if (lines.empty()) return;
+    tell([&](engine& decide, time_point now) { decide.handle_console(std::move(lines), now); });
+  }
+
+  // What was printed last need not have ended in a line feed.
+  void finish_console() {
+    if (!traits_.takes_console) return;
+    const std::lock_guard one_at_a_time(console_mutex_);
+    hand_lines(console_.finish(now(), local_now()));
+  }
+
+  void ending_is_said() noexcept { ending_said_ = true; }
+
+  // Says that the training did not end as it should, where the protocol has a word for that.
+  void fail_training(std::string why) {
+    if (!traits_.completes || ending_said_.exchange(true)) return;
+    finish_console();
+    auto how = std::make_shared<const run_ending>(run_ending{.failure = std::move(why)});
+    tell([&](engine& decide, time_point now) {
+      decide.handle_train_end(std::nullopt, now, std::move(how));
+    });
+  }
+
   // When a lane is called again, as far as is known outside it.
   time_point& scheduled(lane which) { return scheduled_[static_cast<std::size_t>(which)]; }
 
@@ -7118,7 +7422,9 @@ class session_base : public training_callbacks {
     for (const auto& [epoch, line] : left.epochs)
       if (!engine_.handle_left_epoch(epoch, line.values, line.number)) ++later;
     if (left.upload)
-      engine_.handle_left_upload({.fields = left.upload->fields, .number = left.upload->number},
+      engine_.handle_left_upload({.fields = left.upload->fields,
+                                  .number = left.upload->number,
+                                  .bytes = left.upload->bytes},
                                  now());
     const std::string file = !left.upload                   ? ""
                              : left.upload->fields.is_final ? " and the final model"
@@ -7217,7 +7523,11 @@ class session_base : public training_callbacks {
     const std::uint64_t number =
         spool_ ? spool_->add_upload(fields, file, options_.snapshot == snapshot::none, now())
                : std::uint64_t{0};
-    return {fields, std::move(file), nullptr, number};
+    const auto now_there = machine::fingerprint_of(file);
+    return {.fields = fields,
+            .file = std::move(file),
+            .number = number,
+            .bytes = now_there ? now_there->size_bytes : 0};
   }
 
   // A checkpoint that nobody can change any more, where that is wanted.
@@ -7270,6 +7580,7 @@ class session_base : public training_callbacks {
     });
     for (lane which : all_lanes)
       if (which != lane::life) cancel(which);
+    if (spool_ && delivered.ending_delivered) spool_->forget_run();
     if (delivered.complete())
       report_.log(log_level::info,
                   "Done: all " + std::to_string(delivered.epochs_delivered) + " epochs " +
@@ -7293,11 +7604,54 @@ class session_base : public training_callbacks {
  private:
   std::array<time_point, lane_count> scheduled_ = {never, never, never, never};
   std::atomic<bool> stop_requested_ = false;
+  std::atomic<bool> ending_said_ = false;
   std::shared_ptr<const training_results> results_;
+  std::mutex console_mutex_;
+  text::console_lines console_;
   std::mt19937_64 boundary_random_{seed()};
   std::mutex snapshot_mutex_;
   machine::private_folder snapshots_{options_.temp_folder};
   std::uint64_t snapshot_count_ = 0;
+};
+
+// Shows what the program prints to std::cout, std::cerr and std::clog on the run's page as well, from
+// its construction to its destruction, which must come before the session's. What is printed goes where
+// it went before, whatever becomes of the page. Not for printf, which goes around these streams.
+class console_tee {
+ public:
+  explicit console_tee(session_base& session)
+      : out_(std::cout, session), error_(std::cerr, session), log_(std::clog, session) {}
+  console_tee(const console_tee&) = delete;
+  console_tee& operator=(const console_tee&) = delete;
+
+ private:
+  class branch final : public std::streambuf {
+   public:
+    branch(std::ostream& stream, session_base& session)
+        : stream_(stream), session_(session), before_(stream.rdbuf(this)) {}
+    ~branch() override {
+      if (stream_.rdbuf() == this) stream_.rdbuf(before_);
+    }
+
+   private:
+    int_type overflow(int_type c) override {
+      if (traits_type::eq_int_type(c, traits_type::eof())) return traits_type::not_eof(c);
+      const char one = traits_type::to_char_type(c);
+      return xsputn(&one, 1) == 1 ? c : traits_type::eof();
+    }
+    std::streamsize xsputn(const char* text, std::streamsize count) override {
+      const std::streamsize written = before_->sputn(text, count);
+      session_.console({text, static_cast<std::size_t>(count)});
+      return written;
+    }
+    int sync() override { return before_->pubsync(); }
+
+    std::ostream& stream_;
+    session_base& session_;
+    std::streambuf* before_;
+  };
+
+  branch out_, error_, log_;
 };
 
 // Reports one training. See the top of this file for an example, and session_base for what all sessions
@@ -7390,8 +7744,9 @@ class basic_training_session final : public session_base {
     Transport& first = driver_of(lane::epochs).transport.emplace(prototype_);
     startup begin(options_, report_, first, clock_, sleeper_);
     run_ = begin.identify(identity);
-    spool_ = spool::store::open(options_.spool, Protocol::folder(run_, clock_.wall_now()),
-                                Protocol::spool_file, report_);
+    if constexpr (requires { Protocol::disclosure(identity); })
+      Protocol::describe(run_, machine::describe(Protocol::disclosure(identity)));
+    open_spool();
     begin.find_credentials(run_);
     open(begin);
     model_url_ = Protocol::page(run_);
@@ -7399,8 +7754,16 @@ class basic_training_session final : public session_base {
   }
 
   // Flushes what it can within limits.shutdown_deadline, cuts what still hangs, ends every thread.
+  // Where the protocol has a word for a training that ended without on_train_end, that is said.
   ~basic_training_session() override {
-    if (live()) shut_down(options_.limits.shutdown_deadline);
+    if (!live()) return;
+    guarded([&] {
+      if (spool_ && Protocol::resumes(run_)) return;  // the next session takes the run up again
+      fail_training(std::uncaught_exceptions() > exceptions_before_
+                        ? "An exception ended the training."
+                        : "The program ended before the training did.");
+    });
+    shut_down(options_.limits.shutdown_deadline);
   }
 
   // Makes a model for a run that HUB does not know yet, and returns its id for the constructor.
@@ -7441,19 +7804,22 @@ class basic_training_session final : public session_base {
   //   retry.download_retries_max failures in a row. Returns a path of "" on a rank above 0.
   // Errors: not_downloadable where HUB names no URL, file_error, or what kept the file from coming.
   // Protocol: GET of the URL, without the key; GET /v1/models/{id} for a fresh one.
-  result<fetched_file> fetch_model_file(const std::filesystem::path& file) noexcept {
+  result<fetched_file> fetch_model_file(
+      const std::filesystem::path& file) noexcept requires std::same_as<Protocol, hub_v1> {
     return fetch({"model file", [](const model_info& model) { return model.model_file; }, true},
                  file);
   }
 
   // The same for the dataset, train_args().data.
-  result<fetched_file> fetch_dataset(const std::filesystem::path& file) noexcept {
+  result<fetched_file> fetch_dataset(
+      const std::filesystem::path& file) noexcept requires std::same_as<Protocol, hub_v1> {
     return fetch({"dataset", [](const model_info& model) { return model.train_args.data; }, false},
                  file);
   }
 
  private:
   using startup = detail::startup<Protocol, Transport, Clock, Sleeper>;
+  static constexpr unsigned runs_of_a_name_max = 100;  // that are not finished, in one spool
 
   // What goes on in a lane. `transport`, `sent`, `pending` and `due` are the lane's own; `cancelled` is
   // guarded by mutex_.
@@ -7470,6 +7836,9 @@ class basic_training_session final : public session_base {
   // ---- what the policies do ----------------------------------------------------------------------
 
   time_point now() const override { return clock_.now(); }
+  std::chrono::local_seconds local_now() const override {
+    return machine::local_time(clock_.wall_now());
+  }
   void wake(std::size_t task) noexcept override { sleeper_.wake(task); }
   bool wait(time_point until, const std::function<bool()>& done) override {
     return sleeper_.wait_until(until, done);
@@ -7487,6 +7856,34 @@ class basic_training_session final : public session_base {
   }
 
   // ---- the start and the end ---------------------------------------------------------------------
+
+  // A model's folder is one for all its trainings. A run that has to be made has a folder of its own:
+  // a new one takes the first that no unfinished run has, a resumed one the first that one has.
+  void open_spool() {
+    for (unsigned number = 1; number <= runs_of_a_name_max; ++number) {
+      const bool last = !traits_.registers || number == runs_of_a_name_max;
+      try {
+        spool_ = spool::store::open(options_.spool, Protocol::folder(run_, number),
+                                    Protocol::spool_file, report_);
+      } catch (const session_error& problem) {
+        if (last || problem.code() != errc::spool_locked) throw;
+        continue;
+      }
+      if (last || !spool_) return;
+      const auto kept = spool_->kept_run();
+      if (kept.has_value() != Protocol::resumes(run_)) {
+        if (!kept) return no_run_to_resume();
+        continue;
+      }
+      if (kept && !Protocol::recall(run_, *kept)) continue;
+      return;
+    }
+  }
+
+  void no_run_to_resume() {
+    report_.log(log_level::warning,
+                "The spool holds no unfinished run of this name, so a new one begins.");
+  }
 
   // Asks the server what has to be known first, or does without where that is allowed and it cannot be
   // reached.
@@ -7524,11 +7921,32 @@ class basic_training_session final : public session_base {
     return false;
   }
 
-  // From here on the lanes work.
+  // From here on the lanes work. A run that has to be made is made at once where the server answers;
+  // where it does not, that goes on beside the training.
   void start_reporting() {
-    engine_.handle_signed_in(clock_.now(), !traits_.registers);
+    engine_.handle_signed_in(clock_.now(), !traits_.registers || is_registered());
     send_left();
     start_lanes();
+    if (!traits_.registers) return;
+    const auto tried = [](const engine& decide) {
+      return decide.registered() || decide.registration_failure();
+    };
+    wait_until(later(clock_.now(), options_.limits.start_deadline), tried);
+    std::optional<error> why;
+    tell([&](engine& decide, time_point) { why = decide.registration_failure(); });
+    const bool refused =
+        why && (why->code == errc::not_authenticated || why->code == errc::access_denied);
+    if (!refused || spool_) return;
+    ending_is_said();  // nothing began that could have failed
+    shut_down(duration::zero());
+    throw session_error(*why);
+  }
+
+  bool is_registered() const {
+    if constexpr (requires { Protocol::is_registered(run_); })
+      return Protocol::is_registered(run_);
+    else
+      return true;
   }
 
   // A session that lasts only as long as it takes to send what was left.
@@ -7629,19 +8047,24 @@ class basic_training_session final : public session_base {
         },
         sent.what);
     came.why = report_.redacted(std::move(came.why));
+    std::string remembered;
     tell([&](engine& decide, time_point now) {
       if (std::exchange(driver_of(which).cancelled, false)) driver_of(which).transport.reset();
+      const bool was_made = decide.registered();
       Protocol::adopt(run_, std::move(news));
       model_url_ = Protocol::page(run_);
       decide.handle_outcome(which, came, now);
+      if (spool_ && !was_made && decide.registered()) remembered = Protocol::remember(run_);
     });
+    if (!remembered.empty()) spool_->keep_run(remembered);
   }
 
   // Where memory runs out or the transport throws, that is the reply.
   reply perform(lane which, const typename Protocol::run& run, const order& what) noexcept {
     try {
       sending with{.agent = agent_};
-      if (const auto* upload = std::get_if<upload_order>(&what.what)) {
+      if (const auto* upload = std::get_if<upload_order>(&what.what);
+          upload && Protocol::sends_file(what.so_far)) {
         auto file = open_upload(upload->what, Protocol::upload_name(upload->what.fields));
         if (!file) return {.failure = file.error()};
         with.file = *std::move(file);
@@ -7688,6 +8111,7 @@ class basic_training_session final : public session_base {
   typename Protocol::run run_;  // from the start of the lanes on under the mutex
   std::array<driver, lane_count> drivers_;
   std::optional<std::size_t> signal_subscription_;
+  int exceptions_before_ = std::uncaught_exceptions();
   Sleeper sleeper_;
 };
 
@@ -9231,6 +9655,8 @@ class httplib_transport {
 };
 
 using training_session = basic_training_session<httplib_transport, steady_clock, thread_sleeper>;
+using platform_session =
+    basic_training_session<httplib_transport, steady_clock, thread_sleeper, platform>;
 
 #endif  // !HUB_SESSION_NO_HTTPLIB
 
@@ -11361,6 +11787,8 @@ class crash_disk final : public spool_storage {
 // ---- simulation --------------------------------------------------------------------------------
 
 using training_session = basic_training_session<fake_transport, virtual_clock, virtual_sleeper>;
+using platform_session =
+    basic_training_session<fake_transport, virtual_clock, virtual_sleeper, platform>;
 
 // Virtual time and a HUB in it. Sessions that it starts must end before it does.
 class simulation {
@@ -11411,6 +11839,23 @@ class simulation {
   template <class Session = training_session>
   Session start(std::string_view identifier, session_options with) {
     return Session(identifier, std::move(with), fake_transport(hub), virtual_clock(time),
+                   virtual_sleeper(time));
+  }
+
+  // The same for a run on the Platform.
+  session_options platform_options() {
+    session_options out = options();
+    out.endpoints = {.web = std::string(fake_platform::web_root)};
+    out.credentials.api_key = fake_platform::api_key;
+    return out;
+  }
+  template <class Session = platform_session>
+  Session start(const platform_run& run) {
+    return start<Session>(run, platform_options());
+  }
+  template <class Session = platform_session>
+  Session start(const platform_run& run, session_options with) {
+    return Session(run, std::move(with), fake_transport(platform), virtual_clock(time),
                    virtual_sleeper(time));
   }
 };
