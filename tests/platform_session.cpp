@@ -9,6 +9,7 @@
 #include <functional>
 #include <iostream>
 #include <memory>
+#include <sstream>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -211,6 +212,8 @@ TEST_CASE("a training that ends without on_train_end is told as failed, with the
 
 TEST_CASE("what the training prints arrives in order, each chunk once") {
   scene in;
+  std::ostringstream terminal;
+  std::streambuf* const before = std::clog.rdbuf(terminal.rdbuf());
   {
     session at = in.start(in.run);
     {
@@ -222,6 +225,8 @@ TEST_CASE("what the training prints arrives in order, each chunk once") {
     }
     at.on_train_end(0, "", 0);
   }
+  std::clog.rdbuf(before);
+  CHECK(terminal.str().ends_with("line 11\n[2026] the last, without an end"));
   std::string all;
   std::size_t number = 0;
   for (const auto& [chunk, data] : in.model().console) {
