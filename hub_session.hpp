@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT
 //
-// hub_session.hpp: report a C++ training to an Ultralytics-compatible HUB.
+// hub_session.hpp: report a C++ training to Ultralytics Platform, or to a server that speaks HUB v1.
 //
-// Signs in, fetches the model to train and its arguments, beats its heart, reports metrics every
-// epoch, uploads checkpoints and the final model, retries, and ends cleanly. Training is never
-// slowed, blocked or crashed by the reporting.
+// Signs in, learns what to train, shows signs of life, reports metrics every epoch, uploads
+// checkpoints and the final model, retries, and ends cleanly. Training is never slowed, blocked or
+// crashed by the reporting. On the Platform a session is made by
+// hub::platform_session{{.project = "lab/helmets", .name = "yolo11n 640", .epochs = 100}}, and on HUB v1
+// as here; all else is the same.
 //
 //     #include <iostream>
 //     #include "hub_session.hpp"
@@ -37,20 +39,21 @@
 //                     spool_storage
 //   engine            what to send, when, how often to retry; reads no clock, does no I/O
 //   text              text, numbers, JSON, addresses and dates
-//   protocols         pure functions: everything that knows how HUB v1 looks on the wire, and the
+//   protocols         what a protocol is; pure functions and a policy each: hub_v1, platform, and the
 //                     storage host
 //   machine           files, locks, settings, ranks, the terminal, the log, signals
 //   spool             what is not confirmed yet, on the disk
-//   session           drives the engine through the policies; start, lanes, transfers, ending
+//   session           session_base, and basic_training_session over it: drives the engine through the
+//                     policies; start, lanes, transfers, ending; console_tee
 //   default policies  httplib_transport, steady_clock, thread_sleeper
 //   test kit          hub::testing: virtual time, a HUB in memory, faults, simulation
 //   hygiene           every internal macro undefined
 //
-// How a metric travels: training_session::on_fit_epoch_end (session) packs the epoch into an
+// How a metric travels: session_base::on_fit_epoch_end (session) packs the epoch into an
 // epoch_record (vocabulary), writes it down where there is a spool, and hands it to
-// engine::handle_epoch (engine), which queues it. The metrics lane's step (session) asks engine::poll
-// for the next order, turns it into a request with hub_v1_wire::metrics_request (protocols), sends it
-// through the transport (default policies), reads the reply with protocols::judge and hands the
+// engine::handle_epoch (engine), which queues it. The epochs lane's step (session) asks engine::poll
+// for the next order, turns it into a request with the protocol's make(), here hub_v1_wire::metrics_request
+// (protocols), sends it through the transport (default policies), reads the reply with protocols::judge and hands the
 // outcome to engine::handle_outcome, which strikes the epoch out only after a 2xx.
 //
 // The rule: the engine decides and touches nothing; the session acts and decides nothing.
@@ -59,9 +62,9 @@
 // share nothing but the process's signal handlers. The log and progress functions are called from
 // background threads, never two at a time for one session.
 //
-// When not to use it: to train without a HUB-compatible server (there is nothing to report to; the
-// hosted HUB was retired on 31 July 2026), or to upload from a program that cannot afford up to
-// five background threads, or six with a spool.
+// When not to use it: to train without either server (there is nothing to report to; the hosted HUB was
+// retired on 31 July 2026), or to upload from a program that cannot afford up to five background
+// threads, six on the Platform, and one more with a spool.
 
 #if defined(HUB_SESSION_HPP_INCLUDED)
 #if HUB_SESSION_HPP_INCLUDED != 000100
@@ -7962,7 +7965,9 @@ class basic_training_session final : public session_base {
     std::vector<background_task> tasks;
     tasks.reserve(lane_count + 1);  // the spool's
     for (lane which : all_lanes)
-      tasks.push_back({to_string(which), [this, which] { return step(which); }});
+      if (which != lane::console ||
+          traits_.takes_console)  // the last one, so the others keep their places
+        tasks.push_back({to_string(which), [this, which] { return step(which); }});
     add_spool_task(tasks);
     process_ = machine::process_id();
     started_ = true;

@@ -297,7 +297,9 @@ stage load_weights(network& net, const std::filesystem::path& file) {
 // ---- the training -------------------------------------------------------------------------------
 
 struct settings {
-  std::string model;
+  std::string model;     // on HUB, or ...
+  std::string project;   // ... on Ultralytics Platform, and
+  std::string run_name;  // the model's name there
   std::optional<int> epochs;
   bool resume = false;
   std::filesystem::path folder = "runs";
@@ -332,7 +334,7 @@ hub::delivery train(const settings& wanted, trainee& it, hub::training_callbacks
 
   hub.on_pretrain_routine_end();
   const int epochs = it.at.epochs;
-  for (int epoch = it.at.done; epoch < epochs; ++epoch) {
+  for (int epoch = it.at.done; epoch < epochs && !hub.stop_requested(); ++epoch) {
     const auto epoch_end = std::chrono::steady_clock::now() + wanted.epoch_time;
     const double rate = first_rate * 0.5 * (1 + std::cos(std::numbers::pi * epoch / epochs));
     const score train = train_one_epoch(it.net, it.training_set, rate, it.random);
@@ -359,15 +361,18 @@ hub::delivery train(const settings& wanted, trainee& it, hub::training_callbacks
     save_weights(it.net, it.at, wanted.folder / "last.pt");
     hub.on_model_save(epoch, wanted.folder / "last.pt", is_best);
   }
-  return hub.on_train_end(epochs - 1, wanted.folder / "best.pt", best_accuracy);
+  return hub.on_train_end(it.at.done - 1, wanted.folder / "best.pt", best_accuracy);
 }
 
 // ---- the program --------------------------------------------------------------------------------
 
 constexpr char usage[] =
     R"(usage: train --model MODEL [flags]
+       train --platform PROJECT [--name NAME] [flags]
 
   --model MODEL            an ID, a KEY_ID, or the model's URL on HUB
+  --platform PROJECT       report to Ultralytics Platform: PROJECT or OWNER/PROJECT
+  --name NAME              of the model there (default train)
   --epochs N               how long to train (default: what HUB says, else 60)
   --resume                 go on from the last checkpoint on HUB, if it has one
   --out DIR                where last.pt and best.pt go (default runs)
@@ -379,17 +384,22 @@ constexpr char usage[] =
   --heartbeat-interval S   one heartbeat every S seconds (default 300)
   --help                   this text
 
-Endpoints and key come from ULTRALYTICS_HUB_API, ULTRALYTICS_HUB_WEB and ULTRALYTICS_API_KEY.
+Endpoints and key come from ULTRALYTICS_HUB_API, ULTRALYTICS_HUB_WEB and ULTRALYTICS_API_KEY, and
+for the Platform from ULTRALYTICS_PLATFORM_URL and ULTRALYTICS_API_KEY.
 )";
 
 settings read_settings(const examples::flags& flags) {
   settings wanted;
   if (!flags.operands().empty())
     throw examples::usage_error("\"" + flags.operands()[0] + "\": only flags are accepted");
-  if (!flags.has("--model"))
-    throw examples::usage_error("--model: an ID, a KEY_ID or the model's URL is needed");
+  if (flags.has("--model") == flags.has("--platform"))
+    throw examples::usage_error(
+        "--model: an ID, a KEY_ID or the model's URL is needed, or --platform PROJECT in its "
+        "place");
 
-  wanted.model = *flags.text("--model");
+  wanted.model = flags.text("--model").value_or("");
+  wanted.project = flags.text("--platform").value_or("");
+  wanted.run_name = flags.text("--name").value_or("");
   wanted.epochs = flags.whole_number("--epochs", 1, 1'000'000);
   wanted.resume = flags.has("--resume");
   wanted.folder = flags.text("--out").value_or("runs");
@@ -439,13 +449,32 @@ void resume(hub::training_session& session, const std::filesystem::path& last, t
     throw std::runtime_error(fetched.error().message);
 }
 
+hub::session_options options(const settings& wanted) {
+  return {.rate_limits = wanted.rate_limits,
+          // save_weights() renames, so no copy is needed to upload in peace.
+          .snapshot = hub::snapshot::none,
+          .spool = {.directory = wanted.spool, .offline = hub::offline_start::allow}};
+}
+
+// On the Platform the run is made by the session, and goes on from the weights that lie here.
+int run_on_platform(const settings& wanted) {
+  trainee it;
+  const std::filesystem::path last = wanted.folder / "last.pt";
+  if (wanted.resume && std::filesystem::exists(last)) it.at = load_weights(it.net, last);
+  if (it.at.done == 0) it.at.epochs = 60;
+  it.at.epochs = wanted.epochs.value_or(it.at.epochs);
+  const int left = std::max(it.at.epochs - it.at.done, 0);
+  hub::platform_session session{{.project = wanted.project,
+                                 .name = wanted.run_name,
+                                 .epochs = it.at.epochs,
+                                 .resume = wanted.resume},
+                                options(wanted)};
+  return report(left, train(wanted, it, session));
+}
+
 int run(const settings& wanted) {
-  hub::training_session session{
-      wanted.model,
-      {.rate_limits = wanted.rate_limits,
-       // save_weights() renames, so no copy is needed to upload in peace.
-       .snapshot = hub::snapshot::none,
-       .spool = {.directory = wanted.spool, .offline = hub::offline_start::allow}}};
+  if (!wanted.project.empty()) return run_on_platform(wanted);
+  hub::training_session session{wanted.model, options(wanted)};
   trainee it;
   if (wanted.resume) resume(session, wanted.folder / "last.pt", it);
   if (it.at.done == 0) it.at.epochs = std::max(session.train_args().epochs.value_or(60), 1);
@@ -461,8 +490,8 @@ int main(int argc, char** argv) {
   try {
     const examples::flags flags(
         argc, argv,
-        {"--model", "--epochs", "--out", "--spool", "--epoch-seconds", "--metrics-interval",
-         "--checkpoint-interval", "--heartbeat-interval"},
+        {"--model", "--platform", "--name", "--epochs", "--out", "--spool", "--epoch-seconds",
+         "--metrics-interval", "--checkpoint-interval", "--heartbeat-interval"},
         {"--resume", "--help"});
     if (flags.has("--help")) {
       std::cout << usage;
