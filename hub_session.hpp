@@ -10395,6 +10395,7 @@ struct platform_dataset {
 class platform_logic {
  public:
   bool keep_contents = false;                 // of uploads
+  bool is_strict = true;                      // else what the contract does not have is let through
   bool has_newer_calls = true;                // files and dataset
   bool has_older_calls = true;                // older_files and older_dataset
   std::function<std::string()> make_id = {};  // of models and runs; else they count up
@@ -10599,9 +10600,10 @@ class platform_logic {
     const std::string event = said ? text::get_string(*said, "event") : std::string();
     if (event.empty() || !data || !data->is_object())
       return {refuse(400, "event and data are needed")};
-    std::string why = stray(*said, {"event", "data", "modelId", "project", "name"});
-    if (why.empty()) why = names_problem(*said);
-    if (why.empty()) why = event_problem(event, *data);
+    std::string why = names_problem(*said);
+    if (why.empty() && is_strict)
+      why = stray(*said, {"event", "data", "modelId", "project", "name"});
+    if (why.empty() && is_strict) why = event_problem(event, *data);
     if (!why.empty()) return {refuse(400, event + ": " + why)};
     if (event == "training_started") return register_run(*said, *user(what), now);
     const auto id = find_model(*said, *user(what));
@@ -10792,8 +10794,9 @@ class platform_logic {
     const auto said = text::parse_json(what.body);
     const std::string file_name = said ? text::get_string(*said, "filename") : std::string();
     if (!platform_wire::is_segment(file_name)) return {refuse(400, "filename is needed")};
-    std::string why = stray(*said, {"filename", "modelId", "project", "name", "runId"});
-    if (why.empty()) why = names_problem(*said);
+    std::string why = names_problem(*said);
+    if (why.empty() && is_strict)
+      why = stray(*said, {"filename", "modelId", "project", "name", "runId"});
     if (!why.empty()) return {refuse(400, why)};
     const auto id = find_model(*said, *user(what));
     if (!id) return {refuse(404, id.error().message)};

@@ -18,6 +18,7 @@
 #include "flags.hpp"
 #include "local_hub/files.hpp"
 #include "local_hub/keys.hpp"
+#include "local_hub/runs.hpp"
 #include "local_hub/server.hpp"
 #include "local_hub/store.hpp"
 
@@ -254,7 +255,8 @@ void run(settings wanted) {
   }
 
   allow_many_files();
-  local_hub::hub_server server(store, keys, wanted.server);
+  local_hub::run_store runs(wanted.data, store, keys);
+  local_hub::hub_server server(store, runs, keys, wanted.server);
   wanted.port = server.bind(wanted.host, wanted.port);
   listen_to_signals();
   serve(server, root_of(wanted));

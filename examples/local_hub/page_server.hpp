@@ -18,6 +18,7 @@
 #include "hub_session.hpp"
 #include "keys.hpp"
 #include "page.hpp"
+#include "runs.hpp"
 #include "store.hpp"
 #include "views.hpp"
 #include "zip.hpp"
@@ -61,7 +62,8 @@ class model_rows {
         known[id] = before != known_.end() && before->second.version == version
                         ? std::move(before->second)
                         : look_for(id, model, version);
-        json row = row_of(model, std::chrono::steady_clock::now(), store_.silence());
+        json row =
+            row_of(model, store_.run_of(id), std::chrono::steady_clock::now(), store_.silence());
         row.update(known[id].members);
         rows.push_back(std::move(row));
       }
@@ -81,6 +83,7 @@ class model_rows {
     members.update(to_json(store_.labels_of(id)));
     members["best"] = best_of(model);
     members["version"] = version;
+    if (const run_facts* run = store_.run_of(id)) members["run"] = to_json(*run);
     return {version, std::move(members)};
   }
 
@@ -224,8 +227,10 @@ class page_server {
   using request = http::request;
   using response = http::response;
 
-  page_server(model_store& store, key_ring& keys, gate& gate, bool needs_key, bool tls)
+  page_server(model_store& store, run_store& runs, key_ring& keys, gate& gate, bool needs_key,
+              bool tls)
       : store_(store),
+        runs_(runs),
         keys_(keys),
         gate_(gate),
         needs_key_(needs_key),
@@ -381,10 +386,14 @@ class page_server {
     to.set("Content-Disposition", "attachment; filename=\"" + name + '"');
   }
 
-  // The page is one document, whichever address it shows.
-  static void send_page(const request& from, response& to, const std::string& path,
-                        const std::vector<std::string>& words) {
-    if (from.method != "GET" && from.method != "HEAD") return send_not_found(to);
+  // The page is one document, whichever address it shows. Python prints an address of its own.
+  void send_page(const request& from, response& to, const std::string& path,
+                 const std::vector<std::string>& words) const {
+    if (!from.reads_only()) return send_not_found(to);
+    if (const auto run = runs_.find(words)) {
+      to.set("Location", words.size() == 2 ? "../models/" + *run : "../../models/" + *run);
+      return send(to, 302, "text/plain", "");
+    }
     const bool document = words.empty() || (words.size() == 2 && words[0] == "models") ||
                           (words.size() == 1 && (words[0] == "keys" || words[0] == "compare"));
     for (const page::file& each : page::files)
@@ -436,8 +445,15 @@ class page_server {
     if (words.size() == 2) return answer_model(method, id, body, to);
     std::string rest = words[2];
     for (std::size_t i = 3; i < words.size(); ++i) rest += '/' + words[i];
+    const bool is_run = store_.is_run(id);
+    if (method == "POST" && is_run && rest == "stop")
+      return runs_.stop(id) ? send(to, server_reply())
+                            : send(to, refusal(409, "nothing is trained here any more"));
+    if (method == "POST" && is_run) return send(to, refusal(409, "a run has no such thing"));
     if (method == "POST" && rest == "reset") return send_done(to, store_.reset_model(id));
     if (method == "POST" && rest == "key") return send_new_key(id, to);
+    if (get && (rest == "console" || rest == "system" || rest == "ending"))
+      return send_of_run(id, rest, from, to);
     if (get && rest == "metrics") return send_metrics(id, from.parameter("since"), to);
     if (get && rest == "metrics.csv") return send_csv(id, to);
     if (get && rest == "everything.zip") return send_zip(id, to);
@@ -567,8 +583,10 @@ class page_server {
 
   void send_model(const std::string& id, response& to) {
     const json refused = refusals_as_json(id);
+    const json about_run = runs_.look(id, details_of);
     send_of(id, to, [&](const hub_model& model) {
-      json out = row_of(model, std::chrono::steady_clock::now(), store_.silence());
+      json out =
+          row_of(model, store_.run_of(id), std::chrono::steady_clock::now(), store_.silence());
       out.update(times_of(model, store_.arrivals_of(id), store_.silence()));
       out.update(to_json(store_.labels_of(id)));
       out.update({{"best", best_of(model)},
@@ -577,8 +595,20 @@ class page_server {
                   {"train_args", train_args_of(model)},
                   {"version", store_.version_of(id)}});
       out.update(refused);
+      if (!about_run.is_null()) out["run"] = about_run;
       return out;
     });
+  }
+
+  // What of a run changes as it goes is asked for apart: what it printed, its machine, its ending.
+  void send_of_run(const std::string& id, const std::string& what, const request& from,
+                   response& to) {
+    const json out = runs_.look(id, [&](const platform_model& run) {
+      if (what == "console")
+        return console_of(run, http::number(from.parameter("since")).value_or(0));
+      return what == "system" ? system_of(run) : ending_of(run);
+    });
+    out.is_null() ? send_not_found(to) : send(to, out);
   }
 
   // The epochs that changed after the version `since`, all of them without it.
@@ -650,6 +680,7 @@ class page_server {
   }
 
   model_store& store_;
+  run_store& runs_;
   key_ring& keys_;
   gate& gate_;
   bool needs_key_;

@@ -11,6 +11,7 @@
 #include "http/server.hpp"
 #include "hub_session.hpp"
 #include "page_server.hpp"
+#include "runs.hpp"
 #include "store.hpp"
 
 #include <chrono>
@@ -34,7 +35,8 @@ struct server_options {
   bool log_requests = true;
 };
 
-inline constexpr std::size_t json_bytes_max = std::size_t{4} * 1024 * 1024;
+// The curves of 1,200 classes are ten of these millions.
+inline constexpr std::size_t json_bytes_max = std::size_t{32} * 1024 * 1024;
 inline constexpr std::size_t form_field_bytes_max = 1024;
 inline constexpr std::size_t form_parts_max = 16;
 inline constexpr std::uint64_t framing_bytes_max = std::uint64_t{64} * 1024;  // of a form, in all
@@ -118,12 +120,13 @@ class upload_form {
 
 class hub_server {
  public:
-  hub_server(model_store& store, key_ring& keys, const server_options& options)
+  hub_server(model_store& store, run_store& runs, key_ring& keys, const server_options& options)
       : store_(store),
+        runs_(runs),
         upload_bytes_max_(options.upload_bytes_max),
         tls_(!options.certificate_file.empty()),
         gate_(keys),
-        page_(store, keys, gate_, options.page_needs_key, tls_),
+        page_(store, runs, keys, gate_, options.page_needs_key, tls_),
         http_(
             options_of(options), [this](http::exchange& with) { answer(with); },
             options.log_requests ? log : http::server::logger()) {}
@@ -142,6 +145,11 @@ class hub_server {
   void stop() { http_.stop(); }
 
  private:
+  struct shown_key {
+    std::string key;
+    key_check check;
+  };
+
   static http::server_options options_of(const server_options& options) {
     http::server_options out;
     if (!options.certificate_file.empty())
@@ -159,31 +167,65 @@ class hub_server {
 
   void answer(http::exchange& with) {
     const http::request& from = with.request;
-    if (from.reads_only() && model_store::is_download(from.target)) return answer_download(with);
-    if (!from.target.starts_with("/v1/")) return page_.answer(with);
+    if (from.reads_only() && model_store::is_download(from.target))
+      return answer_download(with.reply, store_.open_download(from.target));
+    if (from.reads_only() && run_store::is_dataset(from.target))
+      return answer_download(with.reply, runs_.open_dataset(from.target));
+    if (from.method == "PUT" && run_store::is_upload(from.target)) return answer_put(with);
+    const bool is_platform = run_store::is_call(from.method, from.target);
+    if (!is_platform && !from.target.starts_with("/v1/")) return page_.answer(with);
     const shown_key shown = key_of(from);
     server_request what;
     what.method = from.method;
     what.path = from.target;
-    what.api_key = shown.key;
     what.root = root_for(from);
+    is_platform ? answer_platform(with, std::move(what), shown)
+                : answer_v1(with, std::move(what), shown);
+  }
+
+  void answer_v1(http::exchange& with, server_request what, const shown_key& shown) {
+    const http::request& from = with.request;
+    what.api_key = shown.key;
     const auto call = hub_logic::route(what.method, what.path);
     auto refused = store_.refusal_of_head(what, shown.check);
     if (!refused && call->first == endpoint::auth)
       return reply(with.reply, store_.handle(what));  // which needs no body
-    if (!refused && from.content_length > upload_bytes_max_ + framing_bytes_max)
-      refused = refusal(413, "the file is larger than this HUB takes");
     const bool uploads = !refused && call->first == endpoint::upload;
-    if (uploads) refused = store_.no_room_for(from.content_length);
+    if (uploads) refused = no_place_for(from.content_length);
     if (refused) return refuse(with.reply, what, *refused);
     if (uploads) return answer_upload(with, std::move(what), call->second);
-    answer_json(with, std::move(what));
+    if (const auto problem = read_json(with, what.body)) return refuse(with.reply, what, *problem);
+    reply(with.reply, store_.handle(what));
   }
 
-  struct shown_key {
-    std::string key;
-    key_check check;
-  };
+  void answer_platform(http::exchange& with, server_request what, const shown_key& shown) {
+    if (!shown.key.empty()) what.authorization = "Bearer " + shown.key;
+    auto refused = runs_.refusal_of_head(what, shown.check);
+    if (!refused) refused = read_json(with, what.body);
+    const server_reply answer = refused ? *refused : runs_.handle(what);
+    if (answer.status >= 400) store_.note_refusal(what, answer);
+    reply(with.reply, answer);
+  }
+
+  // A file that a run's client puts where it was told to.
+  void answer_put(http::exchange& with) {
+    const auto place = runs_.place_of(with.request.target);
+    auto refused = place ? no_place_for(with.request.content_length)
+                         : refusal(403, "this URL is not valid, or not any more");
+    if (refused) return reply(with.reply, *refused);
+    upload_form file(store_, run_store::model_of(*place), upload_bytes_max_);
+    file.begin_part({"file", "file"});
+    const bool whole =
+        !file.problem() && with.read_body([&](std::string_view bytes) { return file.add(bytes); });
+    if (!whole) return reply(with.reply, file.problem().value_or(broken_off()));
+    reply(with.reply, runs_.take_file(*place, file.take_parts().back(), *file.file()));
+  }
+
+  std::optional<server_reply> no_place_for(std::uint64_t bytes) const {
+    if (bytes > upload_bytes_max_ + framing_bytes_max)
+      return refusal(413, "the file is larger than this HUB takes");
+    return store_.no_room_for(bytes);
+  }
 
   // A gate in front may have a login of its own in Authorization, which hides no key.
   shown_key key_of(const http::request& from) {
@@ -203,24 +245,23 @@ class hub_server {
     return root && root->path.empty() ? root->text() : std::string();
   }
 
-  void answer_download(http::exchange& with) {
-    auto file = store_.open_download(with.request.target);
-    if (!file) return reply(with.reply, refusal(403, "this URL is not valid, or not any more"));
-    with.reply.etag = file->etag;
-    with.reply.set_source("application/octet-stream", file->size_bytes,
-                          source_of(std::move(file->bytes)), true);
+  static void answer_download(http::response& to, std::optional<download> file) {
+    if (!file) return reply(to, refusal(403, "this URL is not valid, or not any more"));
+    to.etag = file->etag;
+    to.set_source("application/octet-stream", file->size_bytes, source_of(std::move(file->bytes)),
+                  true);
   }
 
-  // Calls of trainings have small bodies, the checkpoints aside.
-  void answer_json(http::exchange& with, server_request what) {
+  // Calls of trainings have small bodies, the checkpoints aside. Returns what is wrong with one.
+  static std::optional<server_reply> read_json(http::exchange& with, std::string& body) {
     bool too_long = false;
     const bool whole = with.read_body([&](std::string_view bytes) {
-      too_long = what.body.size() + bytes.size() > json_bytes_max;
-      if (!too_long) what.body += bytes;
+      too_long = body.size() + bytes.size() > json_bytes_max;
+      if (!too_long) body += bytes;
       return !too_long;
     });
-    if (whole) return reply(with.reply, store_.handle(what));
-    refuse(with.reply, what, too_long ? refusal(413, "the body is too long") : broken_off());
+    if (whole) return std::nullopt;
+    return too_long ? refusal(413, "the body is too long") : broken_off();
   }
 
   void answer_upload(http::exchange& with, server_request what, const std::string& model_id) {
@@ -245,6 +286,7 @@ class hub_server {
     to.status = what.status;
     to.set_body("application/json", what.body);
     if (!what.retry_after.empty()) to.set("Retry-After", what.retry_after);
+    if (!what.location.empty()) to.set("Location", what.location);
   }
 
   void refuse(http::response& to, const server_request& what, const server_reply& why) {
@@ -253,6 +295,7 @@ class hub_server {
   }
 
   model_store& store_;
+  run_store& runs_;
   std::uint64_t upload_bytes_max_;
   bool tls_;
   gate gate_;

@@ -72,6 +72,17 @@ struct download {
   std::string etag;
 };
 
+// What is known of a run of the Platform's clients beside what models of HUB v1 have as well.
+struct run_facts {
+  bool is_stopping = false;  // its owner wants it to end
+  bool has_ended = false;
+  bool has_failed = false;
+  std::string why = {};  // it failed
+  std::string owner = {};
+  std::string project = {};
+  std::string name = {};
+};
+
 struct store_options {
   hub::duration silence = hub_model::silence_max;  // after which a training counts as disconnected
   std::uint64_t free_bytes_min = std::uint64_t{64} * 1024 * 1024;  // of the disk, left to others
@@ -180,6 +191,7 @@ class model_store {
           logic_.remove_model(id);
           labels_.erase(id);
         });
+    if (gone && is_run(id)) forget_run(id);
     sweep_trash();
     return gone;
   }
@@ -223,6 +235,93 @@ class model_store {
       if (id_in_trash(folder) == id) found = fs::remove_all(folder) > 0;
     if (found) keys_.revoke_of_model(id);
     return found;
+  }
+
+  // ---- runs of the Platform's clients, which run_store keeps in folders of the same kind ----
+
+  // How a run's folder is read, and what is done when it goes. Reads those that are there.
+  void on_runs(std::function<void(const fs::path&)> load,
+               std::function<void(const std::string&)> gone) {
+    load_run_ = std::move(load);
+    run_gone_ = std::move(gone);
+    for (const fs::directory_entry& each : fs::directory_iterator(folder_))
+      if (is_folder_of_run(each.path())) load_run_(each.path());
+  }
+
+  bool is_run(const std::string& id) const {
+    const std::lock_guard lock(mutex_);
+    return runs_.contains(id);
+  }
+
+  void set_run(const std::string& id, run_facts facts) {
+    const std::lock_guard lock(mutex_);
+    runs_[id] = std::move(facts);
+  }
+
+  // Calls change(model) on what the page sees of a run; `epochs` are those whose values came, and when.
+  template <class Change>
+  void show_run(const std::string& id, Change change, const std::vector<int>& epochs = {},
+                wall_time at = std::chrono::system_clock::now()) {
+    const std::lock_guard lock(mutex_);
+    if (!logic_.models().contains(id)) {
+      logic_.add_model({.id = id});
+      load_labels(id, runs_[id].project);
+    }
+    change(logic_.model(id));
+    touch_locked(id, epochs, at);
+  }
+
+  // Only within look(); null for what is no run.
+  const run_facts* run_of(const std::string& id) const {
+    const auto found = runs_.find(id);
+    return found == runs_.end() ? nullptr : &found->second;
+  }
+
+  // Under this one, a model's files change in the order in which its requests were taken, and no other
+  // model waits for them. It is taken before any other mutex; nobody holds those during I/O.
+  std::mutex& files_of(const std::string& id) {
+    return file_mutexes_[std::hash<std::string>()(id) % file_mutexes_.size()];
+  }
+
+  static bool is_epoch(int epoch) { return epoch >= 0 && epoch < epochs_max; }
+
+  // What a client may open for a while: a file of this content, where it is a model's latest.
+  std::string sign_download(const std::string& id, const std::string& sha256,
+                            const std::string& name) const {
+    return signer_.sign(path_of(id, sha256, name));
+  }
+
+  // The checkpoint and the page about it are two files, and one of each may be there already. So
+  // that a crash in between leaves no page beside the wrong checkpoint, settle() needs to tell from
+  // what is there which of the two renames were made.
+  static void keep(unfinished_file& upload, const fs::path& file, const checkpoint_record& record) {
+    fs::path page = file;
+    page.replace_extension(".json");
+    const fs::path next_page = page.string() + ".next";
+    write_file(next_page, to_page(to_json(record)));
+    upload.rename_to(file);
+    rename_file(next_page, page);
+    sync_folder(file.parent_path());
+  }
+
+  // Throws away what was not complete when the last process ended, and takes in the rest.
+  static void load_checkpoints(const fs::path& folder, hub_model& model) {
+    make_folder(folder);
+    std::vector<fs::path> files;
+    for (const fs::directory_entry& each : fs::directory_iterator(folder))
+      files.push_back(each.path());
+    for (const fs::path& each : files) {
+      if (each.extension() == ".part") fs::remove(each);
+      if (each.extension() == ".next") settle(each);
+    }
+    for (const fs::path& each : files) {
+      if (each.extension() != ".pt") continue;
+      const auto record = read_page(fs::path(each).replace_extension(".json"));
+      if (record && is_of(*record, each))
+        model.checkpoints.push_back(*record);
+      else
+        say("leaving out " + each.string() + ": the .json beside it does not describe it");
+    }
   }
 
   // ---- what the page sees ----
@@ -298,6 +397,7 @@ class model_store {
     {
       const std::lock_guard lock(mutex_);
       if (auto refused = logic_.refusal(head)) return refused;
+      if (runs_.contains(to->second)) return refusal(404, "this is a run, and no model of HUB's");
     }
     const bool signs_in = to->first == endpoint::auth;
     if (!signs_in && key.who && !key.who->model.empty() && key.who->model != to->second)
@@ -328,14 +428,18 @@ class model_store {
 
   void note_refusal(const server_request& what, const server_reply& reply) {
     const auto to = hub_logic::route(what.method, what.path);
-    const auto said = hub::text::parse_json(reply.body);
+    const bool is_call =
+        to || hub::testing::platform_logic::route(what.method, what.path).has_value();
+    const json said = hub::text::parse_json(reply.body).value_or(json());
     const std::string_view path(what.path);
     refused_request note{
         std::chrono::system_clock::now(), to ? to->second : "",
         hub::text::printable(what.method + ' ' + std::string(path.substr(0, path.find('?')))),
         reply.status, "no such call"};
     // The message about an unknown call repeats its query, which may hold a signature.
-    if (to && said) note.why = hub::text::printable(hub::text::get_string(*said, "message"));
+    if (is_call)
+      note.why = hub::text::printable(hub::text::get_string(said, "message") +
+                                      hub::text::get_string(said, "error"));
     const std::lock_guard lock(mutex_);
     refusals_.push_back(std::move(note));
     if (refusals_.size() > refusals_max) refusals_.pop_front();
@@ -361,14 +465,15 @@ class model_store {
   std::optional<download> open_download(std::string_view target) {
     const auto path = signer_.path_of(target);
     if (!path) return std::nullopt;
-    const std::string id = path->substr(download_root.size(), hub::hub_v1_wire::model_id_length);
+    const std::string rest = path->substr(download_root.size());
+    const std::string id = rest.substr(0, rest.find('/'));
     const std::lock_guard one_by_one(files_of(id));
     std::unique_lock lock(mutex_);
-    const auto found = logic_.models().find(id);  // it was there when the URL was signed
+    const auto found = logic_.models().find(id);
     if (found == logic_.models().end()) return std::nullopt;
-    const hub_model& model = found->second;
-    const checkpoint_record* last = model.last_checkpoint();
-    if (!last || *path != path_of(model, *last)) return std::nullopt;
+    const checkpoint_record* last = handed_out(found->second);
+    if (!last || *path != path_of(id, last->sha256, last->is_final ? "best.pt" : "last.pt"))
+      return std::nullopt;
     const checkpoint_record record = *last;
     lock.unlock();
     auto bytes = std::make_shared<std::ifstream>(checkpoint_path(id, record), std::ios::binary);
@@ -380,15 +485,21 @@ class model_store {
   static constexpr std::string_view download_root = "/storage/";
 
   // The path names the version, so that what lies under one never changes.
-  static std::string path_of(const hub_model& model, const checkpoint_record& record) {
-    return std::string(download_root) + model.about.id + "/" + record.sha256 + "/last.pt";
+  static std::string path_of(const std::string& id, const std::string& sha256,
+                             const std::string& name) {
+    return std::string(download_root) + id + "/" + sha256 + "/" + name;
+  }
+
+  // What is handed out of a model: the last checkpoint, and the file of a run.
+  const checkpoint_record* handed_out(const hub_model& model) const {
+    return runs_.contains(model.about.id) ? model.final_model() : model.last_checkpoint();
   }
 
   // The name alone where the client did not say how it reaches this HUB.
   std::string url_of_last(const hub_model& model) const {
     const checkpoint_record* last = model.last_checkpoint();
     if (!last || client_root_.empty()) return "last.pt";
-    return client_root_ + signer_.sign(path_of(model, *last));
+    return client_root_ + sign_download(model.about.id, last->sha256, "last.pt");
   }
 
   static hub::time_point now() { return std::chrono::steady_clock::now(); }
@@ -442,7 +553,8 @@ class model_store {
   }
 
   // Only where mutex_ is held.
-  void touch_locked(const std::string& id, const std::vector<int>& epochs = {}) {
+  void touch_locked(const std::string& id, const std::vector<int>& epochs = {},
+                    wall_time at = std::chrono::system_clock::now()) {
     ++version_;
     if (!logic_.models().contains(id)) {
       history_.erase(id);
@@ -450,7 +562,7 @@ class model_store {
     }
     history& of = history_[id];
     of.version = version_;
-    for (const int epoch : epochs) of.epochs[epoch] = {version_, std::chrono::system_clock::now()};
+    for (const int epoch : epochs) of.epochs[epoch] = {version_, at};
   }
 
   // Changes a model's files, given its description, and then the model: so a disk that fails leaves
@@ -487,12 +599,6 @@ class model_store {
   }
 
   // ---- what comes in ----
-
-  // Under this one, a model's files change in the order in which hub_logic took the requests, and
-  // no other model waits for them. It is taken before mutex_, which nobody holds during I/O.
-  std::mutex& files_of(const std::string& id) {
-    return file_mutexes_[std::hash<std::string>()(id) % file_mutexes_.size()];
-  }
 
   // What hub_logic makes of a request, on a HUB that has but this model, and nothing of it yet: so
   // what a request brings is known, and can be brought to the disk, before anybody sees it.
@@ -564,7 +670,6 @@ class model_store {
     return reply;
   }
 
-  static bool is_epoch(int epoch) { return epoch >= 0 && epoch < epochs_max; }
   static std::string no_epoch(int epoch) {
     return "epoch " + std::to_string(epoch) + " is not from 0 to " + std::to_string(epochs_max - 1);
   }
@@ -611,19 +716,6 @@ class model_store {
   }
 
   // ---- checkpoints ----
-
-  // The checkpoint and the page about it are two files, and one of each may be there already. So
-  // that a crash in between leaves no page beside the wrong checkpoint, settle() needs to tell from
-  // what is there which of the two renames were made.
-  static void keep(unfinished_file& upload, const fs::path& file, const checkpoint_record& record) {
-    fs::path page = file;
-    page.replace_extension(".json");
-    const fs::path next_page = page.string() + ".next";
-    write_file(next_page, to_page(to_json(record)));
-    upload.rename_to(file);
-    rename_file(next_page, page);
-    sync_folder(file.parent_path());
-  }
 
   static void settle(const fs::path& next_page) {
     const fs::path page = fs::path(next_page).replace_extension();
@@ -678,7 +770,25 @@ class model_store {
 
   // ---- what is there at the start ----
 
+  static bool is_folder_of_run(const fs::path& folder) { return fs::exists(folder / "run.json"); }
+
+  void forget_run(const std::string& id) {
+    run_gone_(id);
+    const std::lock_guard lock(mutex_);
+    runs_.erase(id);
+  }
+
+  // What people wrote beside it; a run has a project of its own.
+  void load_labels(const std::string& id, const std::string& project = "") {
+    const auto beside = hub::text::parse_json(read_file(folder_ / id / "labels.json").value_or(""));
+    labels_[id] = labels_from(beside.value_or(json()), {.project = project});
+  }
+
   void load(const fs::path& folder) {
+    if (is_folder_of_run(folder)) {
+      if (load_run_) load_run_(folder);  // else on_runs() comes to it
+      return;
+    }
     const auto written = hub::text::parse_json(read_file(folder / "model.json").value_or(""));
     hub_model model{.about = model_from(written.value_or(json()))};
     const std::string id = folder.filename().string();
@@ -692,11 +802,10 @@ class model_store {
     });
     if (!model.checkpoints.empty()) model.about.state = hub::model_state::training;
     if (model.final_model()) model.about.state = hub::model_state::trained;
-    const auto beside = hub::text::parse_json(read_file(folder / "labels.json").value_or(""));
     const std::lock_guard lock(mutex_);
     logic_.add_model(model.about);
     logic_.model(id) = std::move(model);
-    labels_[id] = labels_from(beside.value_or(json()));
+    load_labels(id);
     history& of = history_[id];
     of.version = ++version_;
     for (const auto& [epoch, when] : arrived) of.epochs[epoch] = {version_, when};
@@ -718,26 +827,6 @@ class model_store {
     return arrived;
   }
 
-  // Throws away what was not complete when the last process ended, and takes in the rest.
-  static void load_checkpoints(const fs::path& folder, hub_model& model) {
-    make_folder(folder);
-    std::vector<fs::path> files;
-    for (const fs::directory_entry& each : fs::directory_iterator(folder))
-      files.push_back(each.path());
-    for (const fs::path& each : files) {
-      if (each.extension() == ".part") fs::remove(each);
-      if (each.extension() == ".next") settle(each);
-    }
-    for (const fs::path& each : files) {
-      if (each.extension() != ".pt") continue;
-      const auto record = read_page(fs::path(each).replace_extension(".json"));
-      if (record && is_of(*record, each))
-        model.checkpoints.push_back(*record);
-      else
-        say("leaving out " + each.string() + ": the .json beside it does not describe it");
-    }
-  }
-
   fs::path folder_;
   fs::path trash_;
   key_ring& keys_;
@@ -754,6 +843,9 @@ class model_store {
                                      .count());
   std::map<std::string, history> history_;
   std::map<std::string, labels> labels_;
+  std::map<std::string, run_facts> runs_;
+  std::function<void(const fs::path&)> load_run_;
+  std::function<void(const std::string&)> run_gone_;
   std::deque<refused_request> refusals_;
   std::array<std::mutex, 64> file_mutexes_;
 };

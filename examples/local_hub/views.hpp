@@ -7,6 +7,7 @@
 #pragma once
 
 #include "records.hpp"
+#include "runs.hpp"
 #include "store.hpp"
 
 #include <algorithm>
@@ -77,8 +78,10 @@ inline json best_of(const hub_model& model) {
   return {{"name", by->name}, {"value", *best}, {"epoch", counted(best_epoch)}, {"spark", spark}};
 }
 
-inline std::string_view state_of(const hub_model& model, hub::time_point now,
+inline std::string_view state_of(const hub_model& model, const run_facts* run, hub::time_point now,
                                  hub::duration silence) {
+  if (run && run->has_failed) return "failed";
+  if (run && run->is_stopping) return "stopping";
   if (model.about.state == hub::model_state::trained) return "trained";
   if (model.connected(now, silence)) return "training";
   const bool untouched =
@@ -142,10 +145,11 @@ inline json times_of(const hub_model& model, const arrivals& arrived, hub::durat
 }
 
 // All but the best metric, which takes long enough to be worth keeping.
-inline json row_of(const hub_model& model, hub::time_point now, hub::duration silence) {
+inline json row_of(const hub_model& model, const run_facts* run, hub::time_point now,
+                   hub::duration silence) {
   json row = {{"id", model.about.id},
               {"name", model.about.name},
-              {"state", state_of(model, now, silence)},
+              {"state", state_of(model, run, now, silence)},
               {"epochs", model.about.epochs},
               {"epoch", model.metrics.empty() ? 0 : counted(model.metrics.rbegin()->first)},
               {"last", nullptr},
@@ -227,6 +231,92 @@ inline json columns_of(const hub_model& model, const arrivals& arrived,
     times.push_back(seconds_of(arrived.at(epoch)));
   }
   return {{"epochs", counts}, {"times", times}, {"columns", columns}};
+}
+
+// ---- a run of the Platform's clients ------------------------------------------------------------
+
+inline json to_json(const run_facts& run) {
+  return {{"owner", run.owner},     {"project", run.project},
+          {"name", run.name},       {"stopping", run.is_stopping},
+          {"ended", run.has_ended}, {"failed", run.has_failed},
+          {"why", run.why}};
+}
+
+inline json member_of(const json& object, const char* name) {
+  const json* found = hub::text::get_member(object, name);
+  return found ? *found : json();
+}
+
+// How it was started, and what is known of its end.
+inline json details_of(const platform_model& run) {
+  return {{"owner", run.owner},
+          {"project", run.project},
+          {"name", run.name},
+          {"run_id", run.run_id},
+          {"stopping", run.cancelled && run.state == platform_state::training},
+          {"ended", run.state == platform_state::completed},
+          {"failed", run.state == platform_state::failed},
+          {"why", hub::text::get_string(run.ending, "error")},
+          {"cancelled", run.cancelled},
+          {"args", member_of(run.started, "trainArgs")},
+          {"environment", member_of(run.started, "environment")},
+          {"started", seconds_of(wall_time_of(run.started_at))},
+          {"chunks", run.console.empty() ? 0 : run.console.rbegin()->first}};
+}
+
+// What it printed after the chunk `since`, as far as it is at hand.
+inline json console_of(const platform_model& run, std::uint64_t since) {
+  json chunks = json::array();
+  for (auto each = run.console.upper_bound(since); each != run.console.end(); ++each)
+    chunks.push_back(
+        {{"chunk", each->first}, {"content", hub::text::get_string(each->second, "content")}});
+  return {{"chunks", chunks}};
+}
+
+// Numbers of a value, however deep they lie: "gpus/0/temp". Disks are told apart by where they are.
+inline void add_numbers(const json& value, const std::string& name,
+                        std::map<std::string, json>& numbers) {
+  if (value.is_number()) numbers[name] = value;
+  if (!value.is_structured()) return;
+  std::size_t index = 0;
+  for (const auto& [key, member] : value.items()) {
+    const std::string mount = hub::text::get_string(member, "mount");
+    const std::string part = value.is_object() ? key
+                             : mount.empty()   ? std::to_string(index)
+                                               : mount;
+    add_numbers(member, name.empty() ? part : name + '/' + part, numbers);
+    ++index;
+  }
+}
+
+// The figures of its machine, a column for each.
+inline json system_of(const platform_model& run) {
+  std::map<std::string, std::vector<json>> columns;
+  std::vector<int> epochs;
+  for (const auto& [epoch, data] : run.epochs) {
+    std::map<std::string, json> numbers;
+    add_numbers(member_of(data, "system"), "", numbers);
+    if (numbers.empty()) continue;
+    epochs.push_back(counted(epoch));
+    for (auto& [name, number] : numbers) {
+      columns[name].resize(epochs.size());
+      columns[name].back() = std::move(number);
+    }
+  }
+  for (auto& [name, column] : columns) column.resize(epochs.size());
+  return {{"epochs", epochs}, {"columns", columns}};
+}
+
+// What it told when it was complete.
+inline json ending_of(const platform_model& run) {
+  const json results = member_of(run.ending, "results");
+  const auto best = hub::text::get_int(results, "bestEpoch");
+  return {{"metrics", member_of(results, "metrics")},
+          {"best_epoch", best ? json(counted(*best)) : json()},
+          {"best_fitness", member_of(results, "bestFitness")},
+          {"validation", member_of(results, "validation")},
+          {"class_names", member_of(run.ending, "classNames")},
+          {"plots", member_of(run.ending, "plots")}};
 }
 
 // ---- CSV ----------------------------------------------------------------------------------------
