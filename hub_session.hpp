@@ -696,10 +696,24 @@ struct session_options {
   std::function<void(log_level, std::string_view)> log = {};    // else stderr
   std::function<void(const transfer_progress&)> progress = {};  // else a bar or lines on stderr
   bool handle_signals = true;    // flush on SIGINT and SIGTERM, then hand them on
-  std::optional<int> rank = {};  // else RANK, OMPI_COMM_WORLD_RANK, PMI_RANK, SLURM_PROCID
+  std::optional<int> rank = {};  // else by the launcher's variables, see machine::rank_variables
 };
 
 // ---- what a session says of itself -------------------------------------------------------------
+
+// Why a session reports nothing, where that is so.
+enum class silence {
+  none,
+  by_rank,  // rank 0 reports for all processes of the training
+  by_fork,  // this is a forked child of the process that began the session
+};
+
+// This process's place among those that train one model together.
+struct process_rank {
+  int rank = 0;
+  int size = 0;             // how many there are; 0 where that is not known
+  std::string source = {};  // the variable that says so, "session_options::rank", or ""
+};
 
 // What a download achieved.
 struct fetched_file {
@@ -717,9 +731,11 @@ struct delivery {
   bool final_model_delivered = false;
   bool ending_wanted = false;  // where the server is told by itself that the training has ended
   bool ending_delivered = false;
+  hub::silence silent = {};       // where this session reports nothing, which leaves all else empty
   std::optional<error> why = {};  // where something is missing: the latest reason
 
-  // True where nothing that was accepted is missing on HUB.
+  // True where nothing that was accepted is missing on HUB: on a rank above 0 as well, which accepts
+  // nothing, but not in a forked child where the session was told anything before or after the fork.
   bool complete() const noexcept {
     return epochs_queued == 0 && epochs_set_aside == 0 &&
            final_model_wanted == final_model_delivered && ending_wanted == ending_delivered && !why;
@@ -727,6 +743,8 @@ struct delivery {
 };
 
 struct session_status {
+  hub::silence silent = {};  // where this session reports nothing, only this and the rank are told
+  process_rank rank = {};
   std::string agent_id = {};    // as HUB assigned it; empty before the first answer
   bool registered = false;      // the server knows the run
   bool stop_requested = false;  // the server wants the training to stop
@@ -3043,19 +3061,33 @@ struct row {
 };
 
 // The first row that fits counts. What is missing here means `other`.
-inline constexpr std::array<row, 23> table = {
-    {
-        {200, 299, fine},        {300, 399, redirect},  {400, 400, content_or_url},
-        {401, 401, no_key},      {403, 403, forbidden}, {404, 404, gone},
-        {407, 407, proxy_login}, {408, 408, passes},    {410, 410, gone},
-        {413, 413, content},     {421, 421, passes},  // it came over the wrong connection
-        {422, 422, content},     {425, 425, passes},  // too early
-        {429, 429, too_fast},    {499, 499, passes},  // nginx: its client was gone
-        {502, 502, unreached},   {504, 504, unreached}, {507, 507, is_full},
-        {511, 511, captive},     {520, 527, unreached},  // Cloudflare's, as is 530
-        {530, 530, unreached},   {598, 599, unreached},  // of proxies whose time was over
-        {500, 599, passes},
-    }};
+// clang-format off
+inline constexpr std::array<row, 23> table = {{
+    {200, 299, fine},
+    {300, 399, redirect},
+    {400, 400, content_or_url},
+    {401, 401, no_key},
+    {403, 403, forbidden},
+    {404, 404, gone},
+    {407, 407, proxy_login},
+    {408, 408, passes},
+    {410, 410, gone},
+    {413, 413, content},
+    {421, 421, passes},     // it came over the wrong connection
+    {422, 422, content},
+    {425, 425, passes},     // too early
+    {429, 429, too_fast},
+    {499, 499, passes},     // nginx: its client was gone
+    {502, 502, unreached},
+    {504, 504, unreached},
+    {507, 507, is_full},
+    {511, 511, captive},
+    {520, 527, unreached},  // Cloudflare's, as is 530
+    {530, 530, unreached},
+    {598, 599, unreached},  // of proxies whose time was over
+    {500, 599, passes},
+}};
+// clang-format on
 
 }  // namespace statuses
 
@@ -5421,17 +5453,82 @@ inline std::string ask_for_key(std::string_view where) {
 
 // ---- ranks and places --------------------------------------------------------------------------
 
-// This process's place among those that train together; 0 where it trains alone.
-inline int find_rank(const session_options& options) {
-  if (options.rank) return *options.rank;
-  for (const char* name : {"RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID"}) {
-    const std::string text = env(name);
-    int rank = 0;
-    const auto read = std::from_chars(text.data(), text.data() + text.size(), rank);
-    if (!text.empty() && read.ec == std::errc() && read.ptr == text.data() + text.size())
-      return rank;
+// A launcher's variables: the process's rank among all of the training, never that on its node, and how
+// many there are. Innermost launcher first: mpirun within a job of Slurm's inherits the job's.
+struct rank_variable {
+  const char* rank;
+  std::array<const char*, 2> sizes;
+};
+inline constexpr std::array<rank_variable, 9> rank_variables = {{
+    {"RANK", {"WORLD_SIZE"}},                                    // torchrun
+    {"OMPI_COMM_WORLD_RANK", {"OMPI_COMM_WORLD_SIZE"}},          // Open MPI
+    {"MV2_COMM_WORLD_RANK", {"MV2_COMM_WORLD_SIZE"}},            // MVAPICH 2
+    {"MVP_COMM_WORLD_RANK", {"MVP_COMM_WORLD_SIZE"}},            // MVAPICH 3
+    {"PMI_RANK", {"PMI_SIZE"}},                                  // MPICH, Intel MPI, srun
+    {"PMIX_RANK", {"SLURM_STEP_NUM_TASKS"}},                     // whatever has PMIx
+    {"PALS_RANKID", {"PMI_SIZE"}},                               // HPE's mpiexec
+    {"FLUX_TASK_RANK", {"FLUX_JOB_SIZE"}},                       // Flux
+    {"SLURM_PROCID", {"SLURM_STEP_NUM_TASKS", "SLURM_NTASKS"}},  // srun
+}};
+
+// The whole number, 0 or more, that a variable holds and nothing else.
+inline std::optional<int> env_number(const char* name) {
+  const std::string text = env(name);
+  int number = 0;
+  const auto read = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (read.ec != std::errc() || read.ptr != text.data() + text.size() || number < 0)
+    return std::nullopt;
+  return number;
+}
+
+// A rank, and what a person has to know of how it was found; `words` is empty for a process that trains
+// alone.
+struct found_rank {
+  process_rank place = {};
+  log_level level = log_level::info;
+  std::string words = {};
+};
+
+inline std::string rank_text(const process_rank& place) {
+  return "rank " + std::to_string(place.rank) +
+         (place.size > 0 ? " of " + std::to_string(place.size) : "") + " by " + place.source;
+}
+
+// Independent programs in one step of a scheduler look like the ranks of one training, which is why a
+// silence that no option asks for is a warning.
+inline found_rank find_rank(const session_options& options) {
+  if (options.rank) {
+    const process_rank place{*options.rank, 0, "session_options::rank"};
+    if (place.rank <= 0) return {place};
+    return {place, log_level::info,
+            "This is " + rank_text(place) + ": it reports nothing, rank 0 does."};
   }
-  return 0;
+  found_rank out;
+  for (const rank_variable& each : rank_variables) {
+    const auto rank = env_number(each.rank);
+    if (!rank) continue;
+    std::optional<int> size;
+    for (const char* name : each.sizes)
+      if (name && !size) size = env_number(name);
+    const process_rank place{*rank, size.value_or(0), each.rank};
+    if (!size || *rank < *size) {
+      out.place = place;
+      break;
+    }
+    out = {{},
+           log_level::warning,
+           "This cannot be " + rank_text(place) + ", so that does not count. "};
+  }
+  if (out.place.rank > 0) {
+    out.level = log_level::warning;
+    out.words += "This is " + rank_text(out.place) +
+                 ": it reports nothing, rank 0 does. If it is a training of its own, set "
+                 "session_options::rank to 0, or start it without " +
+                 out.place.source + ".";
+  } else if (out.place.size > 1) {
+    out.words += "This is " + rank_text(out.place) + ": it reports for all.";
+  }
+  return out;
 }
 
 // ---- what is said ------------------------------------------------------------------------------
@@ -5532,6 +5629,13 @@ class reporter {
       } speaks;
       log_(level, harmless);
     } catch (...) {  // a log that fails must not end the training
+    }
+  }
+
+  void log_without_lock(log_level level, std::string_view text) noexcept {
+    try {
+      log_(level, text);
+    } catch (...) {
     }
   }
 
@@ -7164,8 +7268,10 @@ class session_base : public training_callbacks {
   session_base(const session_base&) = delete;
   session_base& operator=(const session_base&) = delete;
 
-  // Where a person sees the run. "" on a rank above 0, and where the server has not named it yet.
+  // Where a person sees the run. "" on a rank above 0, in a forked child, and where the server has not
+  // named it yet.
   std::string model_url() const {
+    if (!live()) return {};
     const std::lock_guard lock(mutex_);
     return model_url_;
   }
@@ -7186,6 +7292,7 @@ class session_base : public training_callbacks {
   // where there is one, until the server has confirmed them. NaN and infinities are sent as null.
   // Protocol: HUB v1 POST /v1/models/{id}, at most once per rate_limits.metrics; Platform epoch_end.
   void on_fit_epoch_end(int epoch, metrics_view values) noexcept override {
+    was_told_ = true;
     const auto report = [&] {
       auto record = std::make_shared<const epoch_record>(values);
       const std::uint64_t number =
@@ -7218,6 +7325,7 @@ class session_base : public training_callbacks {
   // Protocol: HUB v1 .../upload with type=final; Platform the same upload, then training_complete.
   hub::delivery on_train_end(int epoch, const std::filesystem::path& best,
                              double map) noexcept override {
+    if (!best.empty()) was_told_ = true;
     return guarded([&] {
       const time_point deadline = later(now(), options_.limits.train_end_deadline);
       ending_said_ = true;
@@ -7270,6 +7378,7 @@ class session_base : public training_callbacks {
 
   // Uploads a checkpoint now, in the background, whatever the rate limit. Else as on_model_save.
   void upload_model(int epoch, const std::filesystem::path& file, bool is_best) noexcept {
+    was_told_ = true;
     const auto report = [&] {
       if (take_checkpoint({.epoch = epoch, .is_best = is_best}, file))
         tell([](engine& decide, time_point now) { decide.handle_flush(lane::uploads, now); });
@@ -7298,12 +7407,13 @@ class session_base : public training_callbacks {
 
   // Counters, the agent id, and since when and why the server has not answered as it should.
   session_status status() const noexcept {
-    if (!live()) return {};
     try {
+      if (!live()) return {.silent = silence(), .rank = rank_};
       const std::size_t dropped = spool_ ? spool_->dropped() : 0;
       const std::lock_guard lock(mutex_);
       session_status out = engine_.status();
       out.spool_dropped = dropped;
+      out.rank = rank_;
       out.agent_id = agent_id();
       return out;
     } catch (...) {
@@ -7337,15 +7447,42 @@ class session_base : public training_callbacks {
     return (std::uint64_t{device()} << 32) | device();
   }
 
+  // Finds this process's rank and says what there is to say of it. True where it reports.
+  bool find_rank() {
+    machine::found_rank found = machine::find_rank(options_);
+    if (!found.words.empty()) report_.log(found.level, found.words);
+    rank_ = std::move(found.place);
+    return rank_.rank <= 0;
+  }
+
   // Whether this process and rank report at all.
   bool live() const noexcept { return started_ && process_ == machine::process_id(); }
+  hub::silence silence() const noexcept {
+    return live() ? silence::none : started_ ? silence::by_fork : silence::by_rank;
+  }
+
+  // What a call comes to where this session is silent. No lock may be taken in a forked child: a thread
+  // that is not there may hold it.
+  template <class Answer>
+  Answer silent_answer() noexcept {
+    if (silence() == silence::by_fork && !fork_said_.exchange(true))
+      report_.log_without_lock(log_level::error, forked);
+    if constexpr (std::is_same_v<Answer, hub::delivery>) {
+      hub::delivery out;
+      out.silent = silence();
+      if (out.silent == silence::by_fork && was_told_) out.why = error{errc::cancelled, forked};
+      return out;
+    } else {
+      return Answer();
+    }
+  }
 
   // Runs `work` for a callback that must not throw, and not at all where this session is silent.
   // Where it throws, the engine hears by `lost` what is missing now.
   template <class Work>
   std::invoke_result_t<Work> guarded(Work&& work, void (engine::*lost)() = nullptr) noexcept {
     using answer = std::invoke_result_t<Work>;
-    if (!live()) return answer();
+    if (!live()) return silent_answer<answer>();
     try {
       return work();
     } catch (const std::exception& problem) {
@@ -7487,6 +7624,7 @@ class session_base : public training_callbacks {
   session_options options_;
   machine::reporter report_;
   std::unique_ptr<spool::store> spool_;
+  process_rank rank_;
   int process_ = 0;
   bool started_ = false;
 
@@ -7495,6 +7633,9 @@ class session_base : public training_callbacks {
   std::string model_url_;
 
  private:
+  static constexpr const char* forked =
+      "This process was forked from the one that began the session, and reports nothing. Begin the "
+      "session after the fork, in the process that trains.";
   static constexpr std::string_view given_up =
       "A call was given up, and what it was to report may be missing: ";
 
@@ -7608,6 +7749,8 @@ class session_base : public training_callbacks {
   std::array<time_point, lane_count> scheduled_ = {never, never, never, never};
   std::atomic<bool> stop_requested_ = false;
   std::atomic<bool> ending_said_ = false;
+  std::atomic<bool> was_told_ = false;  // anything that has to arrive
+  std::atomic<bool> fork_said_ = false;
   std::shared_ptr<const training_results> results_;
   std::mutex console_mutex_;
   text::console_lines console_;
@@ -7742,7 +7885,7 @@ class basic_training_session final : public session_base {
         prototype_(std::move(transport)),
         clock_(std::move(clock)),
         sleeper_(std::move(sleeper)) {
-    if (machine::find_rank(options_) > 0) return;
+    if (!find_rank()) return;
     // On the epochs lane's transport, so that the connection is warm when the first epoch leaves.
     Transport& first = driver_of(lane::epochs).transport.emplace(prototype_);
     startup begin(options_, report_, first, clock_, sleeper_);

@@ -10,6 +10,7 @@
 #include <functional>
 #include <limits>
 #include <map>
+#include <memory>
 #include <set>
 #include <string>
 #include <tuple>
@@ -1562,13 +1563,33 @@ TEST_CASE("log and progress functions that throw harm nothing") {
 
 // ---- ranks --------------------------------------------------------------------------------------
 
+namespace {
+
+// Takes away what launchers set, until the end of the scope.
+class no_launcher {
+ public:
+  no_launcher() {
+    for (const auto& each : hub::machine::rank_variables) {
+      put_away_.push_back(std::make_unique<environment>(each.rank, nullptr));
+      for (const char* size : each.sizes)
+        if (size) put_away_.push_back(std::make_unique<environment>(size, nullptr));
+    }
+  }
+  ~no_launcher() {
+    while (!put_away_.empty()) put_away_.pop_back();  // some are named twice
+  }
+
+ private:
+  std::vector<std::unique_ptr<environment>> put_away_;
+};
+
+}  // namespace
+
 TEST_CASE("on a rank above 0 nothing is sent and every call does nothing") {
-  const std::vector<const char*> variables = {"RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK",
-                                              "SLURM_PROCID"};
-  const environment one(variables[0], nullptr);
-  const environment two(variables[1], nullptr);
-  const environment three(variables[2], nullptr);
-  const environment four(variables[3], nullptr);
+  const std::vector<const char*> variables = {
+      "RANK",      "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK", "MVP_COMM_WORLD_RANK", "PMI_RANK",
+      "PMIX_RANK", "PALS_RANKID",          "FLUX_TASK_RANK",      "SLURM_PROCID"};
+  const no_launcher alone;
   world sim;
   sim.with.rank.reset();
   const auto is_silent = [&] {
@@ -1583,7 +1604,7 @@ TEST_CASE("on a rank above 0 nothing is sent and every call does nothing") {
       const environment own(variable, rank);
       CHECK(is_silent());
     }
-    for (const char* rank : {"0", "", "one", "1x", " 1"}) {
+    for (const char* rank : {"0", "", "one", "1x", " 1", "-1", "1.5", "99999999999"}) {
       const environment own(variable, rank);
       CHECK_FALSE(is_silent());
     }
@@ -1600,6 +1621,106 @@ TEST_CASE("on a rank above 0 nothing is sent and every call does nothing") {
   }
 }
 
+TEST_CASE("a rank is believed as far as there are processes, and what was decided is said once") {
+  struct row {
+    std::string about;
+    std::vector<std::pair<const char*, const char*>> variables;
+    int rank;
+    int size;
+    std::string source;
+    std::vector<std::string> words;  // of the one line that is said; none where nothing is
+  };
+  const std::vector<row> rows = {
+      {"no launcher", {}, 0, 0, "", {}},
+      {"torchrun",
+       {{"RANK", "3"}, {"WORLD_SIZE", "4"}, {"LOCAL_RANK", "1"}},
+       3,
+       4,
+       "RANK",
+       {"rank 3 of 4 by RANK", "reports nothing", "session_options::rank to 0", "without RANK"}},
+      {"torchrun's first",
+       {{"RANK", "0"}, {"WORLD_SIZE", "4"}},
+       0,
+       4,
+       "RANK",
+       {"rank 0 of 4 by RANK", "reports for all"}},
+      {"torchrun with one process", {{"RANK", "0"}, {"WORLD_SIZE", "1"}}, 0, 1, "RANK", {}},
+      {"a rank without a size", {{"RANK", "3"}}, 3, 0, "RANK", {"rank 3 by RANK"}},
+      {"a rank that there cannot be",
+       {{"RANK", "4"}, {"WORLD_SIZE", "4"}},
+       0,
+       0,
+       "",
+       {"cannot be rank 4 of 4 by RANK"}},
+      {"... before one that there can be",
+       {{"RANK", "7"}, {"WORLD_SIZE", "1"}, {"PMI_RANK", "1"}, {"PMI_SIZE", "2"}},
+       1,
+       2,
+       "PMI_RANK",
+       {"cannot be rank 7 of 1 by RANK", "rank 1 of 2 by PMI_RANK"}},
+      {"a job's other variables",
+       {{"SLURM_ARRAY_TASK_ID", "5"},
+        {"SLURM_LOCALID", "1"},
+        {"SLURM_NODEID", "2"},
+        {"LOCAL_RANK", "1"},
+        {"PBS_ARRAY_INDEX", "3"}},
+       0,
+       0,
+       "",
+       {}},
+      {"an element of an array",
+       {{"SLURM_ARRAY_TASK_ID", "5"}, {"SLURM_PROCID", "0"}, {"SLURM_STEP_NUM_TASKS", "1"}},
+       0,
+       1,
+       "SLURM_PROCID",
+       {}},
+      {"one task",
+       {{"SLURM_PROCID", "1"}, {"SLURM_STEP_NUM_TASKS", "1"}, {"SLURM_NTASKS", "4"}},
+       0,
+       0,
+       "",
+       {"cannot be rank 1 of 1 by SLURM_PROCID"}},
+      {"srun",
+       {{"SLURM_PROCID", "1"}, {"SLURM_NTASKS", "4"}},
+       1,
+       4,
+       "SLURM_PROCID",
+       {"rank 1 of 4 by SLURM_PROCID"}},
+      {"mpirun in a job",
+       {{"OMPI_COMM_WORLD_RANK", "0"},
+        {"OMPI_COMM_WORLD_SIZE", "2"},
+        {"SLURM_PROCID", "3"},
+        {"SLURM_NTASKS", "4"}},
+       0,
+       2,
+       "OMPI_COMM_WORLD_RANK",
+       {"reports for all"}},
+      {"Flux",
+       {{"FLUX_TASK_RANK", "2"}, {"FLUX_JOB_SIZE", "3"}},
+       2,
+       3,
+       "FLUX_TASK_RANK",
+       {"rank 2 of 3 by FLUX_TASK_RANK"}},
+  };
+  const no_launcher alone;
+  for (const row& each : rows) {
+    INFO(each.about);
+    std::vector<std::unique_ptr<environment>> set;
+    for (const auto& [name, value] : each.variables)
+      set.push_back(std::make_unique<environment>(name, value));
+    world sim;
+    sim.with.rank.reset();
+    auto session = sim.start();
+    const hub::session_status status = session.status();
+    CHECK(status.rank.rank == each.rank);
+    CHECK(status.rank.size == each.size);
+    CHECK(status.rank.source == each.source);
+    CHECK(status.silent == (each.rank > 0 ? hub::silence::by_rank : hub::silence::none));
+    CHECK(sim.log.size() == (each.words.empty() ? 0 : 1));
+    for (const std::string& words : each.words) CHECK(sim.said(words));
+  }
+}
+
 TEST_CASE("a silent rank needs neither key nor identifier, and ends as if all was well") {
   world sim;
   sim.with.rank = 2;
@@ -1611,7 +1732,10 @@ TEST_CASE("a silent rank needs neither key nor identifier, and ends as if all wa
     CHECK(session.model_url().empty());
     const hub::delivery delivered = train(sim, session, 20);
     CHECK(delivered.complete());
+    CHECK(delivered.silent == hub::silence::by_rank);
     CHECK(delivered.epochs_delivered == 0);
+    CHECK(session.status().silent == hub::silence::by_rank);
+    CHECK(session.status().rank.rank == 2);
     CHECK(session.flush(1min).complete());
     session.upload_metrics();
     session.upload_model(1, sim.folder / "last.pt", true);
@@ -1620,7 +1744,8 @@ TEST_CASE("a silent rank needs neither key nor identifier, and ends as if all wa
     sim.advance(1h);
   }
   CHECK(sim.hub.requests().empty());
-  CHECK(sim.log.empty());
+  CHECK(sim.log.size() == 1);
+  CHECK(sim.said("rank 2 by session_options::rank"));
   CHECK_FALSE(std::filesystem::exists(sim.folder / "temp"));
 }
 

@@ -141,14 +141,12 @@ class process {
 
   // What is set where the tests run must not reach the programs.
   static words environment_with(const variables& added) {
-    static const std::set<std::string> removed = {"ULTRALYTICS_API_KEY",
-                                                  "ULTRALYTICS_HUB_API",
-                                                  "ULTRALYTICS_HUB_WEB",
-                                                  "LOCAL_HUB_API_KEY",
-                                                  "RANK",
-                                                  "OMPI_COMM_WORLD_RANK",
-                                                  "PMI_RANK",
-                                                  "SLURM_PROCID"};
+    static const std::set<std::string> removed = [] {
+      std::set<std::string> names = {"ULTRALYTICS_API_KEY", "ULTRALYTICS_HUB_API",
+                                     "ULTRALYTICS_HUB_WEB", "LOCAL_HUB_API_KEY"};
+      for (const auto& each : hub::machine::rank_variables) names.insert(each.rank);
+      return names;
+    }();
     words out;
     for (char** each = environ; *each; ++each) {
       const std::string pair = *each;
