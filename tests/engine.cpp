@@ -142,7 +142,7 @@ TEST_CASE("whatever heartbeats come to, they go on and are never further apart t
   std::mt19937_64 random(seed);
   const std::vector<outcome> answers = {
       delivered(), failed(),       failed(hub::errc::rate_limited, 15min), denied(),
-      refused(),          file_missing(), failed(hub::errc::cancelled),           denied(24h)};
+      refused(),   file_missing(), failed(hub::errc::cancelled),           denied(24h)};
   for (int i = 0; i < 500; ++i) {
     run.wait_for(lane::life);
     const duration began = run.elapsed();
@@ -1390,8 +1390,8 @@ TEST_CASE("a row of failures whose reasons take turns says each reason once") {
     run.wait_for(lane::life);
     REQUIRE(run.beat());
     run.answer(lane::life, i % 3 == 0   ? failed(hub::errc::not_reachable)
-                                : i % 3 == 1 ? failed(hub::errc::timed_out)
-                                             : denied());
+                           : i % 3 == 1 ? failed(hub::errc::timed_out)
+                                        : denied());
   }
   CHECK(run.said() <= 3);
 }

@@ -654,8 +654,10 @@ TEST_CASE("local_hub's keys are made and revoked while it runs", "[examples]") {
     return std::pair(code, done->out());
   };
   const running_hub hub = at.start_hub();
-  const std::string laptop = keys({"make", "laptop"}).second.substr(0, hub::hub_v1_wire::api_key_length);
-  const std::string office = keys({"make", "office"}).second.substr(0, hub::hub_v1_wire::api_key_length);
+  const std::string laptop =
+      keys({"make", "laptop"}).second.substr(0, hub::hub_v1_wire::api_key_length);
+  const std::string office =
+      keys({"make", "office"}).second.substr(0, hub::hub_v1_wire::api_key_length);
   CHECK(ask(hub, hub.model, laptop).status == 200);
   CHECK(ask(hub, hub.model, office).status == 200);
   const std::string listed = keys({}).second;

@@ -161,8 +161,8 @@ experience meet(const hub_call& call, const raw_server::script& script,
     client.read_request();
     script(client);
   });
-  const hub::hub_v1_wire::caller who{server.url(""), std::string(hub::hub_v1_wire::api_key_length, 'k'), "",
-                                id};
+  const hub::hub_v1_wire::caller who{server.url(""),
+                                     std::string(hub::hub_v1_wire::api_key_length, 'k'), "", id};
   hub::httplib_transport transport;
   hub::request what = call.ask(who);
   what.deadline = deadline;

@@ -538,9 +538,9 @@ TEST_CASE("uploads with a field or a file that is not what it must be are refuse
 
 TEST_CASE("what the library sends is what the strict reader of forms takes apart") {
   const std::string content("\r\n--boundary \0 \xff--\r\n", 21);
-  const hub::request sent =
-      hub::hub_v1_wire::upload_request({"https://hub", key, "", model_id}, {.epoch = 3, .is_best = true},
-                                  std::make_shared<memory_body>(content), "boundaryBOUNDARY");
+  const hub::request sent = hub::hub_v1_wire::upload_request(
+      {"https://hub", key, "", model_id}, {.epoch = 3, .is_best = true},
+      std::make_shared<memory_body>(content), "boundaryBOUNDARY");
   const std::string body = *read_all(*sent.content);
   const auto form = hub::testing::parse_form(body, "boundaryBOUNDARY");
   REQUIRE(form);

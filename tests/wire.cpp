@@ -265,8 +265,8 @@ TEST_CASE("a resumed run of the original is said again, but for its uploads of n
 
   // An intended difference: the original sends a form without a file. We have no body to send
   // without one, and with one the form is the recorded form and the file.
-  const std::array<hub::upload_fields, 2> fields = {hub::upload_fields{.epoch = 7, .is_best = false},
-                                               {.epoch = 7, .is_final = true, .map = 0.5}};
+  const std::array<hub::upload_fields, 2> fields = {
+      hub::upload_fields{.epoch = 7, .is_best = false}, {.epoch = 7, .is_final = true, .map = 0.5}};
   for (std::size_t i = 0; i < fields.size(); ++i) {
     const json& record = records[2 + i];
     const auto missing = hub::machine::file_source::open("no/such/file.pt");

@@ -32,8 +32,8 @@ hub::reply send(hub::httplib_transport& transport, const hub::request& what) {
 hub::hub_v1_wire::caller make_model(const std::string& url, const std::string& key) {
   hub::hub_v1_wire::caller who{.api_root = url, .api_key = key};
   hub::httplib_transport transport;
-  const hub::reply answer = send(
-      transport, hub::hub_v1_wire::create_model_request(who, {.name = "load", .dataset = "coco8.yaml"}));
+  const hub::reply answer = send(transport, hub::hub_v1_wire::create_model_request(
+                                                who, {.name = "load", .dataset = "coco8.yaml"}));
   who.model_id = hub::hub_v1_wire::parse_created(answer.body).value();
   return who;
 }

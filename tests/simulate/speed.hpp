@@ -67,8 +67,9 @@ inline std::uint64_t step_plainly(int epochs) {
   hub::testing::simulation world;
   hub::basic_training_session<instant_transport, hub::testing::virtual_clock,
                               hub::testing::virtual_sleeper>
-      session(std::string(hub::hub_v1_wire::model_id_length, 'm'), world.options(), instant_transport(),
-              hub::testing::virtual_clock(world.time), hub::testing::virtual_sleeper(world.time));
+      session(std::string(hub::hub_v1_wire::model_id_length, 'm'), world.options(),
+              instant_transport(), hub::testing::virtual_clock(world.time),
+              hub::testing::virtual_sleeper(world.time));
   for (int epoch = 0; epoch < epochs; ++epoch) {
     world.advance(20s);
     session.on_fit_epoch_end(epoch, {{"train/box_loss", 1.5}});

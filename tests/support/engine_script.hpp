@@ -109,9 +109,7 @@ class training {
   // ---- what goes out now ----------------------------------------------------------------------
 
   // Whether a heartbeat goes out.
-  bool beat() {
-    return engine.poll(lane::life, now_).has_value();
-  }
+  bool beat() { return engine.poll(lane::life, now_).has_value(); }
   // The epochs that go out, in order; none where no request does.
   std::vector<int> batch() {
     std::vector<int> epochs;
