@@ -3596,7 +3596,7 @@ struct hub_v1 : without<registration_order>, without<completion_order>, without<
   // A model's page, a model id, or KEY_MODEL.
   struct identity {
     identity(std::string_view what) : text(what) {}
-    identity(const std::string& what) : text(what) {}
+    identity(std::string what) : text(std::move(what)) {}
     identity(const char* what) : text(what) {}
     std::string text;
   };
@@ -3762,9 +3762,9 @@ struct hub_v1 : without<registration_order>, without<completion_order>, without<
   }
 
   static outcome judge_sign_in(const run& of, const reply& answer, wall_time wall_now) {
-    const outcome refused{.verdict = verdict::rejected,
-                          .why = key_error(of, "HUB does not accept the API key" + of.key_from +
-                                                   ". Get a valid one from ")};
+    outcome refused{.verdict = verdict::rejected,
+                    .why = key_error(of, "HUB does not accept the API key" + of.key_from +
+                                             ". Get a valid one from ")};
     if (answer.status == 401 || answer.status == 403) return refused;
     outcome out = protocols::judge(answer, "the sign-in", wall_now);
     if (out.verdict != verdict::delivered) return out;
@@ -9126,7 +9126,7 @@ class connection final : public httplib::Stream {
   }
   connection(const connection&) = delete;
   connection& operator=(const connection&) = delete;
-  ~connection() {
+  ~connection() override {
     if (tls_ && fault_.empty()) SSL_shutdown(tls_.get());  // says goodbye, and waits for no answer
     ERR_clear_error();
   }
