@@ -46,6 +46,7 @@ missing_packages() {
   have pkg-config || missing="$missing pkg-config"
   have_library openssl || missing="$missing libssl-dev"
   have_library nlohmann_json || missing="$missing nlohmann-json3-dev"
+  have_library libcurl || missing="$missing libcurl4-openssl-dev"
   have_library catch2-with-main || have_library catch2 || missing="$missing catch2"
   if [ $with_packaged_httplib = yes ]; then
     have_library cpp-httplib || missing="$missing libcpp-httplib-dev"
