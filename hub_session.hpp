@@ -580,7 +580,7 @@ enum class transfer { upload, download };
 struct transfer_progress {
   std::string_view file;      // "last.pt" or "best.pt" in an upload, the file's own name otherwise
   std::uint64_t bytes_done;   //
-  std::uint64_t bytes_total;  //
+  std::uint64_t bytes_total;  // 0 where nobody says it before the end
   duration elapsed;           // since this attempt began
   transfer kind = transfer::upload;
   std::uint64_t bytes_before = 0;  // of bytes_done, from earlier attempts: where a download goes on
@@ -653,6 +653,7 @@ struct limit_options {
   duration download_deadline = 6h;          // for the whole of it
   duration download_attempt_deadline = 1h;  // for one exchange; the next one goes on
   std::uint64_t download_bytes_max = std::uint64_t{64} * 1024 * mebibyte;
+  unsigned download_redirects_max = 10;  // one after another
 };
 
 // When what was written to a spool is forced to the disk. A process that dies loses nothing, whatever
@@ -2560,8 +2561,8 @@ struct url {
   }
 };
 
-inline error bad_url(std::string_view what) {
-  return {errc::invalid_endpoint, "This HUB address cannot be used: " + std::string(what) +
+inline error bad_url(std::string_view why) {
+  return {errc::invalid_endpoint, "This HUB address cannot be used: " + std::string(why) +
                                       ". Give it as http(s)://host[:port][/path]."};
 }
 
@@ -2585,13 +2586,12 @@ inline bool is_host(std::string_view host, bool bracketed) {
 }
 
 // Reads http(s)://host[:port] and takes what stands behind it as it is. Stricter than httplib, which
-// takes what it cannot read for a plain-HTTP host name.
-inline result<url> parse_origin(std::string_view text) {
-  url out;
+// takes what it cannot read for a plain-HTTP host name. What is wrong with it, "" where nothing is.
+inline std::string_view read_origin(std::string_view text, url& out) {
   const std::size_t scheme_end = text.find("://");
   const std::string scheme = lowered(text.substr(0, scheme_end));
   if (scheme_end == std::string_view::npos || (scheme != "http" && scheme != "https"))
-    return bad_url("it does not begin with http:// or https://");
+    return "it does not begin with http:// or https://";
   out.tls = scheme == "https";
   out.port = out.tls ? 443 : 80;
   text.remove_prefix(scheme.size() + 3);
@@ -2599,24 +2599,31 @@ inline result<url> parse_origin(std::string_view text) {
   const std::size_t slash = std::min(text.find('/'), text.size());
   std::string_view authority = text.substr(0, slash);
   std::string_view path = text.substr(slash);
-  if (authority.find('@') != std::string_view::npos)
-    return bad_url("it holds a user name or password");
+  if (authority.find('@') != std::string_view::npos) return "it holds a user name or password";
 
   const bool bracketed = authority.starts_with('[');
   const std::size_t host_end =
       bracketed ? authority.find(']') : std::min(authority.find(':'), authority.size());
-  if (host_end == std::string_view::npos)
-    return bad_url("the bracket of its IPv6 address is not closed");
+  if (host_end == std::string_view::npos) return "the bracket of its IPv6 address is not closed";
   const std::string_view host = authority.substr(bracketed ? 1 : 0, host_end - (bracketed ? 1 : 0));
-  if (!is_host(host, bracketed)) return bad_url("its host name is missing or not valid");
+  if (!all_of(host, is_visible))
+    return "its host name has a blank or a letter beyond ASCII; the latter are written as xn--";
+  if (!is_host(host, bracketed)) return "its host name is missing or not valid";
   std::string_view rest = authority.substr(host_end + (bracketed ? 1 : 0));
   if (!rest.empty()) {
     const auto port = rest.starts_with(':') ? parse_port(rest.substr(1)) : std::nullopt;
-    if (!port) return bad_url("its port is not a number from 1 to 65535");
+    if (!port) return "its port is not a number from 1 to 65535";
     out.port = *port;
   }
   out.host = host;
   out.path = path;
+  return {};
+}
+
+inline result<url> parse_origin(std::string_view text) {
+  url out;
+  const std::string_view fault = read_origin(text, out);
+  if (!fault.empty()) return bad_url(fault);
   return out;
 }
 
@@ -2633,11 +2640,71 @@ inline result<url> parse_url(std::string_view text) {
 }
 
 // Reads the address of a request, which may end in a query; it is sent as it is, escapes and all.
+inline std::string_view read_target(std::string_view text, url& out) {
+  const std::string_view fault = read_origin(text, out);
+  if (!fault.empty()) return fault;
+  const auto fits = [](char c) { return is_visible(c) && c != '#' && c != '\\'; };
+  return all_of(out.path, fits) ? "" : "its path holds a fragment or a space";
+}
+
 inline result<url> parse_target(std::string_view text) {
-  auto out = parse_origin(text);
-  if (out && !all_of(out->path, [](char c) { return is_visible(c) && c != '#' && c != '\\'; }))
-    return bad_url("its path holds a fragment or a space");
+  url out;
+  const std::string_view fault = read_target(text, out);
+  if (!fault.empty()) return bad_url(fault);
   return out;
+}
+
+// A URL as clients ask for it: without its fragment, and with what no URL may hold in escapes. Those
+// that are there stay as they are. Host and port stay too, as no escape helps them.
+inline std::string escaped_url(std::string_view url) {
+  constexpr std::string_view digits = "0123456789ABCDEF";
+  url = trimmed(url);
+  url = url.substr(0, url.find('#'));
+  const std::size_t host = std::min(url.find("://"), url.size());
+  const std::size_t path = std::min(url.find_first_of("/?", host + 3), url.size());
+  std::string out(url.substr(0, path));
+  if (path < url.size() && url[path] == '?') out += '/';
+  for (char c : url.substr(path)) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (is_visible(c) && "\"<>\\^`{|}"sv.find(c) == std::string_view::npos)
+      out += c;
+    else
+      ((out += '%') += digits[byte >> 4]) += digits[byte & 15];
+  }
+  return out;
+}
+
+// A path without its "." and ".." (RFC 3986, section 5.2.4).
+inline std::string without_dots(std::string_view path) {
+  std::vector<std::string_view> kept;
+  bool ends_in_slash = false;
+  for (std::size_t at = 1; at <= path.size();) {
+    const std::size_t end = std::min(path.find('/', at), path.size());
+    const std::string_view segment = path.substr(at, end - at);
+    ends_in_slash = segment.empty() || segment == "." || segment == "..";
+    if (segment == ".." && !kept.empty()) kept.pop_back();
+    if (!ends_in_slash || (segment.empty() && end < path.size())) kept.push_back(segment);
+    at = end + 1;
+  }
+  std::string out;
+  for (std::string_view each : kept) out += '/' + std::string(each);
+  return ends_in_slash || out.empty() ? out + '/' : out;
+}
+
+// The URL that a reference in a reply to `base` means (RFC 3986, section 5.2).
+inline std::string resolved_url(const url& base, std::string_view reference) {
+  const std::string_view before_colon = reference.substr(0, reference.find_first_of(":/?#"));
+  if (before_colon.size() < reference.size() && reference[before_colon.size()] == ':')
+    return std::string(reference);
+  if (reference.empty() || reference.starts_with('#')) return base.text() + std::string(reference);
+  const std::string scheme = base.tls ? "https:" : "http:";
+  if (reference.starts_with("//")) return scheme + std::string(reference);
+  const std::string path = base.path.empty() ? "/" : base.path.substr(0, base.path.find('?'));
+  if (reference.starts_with('?')) return base.origin() + path + std::string(reference);
+  const std::size_t end = std::min(reference.find_first_of("?#"), reference.size());
+  const std::string folder = reference.starts_with('/') ? "" : path.substr(0, path.rfind('/') + 1);
+  return base.origin() + without_dots(folder + std::string(reference.substr(0, end))) +
+         std::string(reference.substr(end));
 }
 
 // An IPv6 address in whatever form as one: its groups in full. Other text stays as it is.
@@ -3106,6 +3173,12 @@ inline error status_error(int status, std::string_view body, std::string_view wh
           status};
 }
 
+// Who speaks in a reply. In the clear, a proxy's own words look like anybody's, but for JSON.
+inline std::string speaker_of(const reply& answer, std::string_view who) {
+  const bool own = answer.proxy.empty() || is_object(answer.body);
+  return std::string(who) + (own ? "" : ", or the proxy " + answer.proxy + " on the way,");
+}
+
 // What `what` (such as "a heartbeat") came to.
 inline outcome judge(const reply& answer, std::string_view what,
                      std::chrono::system_clock::time_point wall_now, std::string_view who = "HUB") {
@@ -3115,8 +3188,12 @@ inline outcome judge(const reply& answer, std::string_view what,
     out.why = *answer.failure;
     if (out.why.message.empty())
       out.why.message = "No request could be made: out of memory, or the transport threw.";
+    // A proxy or certificate that cannot be used stays so until somebody mends it.
+    const bool set_up_wrong = code == errc::invalid_endpoint || code == errc::invalid_credentials ||
+                              code == errc::access_denied;
     out.verdict = code == errc::file_changed ? verdict::restart
                   : code == errc::file_error ? verdict::rejected
+                  : set_up_wrong             ? verdict::denied
                                              : verdict::retry;
     return out;
   }
@@ -3128,7 +3205,7 @@ inline outcome judge(const reply& answer, std::string_view what,
     }
     return out;
   }
-  out.why = status_error(answer.status, answer.body, what, who);
+  out.why = status_error(answer.status, answer.body, what, speaker_of(answer, who));
   out.retry_after = parse_retry_after(answer.retry_after, wall_now);
   return out;
 }
@@ -3472,6 +3549,7 @@ struct caller {
 
 inline request base_request(const caller& who, std::string method, std::string_view path) {
   request out = plain_request(std::move(method), who.api_root + std::string(path));
+  out.show_client_certificate = true;
   if (!who.id_token.empty())
     out.headers.emplace_back("authorization", "Bearer " + who.id_token);
   else if (!who.api_key.empty())
@@ -4520,13 +4598,13 @@ using namespace protocols;
 struct partial_download {
   std::string address = {};       // the URL it comes from, without the query
   std::string etag = {};          // of the version; "" where none can be told from another
-  std::uint64_t bytes_total = 0;  //
+  std::uint64_t bytes_total = 0;  // 0 where that shows only at the end
   std::uint64_t bytes = 0;        // from the beginning on
 };
 
-// Why `url` cannot be downloaded for a session with the HUB at `api_root`, if so.
-inline std::optional<error> check_download(std::string_view url, std::string_view what,
-                                           std::string_view api_root) {
+// The address of a download where HUB names `url`, for a session with the HUB at `api_root`.
+inline result<std::string> download_address(std::string_view url, std::string_view what,
+                                            std::string_view api_root) {
   if (url.find("://") == std::string_view::npos)
     return error{errc::not_downloadable,
                  "HUB names " +
@@ -4538,11 +4616,37 @@ inline std::optional<error> check_download(std::string_view url, std::string_vie
     return error{errc::invalid_endpoint, "HUB's URL of the " + std::string(what) + " " +
                                              std::string(why) + ". Tell whoever runs the HUB."};
   };
-  const auto to = parse_target(url);
-  if (!to) return refuse("cannot be used");
-  if (!to->tls && api_root.starts_with("https:"))
+  std::string address = escaped_url(url);
+  text::url to;
+  if (const std::string_view fault = read_target(address, to); !fault.empty())
+    return refuse("cannot be used: " + std::string(fault));
+  if (!to.tls && api_root.starts_with("https:"))
     return refuse("is not https as HUB's own is, so the file could be changed on its way");
-  return std::nullopt;
+  return address;
+}
+
+constexpr bool is_redirect(int status) noexcept {
+  return status == 301 || status == 302 || status == 303 || status == 307 || status == 308;
+}
+
+// Where a redirect in reply to a download from `from` leads.
+inline result<std::string> redirected_address(std::string_view from, const reply& answer) {
+  const auto base = parse_target(from);
+  if (!base) return base.error();
+  const auto refuse = [&](std::string_view why) {
+    return error{errc::unexpected_status,
+                 "The storage host " + base->host + " redirects the download, but " +
+                     std::string(why) + ". Tell whoever runs the HUB.",
+                 answer.status};
+  };
+  if (answer.location.empty()) return refuse("does not say where to");
+  std::string address = escaped_url(resolved_url(*base, answer.location));
+  url to;
+  if (const std::string_view fault = read_target(address, to); !fault.empty())
+    return refuse("to an address that cannot be used: " + std::string(fault));
+  if (base->tls && !to.tls)
+    return refuse("from https to http, where the file could be changed on its way");
+  return address;
 }
 
 // Asks for the whole file, or for the rest of the version that `have` is the beginning of.
@@ -4584,6 +4688,13 @@ inline result<partial_download> parse_download_head(const reply& head,
     return have;
   }
   if (head.status != 200) return refuse("is of a status that no download has");
+  // Without its length, nothing could be added to what is there after a break.
+  if (head.is_chunked && !length) return partial_download{have.address, "", 0, 0};
+  if (head.content_length.empty())
+    return error{
+        errc::not_downloadable,
+        "The storage host says neither how long the file is nor where it ends, so that nothing "
+        "would show that it is whole. Tell whoever runs the HUB."};
   if (!length || *length == 0)
     return refuse("does not say how long the file is, or that it is empty");
   return partial_download{have.address, is_strong_etag(head.etag) ? head.etag : "", *length, 0};
@@ -4593,19 +4704,24 @@ inline result<partial_download> parse_download_head(const reply& head,
 // fresh URL from HUB, `restart` wants the file from its beginning.
 inline outcome judge_download(const reply& answer, std::string_view host,
                               std::chrono::system_clock::time_point wall_now) {
-  if (answer.failure) return judge(answer, "a download", wall_now);
+  if (answer.failure) {
+    outcome out = judge(answer, "a download", wall_now);
+    if (answer.failure->code == errc::not_downloadable) out.verdict = verdict::rejected;
+    return out;
+  }
   const int status = answer.status;
-  const std::string said =
-      "The storage host " + std::string(host) + " answered " + std::to_string(status);
+  const std::string said = speaker_of(answer, "The storage host " + std::string(host)) +
+                           " answered " + std::to_string(status);
   const auto came_to = [&](verdict what, errc code, std::string_view why) {
     return outcome{what, {code, said + " to the download. " + std::string(why), status}};
   };
   using enum verdict;
   if (status >= 200 && status < 300)
     return came_to(retry, errc::bad_reply, "It sent less than the file; the rest is asked for.");
-  if (status >= 300 && status < 400)
+  if (is_redirect(status))
     return came_to(rejected, errc::unexpected_status,
-                   "Redirects are not followed. Tell whoever runs the HUB.");
+                   "It leads on to another address more than limits.download_redirects_max times. "
+                   "Tell whoever runs the HUB.");
   if (status == 416)
     return came_to(restart, errc::unexpected_status,
                    "It has no such rest of the file, which begins anew.");
@@ -5549,6 +5665,7 @@ class console {
 
   // A one-line bar on a terminal, a line every ten percent elsewhere.
   void progress(const transfer_progress& now) {
+    if (now.bytes_done > now.bytes_total) return;  // nobody knows how much is left
     const int percent =
         now.bytes_total == 0 ? 100 : static_cast<int>(now.bytes_done * 100 / now.bytes_total);
     if (percent < percent_) percent_ = 0;  // a new attempt or another file
@@ -6997,9 +7114,7 @@ class part_file final : public body_sink {
       if (head.status == 206) discard();
       return next.error();
     }
-    if (next->bytes_total > bytes_max_)
-      return problem("has " + std::to_string(next->bytes_total) +
-                     " bytes, more than limits.download_bytes_max");
+    if (next->bytes_total > bytes_max_) return too_long();
     if (next->bytes == 0) {
       remove(record_);
       begin_anew(*std::move(next));
@@ -7015,13 +7130,24 @@ class part_file final : public body_sink {
   }
 
   std::optional<error> write(std::string_view piece) override {
-    if (piece.size() > have_.bytes_total - have_.bytes - waiting_.size()) {
+    const std::uint64_t there = have_.bytes + waiting_.size();
+    if (have_.bytes_total == 0 && piece.size() > bytes_max_ - there) return too_long();
+    if (have_.bytes_total > 0 && piece.size() > have_.bytes_total - there) {
       discard();
       return error{errc::bad_reply,
                    "The storage host sent more than it said. The download begins anew."};
     }
     waiting_ += piece;
     return waiting_.size() < piece_bytes ? std::nullopt : flush();
+  }
+
+  // After a reply that came whole: what is there is all, where nobody said before how much that is.
+  std::optional<error> end() {
+    auto why = flush();
+    if (why || have_.bytes_total > 0) return why;
+    have_.bytes_total = have_.bytes;
+    if (whole()) tell_(have_.bytes, have_.bytes_total, began_with_);
+    return std::nullopt;
   }
 
   // Between two attempts: what came is kept where it can be gone on with.
@@ -7055,6 +7181,11 @@ class part_file final : public body_sink {
   static void remove(const fs::path& file) {
     std::error_code ignored;
     fs::remove(file, ignored);
+  }
+
+  error too_long() const {
+    return problem("has more bytes than limits.download_bytes_max, which are " +
+                   std::to_string(bytes_max_));
   }
 
   error problem(std::string_view what) const {
@@ -7151,8 +7282,8 @@ class downloader {
         deadline_(later(clock.now(), options.limits.download_deadline)) {}
 
   result<fetched_file> fetch(const subject& what, const fs::path& target) {
-    std::string url = what.url_of(model_);
-    if (auto why = check(url, what)) return *why;
+    auto url = address_of(model_, what);
+    if (!url) return url.error();
     const auto part = std::make_shared<part_file>(
         full_path(target), options_.limits.download_bytes_max,
         [this, name = text::printable(target.filename().string())](
@@ -7160,15 +7291,15 @@ class downloader {
           report_.progress({name, done, total, clock_.now() - began_, transfer::download, before});
         });
     if (auto why = part->open()) return *why;
-    if (auto why = complete(url, what, part)) return report_.redacted(*std::move(why));
+    if (auto why = complete(*url, what, part)) return report_.redacted(*std::move(why));
     return fetched_file{target, part->have().bytes};
   }
 
  private:
   using body = std::shared_ptr<part_file>;
 
-  std::optional<error> check(const std::string& url, const subject& what) const {
-    return storage_host::check_download(url, what.name, caller_.api_root);
+  result<std::string> address_of(const model_info& model, const subject& what) const {
+    return storage_host::download_address(what.url_of(model), what.name, caller_.api_root);
   }
 
   // Why the file is not there in the end, if so. A try that brings a byte more than any before it
@@ -7198,17 +7329,28 @@ class downloader {
     }
   }
 
-  // As much of the file as comes in one exchange.
-  outcome receive(const std::string& url, const body& part) {
-    request what = storage_host::download_request(url, part->have());
-    what.sink = part;
-    began_ = clock_.now();
-    const reply answer = send(std::move(what), options_.limits.download_attempt_deadline);
-    const auto disk = part->pause();
-    outcome came =
-        storage_host::judge_download(answer, text::parse_target(url)->host, clock_.wall_now());
-    if (disk) came = {verdict::rejected, *disk};
-    return came;
+  // As much of the file as comes in one exchange, and in those that redirects lead to before.
+  outcome receive(std::string url, const body& part) {
+    for (unsigned redirects = 0;; ++redirects) {
+      request what = storage_host::download_request(url, part->have());
+      what.sink = part;
+      began_ = clock_.now();
+      const reply answer = send(std::move(what), options_.limits.download_attempt_deadline);
+      if (storage_host::is_redirect(answer.status) &&
+          redirects < options_.limits.download_redirects_max) {
+        auto next = storage_host::redirected_address(url, answer);
+        if (!next) return {verdict::rejected, next.error()};
+        url = *std::move(next);
+        continue;
+      }
+      const bool came_whole = !answer.failure && answer.status == 200;
+      const auto on_disk = came_whole ? part->end() : std::nullopt;
+      const auto disk = part->pause();
+      outcome came =
+          storage_host::judge_download(answer, text::parse_target(url)->host, clock_.wall_now());
+      if (on_disk || disk) came = {verdict::rejected, on_disk ? *on_disk : *disk};
+      return came;
+    }
   }
 
   // The storage host does not accept the URL, any more or ever: HUB is asked for a fresh one.
@@ -7221,17 +7363,17 @@ class downloader {
     if (came.verdict != delivered) return came;
     const auto model = hub_v1_wire::parse_model(answer.body, caller_.model_id);
     if (!model) return {model.error().code == errc::bad_reply ? retry : rejected, model.error()};
-    const std::string fresh = what.url_of(*model);
-    if (auto why = check(fresh, what)) return {rejected, *std::move(why)};
+    auto fresh = address_of(*model, what);
+    if (!fresh) return {rejected, fresh.error()};
     const bool another = what.depends_on_state && model->state != model_.state;
-    if (another || fresh == url)
+    if (another || *fresh == url)
       return {rejected,
               {errc::access_denied,
                "The storage host does not accept HUB's URL of the " + std::string(what.name) +
                    (another ? ", and HUB names another since the training began"
                             : ", and HUB has no other") +
                    ". Look at the model on HUB, or begin a new session."}};
-    url = fresh;
+    url = *std::move(fresh);
     return came;
   }
 

@@ -405,6 +405,88 @@ TEST_CASE("the address of a request may hold escapes and end in a query, which s
   }
 }
 
+TEST_CASE("a reference means what RFC 3986 says that it means") {
+  // Section 5.4, without what no http URL may hold.
+  const auto base = parse_target("http://a/b/c/d;p?q");
+  REQUIRE(base);
+  const std::vector<std::pair<std::string, std::string>> all = {
+      {"g:h", "g:h"},
+      {"g", "http://a/b/c/g"},
+      {"./g", "http://a/b/c/g"},
+      {"g/", "http://a/b/c/g/"},
+      {"/g", "http://a/g"},
+      {"//g", "http://g"},
+      {"?y", "http://a/b/c/d;p?y"},
+      {"g?y", "http://a/b/c/g?y"},
+      {"#s", "http://a/b/c/d;p?q#s"},
+      {"g#s", "http://a/b/c/g#s"},
+      {"g?y#s", "http://a/b/c/g?y#s"},
+      {";x", "http://a/b/c/;x"},
+      {"g;x?y#s", "http://a/b/c/g;x?y#s"},
+      {"", "http://a/b/c/d;p?q"},
+      {".", "http://a/b/c/"},
+      {"./", "http://a/b/c/"},
+      {"..", "http://a/b/"},
+      {"../", "http://a/b/"},
+      {"../g", "http://a/b/g"},
+      {"../..", "http://a/"},
+      {"../../g", "http://a/g"},
+      {"../../../g", "http://a/g"},
+      {"/./g", "http://a/g"},
+      {"/../g", "http://a/g"},
+      {"g.", "http://a/b/c/g."},
+      {".g", "http://a/b/c/.g"},
+      {"g..", "http://a/b/c/g.."},
+      {"./../g", "http://a/b/g"},
+      {"./g/.", "http://a/b/c/g/"},
+      {"g/./h", "http://a/b/c/g/h"},
+      {"g/../h", "http://a/b/c/h"},
+      {"g;x=1/../y", "http://a/b/c/y"},
+      {"g?y/../x", "http://a/b/c/g?y/../x"},
+      {"g#s/../x", "http://a/b/c/g#s/../x"},
+      {"/g//h", "http://a/g//h"},
+      {"https://x:8443/y?z", "https://x:8443/y?z"},
+      {"/g?u=http://x/y", "http://a/g?u=http://x/y"},
+  };
+  for (const auto& [reference, meant] : all) {
+    CAPTURE(reference);
+    CHECK(resolved_url(*base, reference) == meant);
+  }
+  CHECK(resolved_url(*parse_target("https://a:8443"), "g") == "https://a:8443/g");
+}
+
+TEST_CASE("a URL is escaped where it has to be, and nowhere else") {
+  const std::vector<std::pair<std::string, std::string>> all = {
+      {"https://h/a%20b%2Fc/d+e,f;g'h?X-Sig=i+j/k==&l=%2B%26&m&n=o%0d?p",
+       "https://h/a%20b%2Fc/d+e,f;g'h?X-Sig=i+j/k==&l=%2B%26&m&n=o%0d?p"},
+      {" https://h/a b ", "https://h/a%20b"},
+      {"https://h/a#b?c", "https://h/a"},
+      {"https://h?a=b c", "https://h/?a=b%20c"},
+      {"https://h", "https://h"},
+      {"https://h#a", "https://h"},
+      {"https://h/\xC3\xBC\x7F\x01", "https://h/%C3%BC%7F%01"},
+      {"https://h/a\r\nx: y", "https://h/a%0D%0Ax:%20y"},
+      {"https://h o/a b", "https://h o/a%20b"},
+      {"", ""}};
+  for (const auto& [url, escaped] : all) {
+    CAPTURE(url);
+    CHECK(escaped_url(url) == escaped);
+    CHECK(escaped_url(escaped) == escaped);
+  }
+}
+
+TEST_CASE("base64 is RFC 4648's") {
+  const std::vector<std::pair<std::string, std::string>> all = {{"", ""},
+                                                                {"f", "Zg=="},
+                                                                {"fo", "Zm8="},
+                                                                {"foo", "Zm9v"},
+                                                                {"foob", "Zm9vYg=="},
+                                                                {"fooba", "Zm9vYmE="},
+                                                                {"foobar", "Zm9vYmFy"},
+                                                                {"\xFB\xFF\xBE", "+/++"}};
+  for (const auto& [bytes, text] : all) CHECK(base64(bytes) == text);
+}
+
 // ---- credentials and what may be shown ------------------------------------------------------
 
 TEST_CASE("a key or token holds visible ASCII and nothing else") {
@@ -1684,6 +1766,25 @@ TEST_CASE("any byte at any place of a date gives a wait within a day, or none") 
     }
 }
 
+TEST_CASE("what is set up wrong is not tried again at once, what may pass is") {
+  for (hub::errc code :
+       {hub::errc::invalid_endpoint, hub::errc::invalid_credentials, hub::errc::access_denied})
+    CHECK(judged({.failure = hub::error{code, "the proxy"}}).verdict == hub::verdict::denied);
+  for (hub::errc code : {hub::errc::not_reachable, hub::errc::timed_out, hub::errc::tls_failed,
+                         hub::errc::cancelled})
+    CHECK(judged({.failure = hub::error{code, "the network"}}).verdict == hub::verdict::retry);
+}
+
+TEST_CASE("where a proxy may have spoken, it is named beside the server") {
+  const std::string words = "HUB, or the proxy p:3128 on the way, answered 403";
+  CHECK(
+      judged({.status = 403, .body = "<html>", .proxy = "p:3128"}).why.message.starts_with(words));
+  CHECK(judged({.status = 403, .proxy = "p:3128"}).why.message.starts_with(words));
+  CHECK(judged({.status = 403, .body = "{}", .proxy = "p:3128"})
+            .why.message.starts_with("HUB answered 403"));
+  CHECK(judged({.status = 403, .body = "<html>"}).why.message.starts_with("HUB answered 403"));
+}
+
 TEST_CASE("HUB's wish to wait is taken from every reply that is no success, and from no success") {
   for (int status : {401, 408, 429, 500, 503})
     CHECK(judged({.status = status, .retry_after = "7"}).retry_after == 7s);
@@ -1705,6 +1806,20 @@ TEST_CASE("a download asks for the whole, or for the rest of one version, and ca
   REQUIRE(rest.headers.size() == 3);
   CHECK(rest.headers[1] == std::pair("range"s, "bytes=7-"s));
   CHECK(rest.headers[2] == std::pair("if-range"s, "\"v1\""s));
+}
+
+TEST_CASE("a redirect leads where clients would go, but from https to nothing else") {
+  const auto leads = [](std::string_view from, std::string to) {
+    const auto address =
+        hub::storage_host::redirected_address(from, {.status = 302, .location = std::move(to)});
+    return address ? *address : address.error().message;
+  };
+  CHECK(leads("http://a/b", "https://c/d") == "https://c/d");
+  CHECK(leads("http://a/b", "http://c/d e") == "http://c/d%20e");
+  CHECK(leads("https://a/b/c?x", "d?y#z") == "https://a/b/d?y");
+  CHECK(contains(leads("https://a/b", "http://a/b"), "from https to http"));
+  CHECK(contains(leads("https://a/b", ""), "does not say where to"));
+  CHECK(contains(leads("https://a/b", "https://c:d/"), "its port is not a number"));
 }
 
 TEST_CASE("the size in a head is digits that fit, or none") {

@@ -190,9 +190,12 @@ TEST_CASE("a URL that no download may use is refused before anything is sent") {
   check_error(fetch("http://storage.test/last.pt?X-Goog-Signature=1"), errc::invalid_endpoint,
               "not https");
   check_error(fetch("https://user:kkkkkkkkkkkk@storage.test/last.pt"), errc::invalid_endpoint,
-              "cannot be used");
-  check_error(fetch("ftp://storage.test/last.pt"), errc::invalid_endpoint, "cannot be used");
-  check_error(fetch("https://storage.test/a b"), errc::invalid_endpoint, "cannot be used");
+              "cannot be used: it holds a user name or password");
+  check_error(fetch("ftp://storage.test/last.pt"), errc::invalid_endpoint,
+              "cannot be used: it does not begin with http");
+  check_error(fetch("https://m\xC3\xBCller.test/last.pt"), errc::invalid_endpoint, "xn--");
+  check_error(fetch("https://storage .test/last.pt"), errc::invalid_endpoint, "has a blank");
+  check_error(fetch("https://storage.test:port/last.pt"), errc::invalid_endpoint, "its port");
   CHECK(sim.storage_requests() == 0);
 }
 
@@ -506,9 +509,10 @@ std::vector<lie> lies() {
          return say(what, {.status = 200, .content_length = "21", .content_type = "Text/HTML"},
                     "<html>Sign in!</html>");
        }},
-      {"no length",
-       [rest](const hub::request& what) {
-         return say(what, {.status = 200, .etag = good_etag}, rest);
+      {"chunks that are those of a page",
+       [](const hub::request& what) {
+         return say(what, {.status = 200, .content_type = "text/html", .is_chunked = true},
+                    "<html>Sign in!</html>");
        }},
       {"a length below zero", tells({.status = 200, .content_length = "-5", .etag = good_etag})},
       {"a length of words", tells({.status = 200, .content_length = "1e5", .etag = good_etag})},
@@ -592,13 +596,174 @@ TEST_CASE("without an ETag that tells versions apart, every break begins anew") 
   }
 }
 
-TEST_CASE("a redirect is named and not followed") {
+TEST_CASE("what says neither its length nor its end is refused at once") {
   download_world sim;
-  sim.hub.fail_next(endpoint::storage, {fault_kind::status, 302});
-  auto session = sim.start();
-  check_error(session.fetch_model_file(sim.target), errc::unexpected_status,
-              "Redirects are not followed");
-  CHECK(sim.storage_requests() == 1);
+  auto session = sim.start_watched([&](const hub::request& what) {
+    return say(what, {.status = 200, .etag = good_etag}, weights('A'));
+  });
+  check_error(session.fetch_model_file(sim.target), errc::not_downloadable,
+              "neither how long the file is nor where it ends");
+  CHECK(sim.sent.size() == 1);
+  CHECK(fs::is_empty(sim.folder.path()));
+}
+
+// ---- chunks -------------------------------------------------------------------------------------
+
+namespace {
+
+const hub::reply chunked_head = {.status = 200, .etag = good_etag, .is_chunked = true};
+
+}  // namespace
+
+TEST_CASE("a file in chunks, of a length that nobody said, comes whole") {
+  download_world sim;
+  std::vector<hub::transfer_progress> told;
+  sim.with.progress = [&](const hub::transfer_progress& now) { told.push_back(now); };
+  const std::string content = weights('A', 3 * hub::mebibyte + 5);
+  auto session =
+      sim.start_watched([&](const hub::request& what) { return say(what, chunked_head, content); });
+  sim.check_fetched(session.fetch_model_file(sim.target), content);
+  REQUIRE(told.size() >= 2);
+  CHECK(told.front().bytes_total == 0);
+  CHECK(told.back().bytes_total == content.size());
+  CHECK(told.back().bytes_done == content.size());
+}
+
+TEST_CASE("a file in chunks that breaks off begins anew") {
+  download_world sim;
+  auto session = sim.start_watched([&](const hub::request& what) {
+    if (sim.sent.size() > 1) return say(what, chunked_head, weights('A'));
+    say(what, chunked_head, weights('X').substr(0, 50'000));
+    return hub::reply{.failure = hub::error{errc::not_reachable, "it broke"}};
+  });
+  sim.check_fetched(session.fetch_model_file(sim.target), weights('A'));
+  CHECK(sim.ranges() == std::vector<std::string>{"", ""});
+}
+
+TEST_CASE("a file in chunks is bounded, and no file where there is none") {
+  download_world sim;
+  sim.with.limits.download_bytes_max = 150'000;
+  SECTION("up to the bound") {
+    const std::string content(150'000, 'A');
+    auto session = sim.start_watched(
+        [&](const hub::request& what) { return say(what, chunked_head, content); });
+    sim.check_fetched(session.fetch_model_file(sim.target), content);
+  }
+  SECTION("and not a byte more") {
+    auto session = sim.start_watched([&](const hub::request& what) {
+      return say(what, chunked_head, std::string(50'000, 'A'), SIZE_MAX);
+    });
+    check_error(session.fetch_model_file(sim.target), errc::file_error,
+                "limits.download_bytes_max, which are 150000");
+    CHECK(sim.sent.size() == 1);
+  }
+  SECTION("nothing at all") {
+    auto session =
+        sim.start_watched([&](const hub::request& what) { return say(what, chunked_head, ""); });
+    REQUIRE_FALSE(session.fetch_model_file(sim.target));
+    CHECK_FALSE(fs::exists(sim.target));
+  }
+  CHECK_FALSE(fs::exists(sim.part));
+}
+
+// ---- redirects ----------------------------------------------------------------------------------
+
+namespace {
+
+hub::reply redirect(int status, std::string location) {
+  return {.status = status, .location = std::move(location)};
+}
+
+}  // namespace
+
+TEST_CASE("redirects are followed, each with the rest that is missing and without the key") {
+  for (int status : {301, 302, 303, 307, 308}) {
+    download_world sim;
+    std::vector<std::string> urls;
+    auto session = start_scripted(sim, [&](const hub::request& what) -> std::optional<hub::reply> {
+      if (!what.url.starts_with("https://storage.test/") && !what.url.starts_with("https://cdn."))
+        return std::nullopt;
+      urls.push_back(what.url);
+      for (const auto& [name, value] : what.headers) {
+        CHECK(name != "x-api-key");
+        CHECK(name != "authorization");
+      }
+      CHECK(what.method == "GET");
+      switch (urls.size()) {
+        case 1: return redirect(status, "https://cdn.test:8443/a/b?sig=%2B%20x");
+        case 2: return redirect(status, "../c d?e=\xC3\xA9#fragment");
+        case 3: return redirect(status, "//cdn.test/f");
+        case 4: return first_half(what);
+        case 5: return redirect(status, "https://cdn.test/g");
+        default: return say(what, part_of("bytes 50000-99999/100000"), weights('A').substr(50'000));
+      }
+    });
+    sim.check_fetched(session.fetch_model_file(sim.target), weights('A'));
+    REQUIRE(urls.size() == 6);
+    CHECK(urls[1] == "https://cdn.test:8443/a/b?sig=%2B%20x");
+    CHECK(urls[2] == "https://cdn.test:8443/c%20d?e=%C3%A9");
+    CHECK(urls[3] == "https://cdn.test/f");
+    CHECK(urls[4] == urls[0]);  // what a break cut off is asked for where HUB says
+    CHECK(urls[5] == "https://cdn.test/g");
+  }
+}
+
+TEST_CASE("no redirect leads from https to http, nowhere, or round and round") {
+  struct way {
+    std::string location;
+    std::string words;
+    std::size_t requests;
+  };
+  for (const way& each :
+       {way{"http://cdn.test/last.pt", "from https to http", 1},
+        way{"HTTP://storage.test/last.pt", "from https to http", 1},
+        way{"", "does not say where to", 1}, way{"ftp://cdn.test/last.pt", "cannot be used", 1},
+        way{"https://", "cannot be used", 1},
+        way{"/last.pt", "limits.download_redirects_max", 11}}) {
+    INFO(each.location);
+    download_world sim;
+    auto session =
+        sim.start_watched([&](const hub::request&) { return redirect(302, each.location); });
+    check_error(session.fetch_model_file(sim.target), errc::unexpected_status, each.words);
+    CHECK(sim.sent.size() == each.requests);
+    CHECK(fs::is_empty(sim.folder.path()));
+  }
+}
+
+TEST_CASE("what follows a redirect is judged as if it had come at once") {
+  download_world sim;
+  int status = 0;
+  auto session = sim.start_watched([&](const hub::request& what) -> std::optional<hub::reply> {
+    if (!what.url.ends_with("/moved")) return redirect(302, "/moved");
+    return hub::reply{.status = status};
+  });
+  status = 403;
+  check_error(session.fetch_model_file(sim.target), errc::access_denied, "storage.test");
+  status = 418;
+  check_error(session.fetch_model_file(sim.target), errc::unexpected_status, "answered 418");
+}
+
+// ---- URLs that clients escape -------------------------------------------------------------------
+
+TEST_CASE("a URL with what no URL may hold is asked for as clients do") {
+  struct form {
+    std::string named, sent;
+  };
+  for (const form& each :
+       {form{"/my data/last.pt", "/my%20data/last.pt"},
+        form{"/d\xC3\xA9j\xC3\xA0.pt", "/d%C3%A9j%C3%A0.pt"}, form{"/last.pt#v2", "/last.pt"},
+        form{"/a%20b+c.pt?x=%2F&y=a b", "/a%20b+c.pt?x=%2F&y=a%20b"},
+        form{"/a\"<>\\^`{|}b", "/a%22%3C%3E%5C%5E%60%7B%7C%7Db"}}) {
+    INFO(each.named);
+    download_world sim;
+    const std::string storage(sim.hub.storage_root);
+    sim.id = sim.hub.add_model({.cfg = storage + each.named});
+    sim.hub.url_of = [](const auto&, const std::string& name, auto) { return name; };
+    auto session = sim.start_watched(whole_file);
+    sim.check_fetched(session.fetch_model_file(sim.target), weights('A'));
+    REQUIRE(sim.sent.size() == 1);
+    CHECK(sim.sent[0].url == storage + each.sent);
+  }
 }
 
 TEST_CASE("a transport that throws is one that failed") {
@@ -618,7 +783,7 @@ TEST_CASE("a file that is larger than the limit is refused before it comes") {
     sim.with.limits.download_bytes_max = bytes_max;
     return sim.start().fetch_model_file(sim.target);
   };
-  check_error(session(99'999), errc::file_error, "limits.download_bytes_max");
+  check_error(session(99'999), errc::file_error, "limits.download_bytes_max, which are 99999");
   CHECK(sim.storage_requests() == 1);
   CHECK(fs::is_empty(sim.folder.path()));
   sim.check_fetched(session(100'000), weights('A'));
