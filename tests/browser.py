@@ -783,6 +783,98 @@ def leaves_gaps(world):
     assert {19, 31, 42} <= set(holes), holes
 
 
+class Run:
+    """A training by a client of the Platform."""
+
+    def __init__(self, hub, key, name, epochs):
+        self.hub, self.key = hub, key
+        said = self.tell('training_started', {
+            'trainArgs': {'data': EVIL, 'imgsz': '640'}, 'epochs': epochs, 'device': 'cpu',
+            'environment': {'hostname': 'gpu-7', 'command': EVIL}}, project='runs', name=name)
+        self.id, self.run_id = said['modelId'], said['runId']
+
+    def tell(self, event, data, **envelope):
+        request = urllib.request.Request(
+            self.hub.url + '/api/webhooks/training/metrics', method='POST',
+            data=json.dumps({'event': event, 'data': data, **(envelope or {'modelId': self.id})}).encode())
+        request.add_header('Content-Type', 'application/json')
+        request.add_header('Authorization', 'Bearer ' + self.key)
+        return json.load(urllib.request.urlopen(request))
+
+    def epoch(self, number):
+        system = {'cpu': 40 + number, 'ram': 30, 'disk': [{'mount': '/', 'used_gb': 10, 'total_gb': 90}],
+                  'gpus': {'0': {'usage': 90, 'memory': 50, 'temp': 60 + number, 'power': 200}}}
+        return self.tell('epoch_end', {'epoch': number, 'metrics': {'train/loss': 1 / (number + 1)},
+                                       'system': system, 'fitness': 0.5, 'best_fitness': 0.5})
+
+    def print(self, chunk, *lines):
+        self.tell('console_output', {'chunkId': chunk, 'content': '\n'.join(lines), 'lineCount': len(lines)})
+
+
+def shows_a_run(world):
+    page = world.browser
+    key = world.hub.post('/api/keys', {'name': 'runs'})['platform_key']
+    run = Run(world.hub, key, 'shown', 5)
+    page.open(f'{world.hub.url}/models/{run.id}')
+    page.wait_text('shown', 'h1')
+    page.wait_text('gpu-7', '#main')
+    run.epoch(0)
+    run.print(1, f'\x1b[31mred\x1b[0m {EVIL}', '\x1b]0;title\x07\x1b[2Kplain\x1b[38;5;208m orange')
+    page.wait_text('plain orange', '.console')
+    assert f'red {EVIL}' in page.text('.console')
+    color = lambda text: page.js("""const it = [...document.querySelectorAll(".console span")]
+        .find((each) => each.innerText.trim() === arguments[0]);
+        return getComputedStyle(it).color""", text)
+    assert len({color('red'), color('plain'), color('orange')}) == 3
+    run.print(3, *(f'line {i}' for i in range(100)), 'the last one')
+    page.wait_text('the last one', '.console')
+    run.print(2, 'a late one')
+    page.wait_text('plain orange\na late one\nline 0', '.console')
+    bottom = 'const it = document.querySelector(".console"); return it.scrollHeight - it.clientHeight - it.scrollTop'
+    wait_for('it to follow', lambda: page.js(bottom) < 2)
+    page.choose('#console-search', 'LATE')
+    wait_for('the line that is searched', lambda: page.text('.console') == 'a late one')
+    page.choose('#console-search', '')
+    for epoch in (1, 2):
+        run.epoch(epoch)
+    titles = lambda: page.js('return [...document.querySelectorAll(".chart h3")].map((each) => each.innerText)')
+    wait_for('its machine', lambda: 'GPU temperature, °C' in titles() and 'Disk, GB' in titles())
+    assert page.js('return document.querySelectorAll("main img, main script").length') == 0
+    page.wait_text('3 of 5', '.tiles')
+    page.press('Stop')
+    assert_harmless_focus(page)
+    page.wait_text('epoch 3 of 5', 'dialog')
+    page.click('dialog button.bad')
+    page.wait_text('stopping', '.state')
+    assert run.epoch(3)['cancelled']
+    page.wait_text('stopping', '.state')
+    points = [i / 10 for i in range(11)]
+    run.tell('training_complete', {
+        'results': {'metrics': {'metrics/mAP50-95(B)': 0.4}, 'bestEpoch': 3, 'bestFitness': 0.4,
+                    'validation': {'population': 900, 'sampling': 'f1_rank',
+                                   'rows': [[f'images/{i}.jpg', i, 0, 1] for i in range(40)],
+                                   'extremes': {'worst': [], 'best': []}}},
+        'classNames': ['cat', EVIL], 'runId': run.run_id,
+        'plots': [{'type': 'pr_curve', 'x': points, 'y': [[1 - x for x in points]] * 2, 'ap': [0.5, 0.25]},
+                  {'type': 'confusion_matrix', 'matrix': [[8, 1, 0], [2, 9, 3], [1, 0, 0]]}]})
+    page.wait_text('trained', '.state')
+    wait_for('its curves', lambda: 'Precision over recall' in titles())
+    page.wait_text('cat, AP 0.5000', '[aria-label=Results]')
+    cells = page.js("""return [...document.querySelectorAll(".matrix tbody tr")]
+        .map((row) => [...row.cells].map((cell) => cell.innerText))""")
+    assert cells == [['cat', '8', '1', '0'], [EVIL, '2', '9', '3'], ['background', '1', '0', '0']], cells
+    page.wait_text('images/9.jpg', '#main')
+    assert 'images/39.jpg' not in page.text('#main')
+    page.press('More')
+    page.wait_text('images/39.jpg', '#main')
+    assert page.js('return document.querySelectorAll("main img, main script").length') == 0
+    page.shot('run')
+    page.emulate(width=390, height=780)
+    wide = page.js('return document.documentElement.scrollWidth')
+    assert wide <= 390, f'a run is {wide} pixels wide'
+    page.emulate()
+
+
 def makes_and_revokes_keys(world):
     page = world.browser
     page.open(world.hub.url)
@@ -925,7 +1017,7 @@ STEPS = [makes_a_model, sees_the_chart_grow, reads_values_with_the_keyboard,
          edits_resets_and_deletes, no_name_brings_markup, fits_a_phone,
          counts_epochs_in_one_way, labels_its_axes_exactly, shares_events_between_tabs,
          finds_sorts_and_groups_models, compares_runs, zooms_and_keeps_what_is_chosen,
-         takes_a_chart_out, shows_many_lines, leaves_gaps, makes_and_revokes_keys, works_below_a_path,
+         takes_a_chart_out, shows_many_lines, leaves_gaps, shows_a_run, makes_and_revokes_keys, works_below_a_path,
          draws_ten_thousand_epochs, shows_values_as_they_arrive, says_when_the_hub_is_gone, asks_for_a_key,
          nothing_was_complained_about]
 

@@ -7,7 +7,7 @@ import {element, text} from "./dom.js";
 import {Gallery} from "./gallery.js";
 import {at, call} from "./hub.js";
 import {changes, models} from "./live.js";
-import {section, swap, table, valueText} from "./table.js";
+import {argumentsOf, section, swap, table, valueText} from "./table.js";
 import {Values, bestOf, lessIsBetter} from "./values.js";
 import {number, stateMark} from "./words.js";
 
@@ -156,7 +156,7 @@ class Comparison {
   }
 
   drawDifferences() {
-    const said = this.known.map(({model}) => new Map(Object.entries(model.arguments ?? model.train_args)));
+    const said = this.known.map(({model}) => new Map(Object.entries(argumentsOf(model))));
     const names = [...new Set(said.flatMap((each) => [...each.keys()]))];
     const rows = names.map((name) => [name, ...said.map((each) => valueText(each.get(name)))])
       .filter(([, first, ...others]) => others.some((each) => each !== first));

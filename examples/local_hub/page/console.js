@@ -5,13 +5,12 @@ import {element, text} from "./dom.js";
 import {call} from "./hub.js";
 import {section} from "./table.js";
 
-const linesMax = 2000;
+const linesMax = 2000, lateMax = 20;
 
 export class Console {
   constructor(id) {
     this.id = id;
-    this.last = 0;
-    this.lines = [];  // {node, words}
+    this.chunks = new Map();  // number -> its lines, {node, words} each; they may come out of order
     this.search = element("input", {type: "search", id: "console-search", placeholder: "Find lines",
       "aria-label": "Find lines", oninput: () => this.filter()});
     this.count = element("span", {class: "small soft"});
@@ -25,26 +24,44 @@ export class Console {
   }
 
   async fetch() {
-    const news = await call("GET", `api/models/${this.id}/console?after=${this.last}`);
-    if (news.last < this.last) {  // another run, or a reset
-      this.lines = [];
-      this.screen.replaceChildren();
-      this.last = 0;
-      return this.fetch();
-    }
-    this.last = news.last;
-    for (const {text: said} of news.lines) this.add(said);
-    while (this.lines.length > linesMax) this.lines.shift().node.remove();
-    this.node.hidden = !this.lines.length;
+    const {chunks} = await call("GET", `api/models/${this.id}/console?since=${this.known()}`);
+    for (const {chunk, content} of chunks) this.take(chunk, content);
+    while (this.lines().length > linesMax && this.chunks.size > 1) this.dropFirst();
+    this.node.hidden = !this.chunks.size;
     this.countThem();
     this.follow();
   }
 
-  add(said) {
-    const node = element("div", {}, ...pieces(said));
-    this.lines.push({node, words: node.textContent.toLowerCase()});
-    node.hidden = !this.wants(this.lines.at(-1));
-    this.screen.append(node);
+  // Up to which chunk nothing is missing; one that is missing for long does not come any more.
+  known() {
+    const numbers = [...this.chunks.keys()].sort((a, b) => a - b);
+    const gap = numbers.findIndex((number, i) => i > 0 && number > numbers[i - 1] + 1);
+    const last = numbers.at(-1) ?? 0;
+    return gap < 0 ? last : Math.max(numbers[gap - 1], last - lateMax);
+  }
+
+  take(number, content) {
+    if (this.chunks.has(number)) return;
+    const lines = content.split("\n").map((said) => {
+      const node = element("div", {}, ...pieces(said));
+      const line = {node, words: node.textContent.toLowerCase()};
+      node.hidden = !this.wants(line);
+      return line;
+    });
+    const later = Math.min(...[...this.chunks.keys()].filter((each) => each > number));
+    const before = this.chunks.get(later)?.[0].node ?? null;
+    for (const {node} of lines) this.screen.insertBefore(node, before);
+    this.chunks.set(number, lines);
+  }
+
+  dropFirst() {
+    const first = Math.min(...this.chunks.keys());
+    for (const {node} of this.chunks.get(first)) node.remove();
+    this.chunks.delete(first);
+  }
+
+  lines() {
+    return [...this.chunks.values()].flat();
   }
 
   wants({words}) {
@@ -52,14 +69,15 @@ export class Console {
   }
 
   filter() {
-    for (const line of this.lines) line.node.hidden = !this.wants(line);
+    for (const line of this.lines()) line.node.hidden = !this.wants(line);
     this.countThem();
     this.follow();
   }
 
   countThem() {
-    const found = this.lines.filter((line) => !line.node.hidden).length;
-    text(this.count, this.search.value ? `${found} of ${this.lines.length} lines` : `${this.lines.length} lines`);
+    const all = this.lines();
+    const found = all.filter(({node}) => !node.hidden).length;
+    text(this.count, this.search.value ? `${found} of ${all.length} lines` : `${all.length} lines`);
   }
 
   isAtEnd() {

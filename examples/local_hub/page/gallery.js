@@ -16,7 +16,10 @@ export class Gallery {
     this.grid = element("div", {class: "charts"});
     this.words = element("p", {class: "soft"});
     this.filter = element("input", {type: "search", id: "find", placeholder: "Find charts",
-      "aria-label": "Find charts", value: chosen("find"), oninput: () => { choose("find", this.filter.value); this.arrange(); }});
+      "aria-label": "Find charts", value: chosen("find"), oninput: () => {
+        choose("find", this.filter.value);
+        this.arrange();
+      }});
     this.node = element("div", {class: "stack"}, this.words, this.grid);
   }
 

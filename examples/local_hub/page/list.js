@@ -8,13 +8,12 @@ import {showLeftovers} from "./leftovers.js";
 import {makeItem} from "./list_item.js";
 import {changes, isReady, models} from "./live.js";
 import {askForModel} from "./new_model.js";
-import {stateOf} from "./words.js";
 
 const states = ["training", "stopping", "disconnected", "new", "trained", "failed"];
 
 // Each column: its label, what it sorts by, and whether the greatest comes first.
 const columns = new Map([
-  ["state", {label: "State", of: (row) => states.indexOf(stateOf(row)), then: (row) => -(row.last ?? 0)}],
+  ["state", {label: "State", of: (row) => states.indexOf(row.state), then: (row) => -(row.last ?? 0)}],
   ["name", {label: "Name", of: (row) => row.name.toLowerCase()}],
   ["epoch", {label: "Epoch", of: (row) => row.epoch, greatFirst: true}],
   ["best", {label: "Best", of: (row) => row.best?.value ?? null, greatFirst: true}],
@@ -101,7 +100,7 @@ class List {
   wants(row) {
     const words = [row.name, row.project, row.note, row.agent ?? "", ...row.tags].join("\n").toLowerCase();
     const wanted = this.search.value.toLowerCase().split(/\s+/);
-    return (!this.state.value || stateOf(row) === this.state.value) && wanted.every((each) => words.includes(each));
+    return (!this.state.value || row.state === this.state.value) && wanted.every((each) => words.includes(each));
   }
 
   // ---- the order ----

@@ -11,7 +11,7 @@ import {Metrics} from "./metrics.js";
 import {askToDelete, askToEdit, askToReset, askToStop} from "./model_dialogs.js";
 import {keepKey, keyOf} from "./new_keys.js";
 import {System} from "./system.js";
-import {pairs, refusedTable, section, swap} from "./table.js";
+import {argumentsOf, pairs, refusedTable, section, swap} from "./table.js";
 import {linesFor, snippet} from "./train_it.js";
 import {moment, number, pace, span, stateMark, timeLeft, timeTaken} from "./words.js";
 
@@ -40,7 +40,7 @@ class View {
   constructor(id) {
     this.id = id;
     this.metrics = new Metrics(id);
-    this.system = new System();
+    this.system = new System(id);
     this.console = new Console(id);
     this.beats = new Beats();
     this.drawn = new Map();  // part -> what it shows, as text
@@ -51,7 +51,8 @@ class View {
     for (const name of ["state", "labels", "note", "howTo", "plots"]) this[name] = element("div");
     this.parts = {};
     for (const [name, title] of partTitles) this.addPart(name, title);
-    this.body = element("div", {class: "stack", hidden: true}, this.note, this.howTo, this.tiles(),
+    this.why = element("p", {class: "card error"});
+    this.body = element("div", {class: "stack", hidden: true}, this.why, this.note, this.howTo, this.tiles(),
       this.metrics.node, this.plots, this.parts.validation.node, this.console.node, this.parts.checkpoints.node,
       this.system.node, section("Heartbeats", this.beats.node), this.parts.arguments.node,
       this.parts.environment.node, this.parts.refused.node);
@@ -85,10 +86,11 @@ class View {
     const button = (label, act, attributes = {}) =>
       element("button", {onclick: () => act(this.model), ...attributes}, label);
     this.stop = button("Stop", askToStop, {id: "stop", hidden: true});
+    this.reset = button("Reset", askToReset);
     return element("div", {class: "row", hidden: true}, this.stop,
       element("a", {class: "button", href: `${base}/everything.zip`, download: true}, "Download all (.zip)"),
       element("a", {class: "button", href: `${base}/metrics.csv`, download: true}, "Metrics (.csv)"),
-      button("Edit", askToEdit), button("Reset", askToReset), button("Delete", askToDelete, {class: "bad"}));
+      button("Edit", askToEdit), this.reset, button("Delete", askToDelete, {class: "bad"}));
   }
 
   // What arrives while this fetches is fetched afterwards, once.
@@ -101,7 +103,7 @@ class View {
       await this.metrics.values.fetch();
       this.draw(model);
       this.metrics.draw();
-      if (model.protocol === "platform") await this.console.fetch();
+      if (model.run) await this.fetchRun(model);
     } catch (problem) {
       if (!models.has(this.id)) text(this.name, `No model ${this.id}: ${problem.message}`);
     }
@@ -109,12 +111,23 @@ class View {
     if (this.again) this.refresh();
   }
 
+  // What of a run is large is fetched apart.
+  async fetchRun({run, epoch}) {
+    await this.console.fetch();
+    if (this.isNew("system", epoch)) await this.system.fetch();
+    if (this.isNew("ending", run.ended)) this.drawEnding(await call("GET", `api/models/${this.id}/ending`));
+  }
+
+  isNew(part, value) {
+    const said = JSON.stringify(value) ?? "";
+    const isOld = this.drawn.get(part) === said;
+    this.drawn.set(part, said);
+    return !isOld;
+  }
+
   // Calls draw() where `value` is not what it was.
   once(part, value, draw) {
-    const said = JSON.stringify(value) ?? "";
-    if (this.drawn.get(part) === said) return;
-    this.drawn.set(part, said);
-    draw();
+    if (this.isNew(part, value)) draw();
   }
 
   // A part of the page that is there where there is something to show.
@@ -130,17 +143,19 @@ class View {
     this.body.hidden = this.buttons.hidden = false;
     document.title = `${model.name} · local_hub`;
     text(this.name, model.name);
-    this.once("state", [model.state, model.stopping, model.last], () => this.state.replaceChildren(stateMark(model)));
+    this.once("state", [model.state, model.last], () => this.state.replaceChildren(stateMark(model)));
     this.once("labels", [model.project, model.tags], () => this.labels.replaceChildren(element("span", {class: "row"},
       ...[model.project, ...model.tags].filter(Boolean).map((each) => element("span", {class: "tag"}, each)))));
     this.note.hidden = !model.note;
     text(this.note, model.note);
     this.note.className = "card note";
-    this.stop.hidden = model.protocol !== "platform" || model.state !== "training" || Boolean(model.stopping);
-    this.drawHowTo(model);
+    this.stop.hidden = !model.run || model.state !== "training";
+    this.reset.hidden = Boolean(model.run);
+    this.why.hidden = !model.run?.why;
+    text(this.why, `It failed: ${model.run?.why}`);
+    if (!model.run) this.drawHowTo(model);
     this.drawTiles(model);
     this.drawParts(model);
-    this.system.draw(model.system ?? []);
     this.tick();
   }
 
@@ -153,14 +168,17 @@ class View {
   }
 
   drawParts(model) {
-    const {checkpoints, validation, environment, refused} = model;
+    const {checkpoints, refused} = model;
     this.drawPart("checkpoints", checkpoints, checkpoints.length, () => checkpointTable(this.id, checkpoints));
-    this.drawPart("validation", validation, validation?.rows?.length, () => drawValidation(validation));
-    const args = model.arguments ?? model.train_args;
+    const args = argumentsOf(model), environment = model.run?.environment;
     this.drawPart("arguments", args, true, () => pairs(args));
     this.drawPart("environment", environment, environment != null, () => pairs(environment));
     this.drawPart("refused", refused, refused.length, () => refusedTable(refused));
-    this.once("plots", model.plots, () => drawPlots(this.plots, model.plots ?? [], model.class_names ?? []));
+  }
+
+  drawEnding({plots, class_names: names, validation}) {
+    this.once("plots", plots, () => drawPlots(this.plots, plots ?? [], names ?? []));
+    this.drawPart("validation", validation, validation?.rows?.length, () => drawValidation(validation));
   }
 
   tick() {

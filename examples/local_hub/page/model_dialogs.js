@@ -23,7 +23,7 @@ export function askToEdit(model) {
 }
 
 export function askToStop(model) {
-  const what = `It is at epoch ${model.epoch} of ${model.epochs}. It ends at its next epoch, validates, and sends what it has.`;
+  const what = `It is at epoch ${model.epoch} of ${model.epochs}. It ends at its next epoch, and sends what it has.`;
   ask(`Stop “${model.name}”?`, [element("p", {}, what)], "Stop it",
     () => call("POST", `api/models/${model.id}/stop`), {destroys: true});
 }

@@ -23,6 +23,9 @@ export function swap(node, next) {
   if (scrolled) next.scrollLeft = scrolled;
 }
 
+// A run's own arguments, or what HUB tells a training.
+export const argumentsOf = ({run, train_args: args}) => run?.args ?? args;
+
 // Names with their values, such as arguments.
 export function pairs(values) {
   return element("dl", {class: "args"}, ...Object.entries(values).map(([name, value]) =>

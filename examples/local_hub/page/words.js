@@ -45,14 +45,11 @@ export function moment(seconds) {
   return date.toLocaleString([], today ? {timeStyle: "medium"} : {dateStyle: "medium", timeStyle: "short"});
 }
 
-// What is asked to stop is in training until it did.
-export const stateOf = (model) => model.stopping && model.state === "training" ? "stopping" : model.state;
-
 export function stateText(model) {
-  return model.state === "disconnected" && model.last ? `disconnected since ${moment(model.last)}` : stateOf(model);
+  return model.state === "disconnected" && model.last ? `disconnected since ${moment(model.last)}` : model.state;
 }
 
 export function stateMark(model) {
-  return element("span", {class: `state ${stateOf(model)}`}, stateText(model));
+  return element("span", {class: `state ${model.state}`}, stateText(model));
 }
 )page"
