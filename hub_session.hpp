@@ -97,6 +97,7 @@
 // it believes of itself, as its own tests do. Does nothing otherwise.
 #if !defined(HUB_SESSION_ASSERT)
 #define HUB_SESSION_ASSERT(condition) static_cast<void>(0)
+#define HUB_SESSION_ASSERTS_NOTHING 1
 #endif
 
 #if defined(_WIN32)
@@ -12166,6 +12167,10 @@ class simulation {
 // Rules: what is left defined is HUB_SESSION_VERSION*, the include guard and the user's switches.
 // =================================================================================================
 
+#if defined(HUB_SESSION_ASSERTS_NOTHING)
+#undef HUB_SESSION_ASSERTS_NOTHING
+#undef HUB_SESSION_ASSERT
+#endif
 #undef HUB_SESSION_POSIX
 #undef HUB_SESSION_WINDOWS
 
