@@ -1243,10 +1243,11 @@ class any_lane {
                "stop_requested() says so.");
     if (result.verdict == verdict::advanced) {
       so_far_ = result.so_far;
-      backoff_.reset();
+      if (!renewed_) backoff_.reset();
       retry_at_ = now;
     } else if (result.verdict == verdict::restart) {
       so_far_ = {};
+      renewed_ = renews(result);
     }
     came(result, now);
   }
@@ -1282,6 +1283,7 @@ class any_lane {
   void try_at_once(time_point now) {
     retry_at_ = now;
     backoff_.reset();
+    renewed_ = false;
     drop_retry();
   }
 
@@ -1289,6 +1291,7 @@ class any_lane {
   void begin_anew() {
     so_far_ = {};
     backoff_.reset();
+    renewed_ = false;
   }
 
   lane_commons& all_;
@@ -1298,17 +1301,25 @@ class any_lane {
   time_point retry_at_ = time_point::min();  // the backoff: nothing before
 
  private:
+  // The order begins anew, and not because its file changed: its first steps went well before, so that
+  // they do so again is no end of the failures.
+  static bool renews(const outcome& result) {
+    return result.verdict == verdict::restart && result.why.code != errc::file_changed;
+  }
+
   // Keeps what status() reports, and says each reason of a row of failures once, and its end.
   void note_answer(const outcome& result, time_point now) {
     using enum verdict;
     const std::string name(to_string(which_));
+    if (result.verdict == advanced && renewed_) return;
     if (result.verdict == delivered || result.verdict == advanced) {
       all_.answered_at = now;
       all_.unanswered_since.reset();
       if (!complained_of_.empty())
         all_.say(log_level::info, "The server answers again on the lane of " + name + ".");
       complained_of_.clear();
-    } else if (result.verdict == retry || result.verdict == denied || which_ == lane::life) {
+    } else if (result.verdict == retry || result.verdict == denied || which_ == lane::life ||
+               renews(result)) {
       if (result.why.code == errc::cancelled) return;
       if (result.verdict == rejected && all_.traits.life_is_optional) return;
       if (!all_.unanswered_since) all_.unanswered_since = now;
@@ -1322,6 +1333,7 @@ class any_lane {
 
   lane which_;
   bool in_flight_ = false;
+  bool renewed_ = false;               // the order began anew after a failure
   bool retry_reserved_ = false;        // retry_at_ took a retry from the budget
   std::set<errc> complained_of_ = {};  // what the log says of the current row of failures
 };
@@ -1804,9 +1816,10 @@ class uploads_lane final : public any_lane {
     if (result.verdict == delivered) return arrived(current, result);
     if (!current || result.verdict == advanced) return;  // its successor goes on as if nothing was
     error_ = result.why;
-    if (result.verdict == restart && ++restarts_ <= all_.limits.upload_restarts_max) {
+    const bool changed = result.verdict == restart && result.why.code == errc::file_changed;
+    if (changed && ++restarts_ <= all_.limits.upload_restarts_max) {
       retry_at_ = now;
-    } else if (result.verdict == rejected || result.verdict == restart) {
+    } else if (result.verdict == rejected || changed) {
       // The next one saved is taken; where nothing was sent, it need not wait either.
       if (!all_.ended) wanted_at_ = now;
       if (result.why.code == errc::file_error) gate_ = now;
@@ -4902,7 +4915,9 @@ struct platform {
     if (at.step == 1) {
       const auto to = text::parse_target(place.url);
       out = storage_host::judge_put(answer, to ? to->host : "", wall_now);
-      if (out.verdict == verdict::delivered) out.verdict = verdict::advanced;
+      // Older servers name no run, and so want to hear no more of the file.
+      const bool is_announced = !of.of.run_id.empty() && !place.path.empty();
+      if (out.verdict == verdict::delivered && is_announced) out.verdict = verdict::advanced;
       place.bytes = what.what.bytes;
     } else {
       out = judge_event(answer, "a checkpoint's arrival", wall_now, learned);
@@ -4916,7 +4931,7 @@ struct platform {
 
   static void adopt(run& of, news&& learned) {
     platform_wire::event_reply& told = learned.told;
-    if (told.model_id.empty()) return;
+    if (told.model_id.empty() || is_registered(of)) return;
     of.of.page = platform_wire::page_of(of.of, told);
     of.of.model_id = std::move(told.model_id);
     if (!told.run_id.empty()) of.of.run_id = std::move(told.run_id);
@@ -4934,7 +4949,11 @@ struct platform {
   static std::string remember(const run& of) { return platform_wire::encode_run(of.of); }
   static bool recall(run& of, std::string_view remembered) {
     auto known = platform_wire::parse_run(remembered);
-    if (!known || known->at.web != of.of.at.web) return false;
+    // Two names can share a folder, where '-' stands for '/'.
+    if (!known || known->at.web != of.of.at.web || known->project != of.of.project ||
+        known->name != of.of.name)
+      return false;
+    known->at = std::move(of.of.at);
     known->api_key = std::move(of.of.api_key);
     of.of = *std::move(known);
     return true;

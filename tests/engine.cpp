@@ -777,6 +777,28 @@ TEST_CASE("restarts are counted for each checkpoint by itself, and not as failur
   CHECK(run.uploaded_epoch() == 2);
 }
 
+TEST_CASE("an upload that begins anew for another reason waits longer each time, and is kept") {
+  session_options options = steady();
+  options.limits.upload_restarts_max = 1;
+  training run(options);
+  run.start();
+  run.wait(15min);
+  run.save(1);
+  hub::duration wait = 1s;
+  for (int i = 0; i < 6; ++i, wait *= 2) {
+    REQUIRE(run.uploaded_epoch() == 1);
+    run.answer(lane::uploads, {.verdict = hub::verdict::advanced, .so_far = {.step = 1}});
+    REQUIRE(run.uploaded_epoch() == 1);  // the next step goes at once
+    const hub::duration then = run.elapsed();
+    run.answer(lane::uploads, {.verdict = hub::verdict::restart,
+                               .why = {hub::errc::access_denied, "The URL is over.", 403}});
+    REQUIRE(run.due(lane::uploads) == then + wait);
+    run.wait(wait);
+  }
+  CHECK(run.engine.status().checkpoint_waiting);
+  CHECK(run.notes().size() == 1);
+}
+
 TEST_CASE("a checkpoint that could not be read leaves its turn to the next one") {
   training run;
   run.start();

@@ -113,6 +113,10 @@ TEST_CASE("no fault that costs Python's client something costs this one anything
        [](scene& in) {
          in.platform.fail_next(endpoint::storage, {.kind = fault_kind::status, .status = 403});
        }},
+      {"the PUT answered 403 eight times",
+       [](scene& in) {
+         in.platform.fail_next(endpoint::storage, {.kind = fault_kind::status, .status = 403}, 8);
+       }},
       {"checkpoint_saved answered 503 twice",
        [](scene& in) {
          in.platform.fail_next(endpoint::checkpoint_saved,

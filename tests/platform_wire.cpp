@@ -670,6 +670,63 @@ TEST_CASE("a file's storage host gets no key, and a URL that has expired is aske
   CHECK(portal.verdict == hub::verdict::retry);
 }
 
+// ---- the protocol ---------------------------------------------------------------------------
+
+namespace {
+
+hub::platform::run registered_run() {
+  run of = *make_run({.project = "lab/a-b", .name = "c"}, *parse_roots("https://p.test", ""));
+  of.model_id = "65f0c0ffee0123456789abcd";
+  of.run_id = "run_7";
+  of.page = "https://p.test/lab/a-b/c-2";
+  return {.of = std::move(of)};
+}
+
+}  // namespace
+
+TEST_CASE("a run's ids and page are those of its registration, whatever later replies name") {
+  hub::platform::run of = registered_run();
+  hub::platform::adopt(of, {.told = {.model_id = "0123456789abcdef01234567", .run_id = "run_8"}});
+  CHECK(of.of.model_id == "65f0c0ffee0123456789abcd");
+  CHECK(of.of.run_id == "run_7");
+  CHECK(hub::platform::page(of) == "https://p.test/lab/a-b/c-2");
+}
+
+TEST_CASE("a spool's run is taken up by its own names alone, and reached where it is said now") {
+  const std::string kept = hub::platform::remember(registered_run());
+  const auto wanted = [](const char* project, const char* name, const char* webhooks = "") {
+    return hub::platform::run{.of = *make_run({.project = project, .name = name},
+                                              *parse_roots("https://p.test", webhooks))};
+  };
+  // Both have one folder.
+  hub::platform::run other = wanted("lab/a", "b-c");
+  CHECK(hub::platform::folder(other, 1) == hub::platform::folder(registered_run(), 1));
+  CHECK_FALSE(hub::platform::recall(other, kept));
+  CHECK(other.of.model_id.empty());
+
+  hub::platform::run same = wanted("lab/a-b", "c", "https://hooks.test");
+  same.of.api_key = key;
+  CHECK(hub::platform::recall(same, kept));
+  CHECK(same.of.model_id == "65f0c0ffee0123456789abcd");
+  CHECK(same.of.at.webhooks == "https://hooks.test");
+  CHECK(same.of.api_key == key);
+}
+
+TEST_CASE(
+    "a file is announced where its server has a run and a path for it, and is there without") {
+  hub::platform::run of = registered_run();
+  const hub::upload_order upload{{.fields = {.is_final = true}, .file = "best.pt"}};
+  hub::platform::news learned;
+  const auto come_to = [&](const std::string& path) {
+    const hub::progress at{1, encode_place({.url = "https://s.test/u1", .path = path}, true)};
+    return hub::platform::judge(of, upload, at, {.status = 200}, {}, learned).verdict;
+  };
+  CHECK(come_to("gs://b/u1") == hub::verdict::advanced);
+  CHECK(come_to("") == hub::verdict::delivered);
+  of.of.run_id.clear();
+  CHECK(come_to("gs://b/u1") == hub::verdict::delivered);
+}
+
 // ---- console --------------------------------------------------------------------------------
 
 namespace {
