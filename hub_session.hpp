@@ -66,13 +66,10 @@
 // retired on 31 July 2026), or to upload from a program that cannot afford up to five background
 // threads, six on the Platform, and one more with a spool.
 
-#if defined(HUB_SESSION_HPP_INCLUDED)
-#if HUB_SESSION_HPP_INCLUDED != 000100
+#if defined(HUB_SESSION_HPP_INCLUDED) && HUB_SESSION_HPP_INCLUDED != 100
 #error \
     "hub_session.hpp: a second copy of another version is included in this translation unit; keep one"
 #endif
-#else
-#define HUB_SESSION_HPP_INCLUDED 000100
 
 // =================================================================================================
 // configuration
@@ -86,18 +83,35 @@
 #define HUB_SESSION_VERSION "0.1.0"
 
 // HUB_SESSION_NO_HTTPLIB: define it before including to leave out httplib.h and OpenSSL. Removes
-// hub::httplib_transport and the alias hub::training_session and nothing else, so translation units
-// with and without it may meet in one program.
+// hub::httplib_transport and the alias hub::training_session and nothing else.
 //
 // HUB_SESSION_INTERFACE_ONLY: define it before including where a file makes no session, but reports
 // to a hub::training_callbacks& or names a policy. Leaves out everything from the engine on, and
-// httplib with it, and so most of the time to compile. It may meet the others as well.
+// httplib with it, and so most of the time to compile.
+//
+// No switch changes what the others leave in, so translation units with different ones may meet in one
+// program; and in one unit, each part is guarded by itself: a later inclusion adds what an earlier left
+// out, in any order.
+
+#if !defined(HUB_SESSION_HPP_INCLUDED)
+#define HUB_SESSION_HPP_INCLUDED 100  // the version, as 10000 * major + 100 * minor + patch
+#define HUB_SESSION_ADDS_INTERFACE
+#endif
+#if !defined(HUB_SESSION_INTERFACE_ONLY) && !defined(HUB_SESSION_HPP_SESSION_INCLUDED)
+#define HUB_SESSION_HPP_SESSION_INCLUDED
+#define HUB_SESSION_ADDS_SESSION
+#endif
+#if !defined(HUB_SESSION_INTERFACE_ONLY) && !defined(HUB_SESSION_NO_HTTPLIB) && \
+    !defined(HUB_SESSION_HPP_HTTPLIB_INCLUDED)
+#define HUB_SESSION_HPP_HTTPLIB_INCLUDED
+#define HUB_SESSION_ADDS_HTTPLIB
+#endif
 
 // HUB_SESSION_ASSERT(condition): define it, in every file of a program, to have the library check what
 // it believes of itself, as its own tests do. Does nothing otherwise.
 #if !defined(HUB_SESSION_ASSERT)
+#define HUB_SESSION_ASSERTS_NOTHING
 #define HUB_SESSION_ASSERT(condition) static_cast<void>(0)
-#define HUB_SESSION_ASSERTS_NOTHING 1
 #endif
 
 #if defined(_WIN32)
@@ -149,44 +163,53 @@
 
 #include <nlohmann/json.hpp>
 
-#if HUB_SESSION_POSIX
-#include <csignal>
-#include <fcntl.h>
+// Nothing else of the system's: its headers define over a thousand macros, such as B0, ECHO and
+// MS_RDONLY, which would reach whoever includes this one. What is needed of them is declared in the
+// machine room. These two come with the standard library's headers anyway.
+#if defined(HUB_SESSION_POSIX)
 #include <pthread.h>
-#include <sys/file.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <termios.h>
-#include <unistd.h>
-#if defined(__linux__)
-#include <linux/fs.h>
-#include <sys/ioctl.h>
-#endif
-#elif HUB_SESSION_WINDOWS
+#include <sys/select.h>
+#elif defined(HUB_SESSION_WINDOWS) && defined(HUB_SESSION_ADDS_SESSION)
 #include <conio.h>
 #include <io.h>
 #include <process.h>
 #endif
 
-#if !defined(HUB_SESSION_NO_HTTPLIB) && !defined(HUB_SESSION_INTERFACE_ONLY)
+#if defined(HUB_SESSION_ADDS_HTTPLIB)
 #if defined(__has_include)
 #if !__has_include(<httplib.h>)
 #error \
     "hub_session.hpp: httplib.h not found; install cpp-httplib or define HUB_SESSION_NO_HTTPLIB and bring a transport"
 #endif
 #endif
-// Debian's httplib.h is compiled into a library with OpenSSL on, and upstream's needs to be told.
+// This macro changes the types in httplib.h. Were it defined here, another file of the program could
+// include the same header without it: that links, and overwrites the heap.
 #if !defined(CPPHTTPLIB_OPENSSL_SUPPORT)
-#define CPPHTTPLIB_OPENSSL_SUPPORT
+#error \
+    "hub_session.hpp: compile every file of the program with -DCPPHTTPLIB_OPENSSL_SUPPORT, or with what pkg-config --cflags cpp-httplib says"
 #endif
 #include <httplib.h>
-#if HUB_SESSION_POSIX
-#include <poll.h>
+#if defined(HUB_SESSION_POSIX)  // which httplib.h includes as well
+#include <csignal>
+#include <fcntl.h>
+#include <netdb.h>
+#include <sys/socket.h>
+#include <unistd.h>
 #endif
 #endif
 
+// Words of ours that are macros elsewhere: in <windows.h>, and in macOS's <AssertMacros.h>.
+#pragma push_macro("min")
+#pragma push_macro("max")
+#pragma push_macro("check")
+#undef min
+#undef max
+#undef check
+
 namespace hub {
 inline namespace v0_1 {
+
+#if defined(HUB_SESSION_ADDS_INTERFACE)
 
 using namespace std::chrono_literals;
 using namespace std::string_view_literals;
@@ -933,26 +956,28 @@ class any_transport {
   void cancel() noexcept { held_->cancel(); }
 
  private:
-  struct interface {
-    virtual ~interface() = default;
-    virtual std::unique_ptr<interface> clone() const = 0;
+  struct erased {
+    virtual ~erased() = default;
+    virtual std::unique_ptr<erased> clone() const = 0;
     virtual reply send(const request& what) = 0;
     virtual void cancel() noexcept = 0;
   };
   template <class T>
-  struct model final : interface {
+  struct model final : erased {
     explicit model(T transport) : transport_(std::move(transport)) {}
-    std::unique_ptr<interface> clone() const override {
+    std::unique_ptr<erased> clone() const override {
       return std::make_unique<model>(T(transport_));
     }
     reply send(const request& what) override { return transport_.send(what); }
     void cancel() noexcept override { transport_.cancel(); }
     T transport_;
   };
-  std::unique_ptr<interface> held_;
+  std::unique_ptr<erased> held_;
 };
 
-#if !defined(HUB_SESSION_INTERFACE_ONLY)
+#endif  // HUB_SESSION_ADDS_INTERFACE
+
+#if defined(HUB_SESSION_ADDS_SESSION)
 
 // =================================================================================================
 // engine
@@ -1014,7 +1039,7 @@ constexpr std::string_view to_string(lane which) noexcept {
   return names[static_cast<std::size_t>(which)];
 }
 
-// A file to upload. `keep` holds what must live as long as the file is wanted, such as a snapshot.
+// A file to upload: `keep`, a snapshot of it that lives as long as it is wanted, where there is one.
 struct checkpoint {
   upload_fields fields = {};
   std::filesystem::path file = {};
@@ -2166,6 +2191,7 @@ constexpr bool is_alphanumeric(char c) noexcept {
 }
 constexpr bool is_digit(char c) noexcept { return c >= '0' && c <= '9'; }
 constexpr bool is_visible(char c) noexcept { return c >= 0x21 && c <= 0x7E; }
+constexpr bool is_control(char c) noexcept { return (c >= 0 && c < 0x20) || c == 0x7F; }
 constexpr char to_lower(char c) noexcept {
   return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
 }
@@ -3038,8 +3064,7 @@ class multipart_body final : public body_source {
 
  private:
   static std::size_t copy(std::string_view from, std::uint64_t offset, std::span<char> out) {
-    const std::string_view rest =
-        from.substr(std::min<std::size_t>(static_cast<std::size_t>(offset), from.size()));
+    const std::string_view rest = from.substr(std::min<std::uint64_t>(offset, from.size()));
     return rest.copy(out.data(), out.size());
   }
 
@@ -4986,6 +5011,93 @@ namespace machine {
 
 namespace fs = std::filesystem;
 
+// ---- what is needed of a POSIX system -----------------------------------------------------------
+
+#if defined(HUB_SESSION_POSIX)
+
+// Functions of the system's that stand in headers full of macros, each under a name of ours and bound to
+// the system's symbol, so that no declaration of the user's is in the way. What the system keeps in a
+// struct of its own goes into an `opaque`, so that its layout need not be known. The numbers are the same
+// on all systems; tests/machine.cpp compares them with what this one's headers say.
+namespace posix {
+
+#define HUB_SESSION_TEXT_OF(word) #word
+#define HUB_SESSION_TEXT(word) HUB_SESSION_TEXT_OF(word)
+#define HUB_SESSION_SYMBOL(name) __asm__(HUB_SESSION_TEXT(__USER_LABEL_PREFIX__) #name)
+
+// Room for a sigset_t, a struct sigaction or a termios: more than any of them takes.
+struct alignas(16) opaque {
+  std::array<unsigned char, 512> bytes = {};
+};
+
+inline constexpr int standard_in = 0, standard_error = 2;
+int own_id() noexcept HUB_SESSION_SYMBOL(getpid);
+int host_name(char* out, std::size_t bytes) noexcept HUB_SESSION_SYMBOL(gethostname);
+int is_terminal(int descriptor) noexcept HUB_SESSION_SYMBOL(isatty);
+int close(int descriptor) HUB_SESSION_SYMBOL(close);
+int make_pipe(int* ends) noexcept HUB_SESSION_SYMBOL(pipe);
+std::ptrdiff_t read(int descriptor, void* out, std::size_t bytes) HUB_SESSION_SYMBOL(read);
+std::ptrdiff_t write(int descriptor, const void* from, std::size_t bytes) HUB_SESSION_SYMBOL(write);
+int force_to_disk(int descriptor) HUB_SESSION_SYMBOL(fsync);
+
+inline constexpr int set_flags = 2, close_on_exec = 1;
+#if defined(__APPLE__)
+inline constexpr int force_to_platter = 51;  // F_FULLFSYNC
+#endif
+int control(int descriptor, int what, ...) HUB_SESSION_SYMBOL(fcntl);
+
+inline constexpr int exclusive = 2, without_waiting = 4;
+int lock(int descriptor, int how) noexcept HUB_SESSION_SYMBOL(flock);
+
+#if defined(__linux__)
+// Weak, as older C libraries do not have it. Copies by reference where the file system can.
+std::ptrdiff_t copy_range(int from, std::int64_t* from_at, int to, std::int64_t* to_at,
+                          std::size_t bytes, unsigned flags) HUB_SESSION_SYMBOL(copy_file_range)
+    __attribute__((weak));
+#endif
+
+// The one struct whose layout is written down here, as all systems have the same.
+struct polled {
+  int descriptor;
+  short events;
+  short revents;
+};
+inline constexpr short readable = 1, writable = 4;
+int poll(polled* those, unsigned long count, int milliseconds) HUB_SESSION_SYMBOL(poll);
+
+inline constexpr int hang_up = 1, interrupt = 2, quit = 3, terminate = 15;
+#if defined(__linux__) && !defined(__mips__) && !defined(__alpha__)
+inline constexpr int replace_mask = 2;
+#else
+inline constexpr int replace_mask = 3;
+#endif
+using handler = void (*)(int);
+inline handler ignored() noexcept { return reinterpret_cast<handler>(1); }  // SIG_IGN
+int send_signal(int process, int number) noexcept HUB_SESSION_SYMBOL(kill);
+int all_signals(opaque* set) noexcept HUB_SESSION_SYMBOL(sigfillset);
+int mask_signals(int how, const opaque* set, opaque* before) noexcept HUB_SESSION_SYMBOL(pthread_sigmask);
+int signal_action(int number, const opaque* action, opaque* before) noexcept HUB_SESSION_SYMBOL(sigaction);
+handler handle_signal(int number, handler what) noexcept HUB_SESSION_SYMBOL(signal);
+
+inline constexpr int after_output = 2;  // and what was typed before is thrown away
+int terminal_modes(int descriptor, opaque* modes) noexcept HUB_SESSION_SYMBOL(tcgetattr);
+int set_terminal_modes(int descriptor, int when, const opaque* modes) HUB_SESSION_SYMBOL(tcsetattr);
+void make_raw(opaque* modes) noexcept HUB_SESSION_SYMBOL(cfmakeraw);
+int foreground_group(int descriptor) noexcept HUB_SESSION_SYMBOL(tcgetpgrp);
+int own_group() noexcept HUB_SESSION_SYMBOL(getpgrp);
+
+#undef HUB_SESSION_SYMBOL
+#undef HUB_SESSION_TEXT
+#undef HUB_SESSION_TEXT_OF
+
+}  // namespace posix
+
+#endif
+
+// ---- the process --------------------------------------------------------------------------------
+
+// For constructors alone, on the thread that calls them: beside another thread's setenv() it would read
+// what is freed.
 inline std::string env(const char* name) {
   const char* value = std::getenv(name);
   return value ? value : "";
@@ -4994,13 +5106,13 @@ inline std::string env(const char* name) {
 // This process's number, to tell a forked child from its parent. A callback asks for it each time,
 // so it is looked up again only after a fork.
 inline int process_id() noexcept {
-#if HUB_SESSION_POSIX
+#if defined(HUB_SESSION_POSIX)
   static std::atomic<int> known = [] {
-    ::pthread_atfork(nullptr, nullptr, [] { known = static_cast<int>(::getpid()); });
-    return static_cast<int>(::getpid());
+    ::pthread_atfork(nullptr, nullptr, [] { known = posix::own_id(); });
+    return posix::own_id();
   }();
   return known.load(std::memory_order_relaxed);
-#elif HUB_SESSION_WINDOWS
+#elif defined(HUB_SESSION_WINDOWS)
   return ::_getpid();
 #else
   return 0;
@@ -5010,9 +5122,10 @@ inline int process_id() noexcept {
 enum class stream { standard_in, standard_error };
 
 inline bool is_terminal(stream which) noexcept {
-#if HUB_SESSION_POSIX
-  return ::isatty(which == stream::standard_in ? STDIN_FILENO : STDERR_FILENO) == 1;
-#elif HUB_SESSION_WINDOWS
+#if defined(HUB_SESSION_POSIX)
+  return posix::is_terminal(which == stream::standard_in ? posix::standard_in
+                                                         : posix::standard_error) == 1;
+#elif defined(HUB_SESSION_WINDOWS)
   return ::_isatty(::_fileno(which == stream::standard_in ? stdin : stderr)) != 0;
 #else
   return static_cast<void>(which), false;
@@ -5023,13 +5136,13 @@ inline bool is_terminal(stream which) noexcept {
 // would interrupt without us. SIGPIPE is among them.
 template <class Work>
 std::thread quiet_thread(Work work) {
-#if HUB_SESSION_POSIX
-  sigset_t all, before;
-  sigfillset(&all);
-  ::pthread_sigmask(SIG_SETMASK, &all, &before);
+#if defined(HUB_SESSION_POSIX)
+  posix::opaque all, before;
+  posix::all_signals(&all);
+  posix::mask_signals(posix::replace_mask, &all, &before);
   struct restore {
-    const sigset_t& mask;
-    ~restore() { ::pthread_sigmask(SIG_SETMASK, &mask, nullptr); }
+    const posix::opaque& mask;
+    ~restore() { posix::mask_signals(posix::replace_mask, &mask, nullptr); }
   } restored{before};
 #endif
   return std::thread(std::move(work));
@@ -5039,7 +5152,7 @@ std::thread quiet_thread(Work work) {
 inline std::chrono::local_seconds local_time(std::chrono::system_clock::time_point when) {
   const std::time_t seconds = std::chrono::system_clock::to_time_t(when);
   std::tm fields{};
-#if HUB_SESSION_WINDOWS
+#if defined(HUB_SESSION_WINDOWS)
   ::localtime_s(&fields, &seconds);
 #else
   ::localtime_r(&seconds, &fields);
@@ -5052,9 +5165,9 @@ inline std::chrono::local_seconds local_time(std::chrono::system_clock::time_poi
 // ---- what this machine is ----------------------------------------------------------------------
 
 inline std::string host_name() {
-#if HUB_SESSION_POSIX
+#if defined(HUB_SESSION_POSIX)
   std::array<char, 256> name{};
-  return ::gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "";
+  return posix::host_name(name.data(), name.size() - 1) == 0 ? name.data() : "";
 #else
   return env("COMPUTERNAME");
 #endif
@@ -5063,7 +5176,7 @@ inline std::string host_name() {
 // As the text of a JSON object: no more than the program lets be told, "" where that is nothing.
 inline std::string describe(environment_disclosure what) {
   if (what == environment_disclosure::none) return {};
-#if HUB_SESSION_WINDOWS
+#if defined(HUB_SESSION_WINDOWS)
   constexpr std::string_view system = "Windows";
 #elif defined(__APPLE__)
   constexpr std::string_view system = "macOS";
@@ -5098,6 +5211,55 @@ inline fs::path full_path(const fs::path& file) {
   return failed ? file : full;
 }
 
+struct file_closer {
+  void operator()(std::FILE* file) const noexcept { static_cast<void>(std::fclose(file)); }
+};
+using open_file = std::unique_ptr<std::FILE, file_closer>;
+
+// Opens as std::fopen does, but without a buffer, so that what was written is the system's at once, and
+// for this process alone. Null where that fails, and errno says why.
+inline open_file open(const fs::path& file, std::string mode) {
+#if defined(HUB_SESSION_WINDOWS)
+  mode += 'N';
+  open_file out(::_wfopen(file.c_str(), std::wstring(mode.begin(), mode.end()).c_str()));
+#else
+#if defined(HUB_SESSION_POSIX)
+  mode += 'e';
+#endif
+  open_file out(std::fopen(file.c_str(), mode.c_str()));
+#endif
+  if (out) std::setvbuf(out.get(), nullptr, _IONBF, 0);
+  return out;
+}
+
+// A name by which std::filesystem finds a file that is open here, whatever became of its own name.
+// Where the system has no such names, that is `name`.
+inline fs::path name_of_open([[maybe_unused]] std::FILE* file, const fs::path& name) {
+#if defined(HUB_SESSION_POSIX)
+  std::error_code none;
+  fs::path out = "/dev/fd/" + std::to_string(fileno(file));
+  if (fs::exists(out, none)) return out;
+#endif
+  return name;
+}
+
+// Whether `name` still leads to the file that is open here.
+inline bool is_named(std::FILE* file, const fs::path& name) {
+  std::error_code none;
+  return fs::is_regular_file(fs::symlink_status(name, none)) &&
+         fs::equivalent(name_of_open(file, name), name, none);
+}
+
+inline bool seek(std::FILE* file, std::uint64_t offset) {
+#if defined(HUB_SESSION_POSIX)
+  return fseeko(file, static_cast<off_t>(offset), SEEK_SET) == 0;
+#elif defined(HUB_SESSION_WINDOWS)
+  return ::_fseeki64(file, static_cast<std::int64_t>(offset), SEEK_SET) == 0;
+#else
+  return std::fseek(file, static_cast<long>(offset), SEEK_SET) == 0;
+#endif
+}
+
 // What shows that a file was written to.
 struct fingerprint {
   std::uint64_t size_bytes = 0;
@@ -5110,8 +5272,8 @@ inline std::optional<fingerprint> fingerprint_of(const fs::path& file) {
   fingerprint out;
   out.size_bytes = fs::file_size(file, failed);
   if (failed) return std::nullopt;
-  out.modified =
-      static_cast<std::int64_t>(fs::last_write_time(file, failed).time_since_epoch().count());
+  const auto modified = fs::last_write_time(file, failed).time_since_epoch();
+  out.modified = std::chrono::duration_cast<std::chrono::nanoseconds>(modified).count();
   if (failed) return std::nullopt;
   return out;
 }
@@ -5132,101 +5294,49 @@ class file_source final : public body_source {
  public:
   static result<std::shared_ptr<body_source>> open(const fs::path& file) {
     if (auto why = check_regular(file)) return *why;
-    auto source = std::make_shared<file_source>(file);
-    if (!source->is_open()) return file_error(file, "cannot be opened for reading");
+    return of(machine::open(file, "rb"), file);
+  }
+
+  // Of a file that is open, by the name that errors give it.
+  static result<std::shared_ptr<body_source>> of(std::shared_ptr<std::FILE> file,
+                                                 const fs::path& name) {
+    if (!file) return file_error(name, "cannot be opened for reading");
+    auto source = std::make_shared<file_source>(std::move(file), name);
     const auto now = source->look();
-    if (!now) return file_error(file, "cannot be looked at");
-    if (now->size_bytes == 0) return file_error(file, "is empty");
+    if (!now) return file_error(name, "cannot be looked at");
+    if (now->size_bytes == 0) return file_error(name, "is empty");
     source->at_open_ = *now;
     return std::shared_ptr<body_source>(std::move(source));
   }
 
-  explicit file_source(fs::path file) : path_(std::move(file)) {
-#if HUB_SESSION_POSIX
-    descriptor_ = ::open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-#else
-    stream_.open(path_, std::ios::binary);
-#endif
-  }
-  file_source(const file_source&) = delete;
-  file_source& operator=(const file_source&) = delete;
-  ~file_source() override {
-#if HUB_SESSION_POSIX
-    if (descriptor_ >= 0) ::close(descriptor_);
-#endif
-  }
+  file_source(std::shared_ptr<std::FILE> file, fs::path name)
+      : file_(std::move(file)), name_(std::move(name)), itself_(name_of_open(file_.get(), name_)) {}
 
   std::uint64_t size_bytes() const override { return at_open_.size_bytes; }
 
   result<std::size_t> read(std::uint64_t offset, std::span<char> out) override {
     const std::size_t wanted = static_cast<std::size_t>(
         std::min<std::uint64_t>(out.size(), size_bytes() - std::min(offset, size_bytes())));
-    std::size_t got = 0;
-    while (got < wanted) {
-      const std::size_t more = read_some(offset + got, out.subspan(got, wanted - got));
-      if (more == 0) return changed("became shorter or unreadable");
-      got += more;
-    }
-    if (offset + got == size_bytes() && look() != at_open_) return changed("was overwritten");
-    return got;
+    if (!seek(file_.get(), offset) || std::fread(out.data(), 1, wanted, file_.get()) != wanted)
+      return changed("became shorter or unreadable");
+    if (offset + wanted == size_bytes() && look() != at_open_) return changed("was overwritten");
+    return wanted;
   }
 
  private:
-  bool is_open() const {
-#if HUB_SESSION_POSIX
-    return descriptor_ >= 0;
-#else
-    return stream_.is_open();
-#endif
-  }
-
-  std::optional<fingerprint> look() const {
-#if HUB_SESSION_POSIX
-    struct stat now {};
-    if (::fstat(descriptor_, &now) != 0 || !S_ISREG(now.st_mode)) return std::nullopt;
-#if defined(__APPLE__)
-    const timespec& modified = now.st_mtimespec;
-#else
-    const timespec& modified = now.st_mtim;
-#endif
-    return fingerprint{
-        static_cast<std::uint64_t>(now.st_size),
-        static_cast<std::int64_t>(modified.tv_sec) * 1'000'000'000 + modified.tv_nsec};
-#else
-    return fingerprint_of(path_);
-#endif
-  }
-
-  // Zero at the end of the file and on an error, which for the caller is the same.
-  std::size_t read_some(std::uint64_t offset, std::span<char> out) {
-#if HUB_SESSION_POSIX
-    for (;;) {
-      const ssize_t got = ::pread(descriptor_, out.data(), out.size(), static_cast<off_t>(offset));
-      if (got >= 0) return static_cast<std::size_t>(got);
-      if (errno != EINTR) return 0;
-    }
-#else
-    stream_.clear();
-    stream_.seekg(static_cast<std::streamoff>(offset));
-    stream_.read(out.data(), static_cast<std::streamsize>(out.size()));
-    return static_cast<std::size_t>(stream_.gcount());
-#endif
-  }
+  std::optional<fingerprint> look() const { return fingerprint_of(itself_); }
 
   error changed(std::string_view how) const {
     return {errc::file_changed,
-            "The file " + text::printable(path_.string()) + " " + std::string(how) +
+            "The file " + text::printable(name_.string()) + " " + std::string(how) +
                 " while it was uploaded; the upload begins again. Write checkpoints to a new name "
                 "and rename them, or use snapshot::copy."};
   }
 
-  fs::path path_;
+  std::shared_ptr<std::FILE> file_;
+  fs::path name_;
+  fs::path itself_;
   fingerprint at_open_ = {};
-#if HUB_SESSION_POSIX
-  int descriptor_ = -1;
-#else
-  std::ifstream stream_;
-#endif
 };
 
 // A body that tells how far it has been read, which is how far it has been sent.
@@ -5248,110 +5358,209 @@ class metered_body final : public body_source {
   meter tell_;
 };
 
-// Creates `file`, which must not exist, for this user alone.
-inline bool create_private_file(const fs::path& file) {
-#if HUB_SESSION_POSIX
-  const int descriptor = ::open(file.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-  return descriptor >= 0 && ::close(descriptor) == 0;
-#else
-  return !fs::exists(file) && std::ofstream(file).good();
-#endif
-}
-
-// Makes `to` share `from`'s blocks where the file system can, in a moment and without room.
-inline bool reflink(const fs::path& from, const fs::path& to) {
-#if defined(FICLONE)
-  const int source = ::open(from.c_str(), O_RDONLY | O_CLOEXEC);
-  const int target = ::open(to.c_str(), O_WRONLY | O_CLOEXEC);
-  const bool linked = source >= 0 && target >= 0 && ::ioctl(target, FICLONE, source) == 0;
-  if (source >= 0) ::close(source);
-  if (target >= 0) ::close(target);
-  return linked;
-#else
-  return static_cast<void>(from), static_cast<void>(to), false;
-#endif
-}
-
-// A folder of this session's own for snapshots; goes with the session, and not with a forked child.
-class private_folder {
+// Keeps a file for this holder alone, among all threads and processes, for as long as it lives. Where
+// the system cannot do that, everybody is let in.
+class file_lock {
  public:
-  explicit private_folder(fs::path where) : where_(std::move(where)) {}
-  private_folder(const private_folder&) = delete;
-  private_folder& operator=(const private_folder&) = delete;
-  ~private_folder() {
-    std::error_code ignored;
-    if (!folder_.empty() && process_ == process_id()) fs::remove_all(folder_, ignored);
-  }
+  explicit file_lock(const fs::path& file) : why_not_(take(file)) {}
 
-  // The folder, made on first use.
-  result<fs::path> get() {
-    std::error_code gone, failed;
-    if (!folder_.empty() && fs::is_directory(folder_, gone)) return folder_;  // nobody cleaned up
-    const fs::path parent = where_.empty() ? fs::temp_directory_path(failed) : where_;
-    fs::path folder = parent / ("hub_session-" + std::to_string(process_) + "-" +
-                                std::to_string(std::random_device{}()));
-    if (failed || !fs::create_directories(folder, failed))
-      return error{errc::file_error,
-                   "No folder for snapshots can be made in " + text::printable(parent.string()) +
-                       ". Set session_options::temp_folder, or use snapshot::none."};
-    fs::permissions(folder, fs::perms::owner_all, failed);
-    folder_ = std::move(folder);
-    return folder_;
-  }
+  bool held() const noexcept { return !why_not_; }
+  // Whether another has it. Any other reason is a fault of the file or of its file system.
+  bool taken() const noexcept { return why_not_ == std::errc::operation_would_block; }
+  std::error_code why_not() const noexcept { return why_not_; }
 
  private:
-  fs::path where_;
-  fs::path folder_;
-  int process_ = process_id();
-};
-
-// A private copy of a file, deleted with the last holder.
-class snapshot_file {
- public:
-  explicit snapshot_file(fs::path file) : file_(std::move(file)) {}
-  snapshot_file(const snapshot_file&) = delete;
-  snapshot_file& operator=(const snapshot_file&) = delete;
-  ~snapshot_file() {
-    std::error_code ignored;
-    if (process_ == process_id()) fs::remove(file_, ignored);
+  std::error_code take([[maybe_unused]] const fs::path& file) {
+#if defined(HUB_SESSION_POSIX)
+    std::error_code none;
+    if (fs::is_symlink(fs::symlink_status(file, none)))
+      return std::make_error_code(std::errc::too_many_symbolic_link_levels);
+    file_ = open(file, "r+b");  // a network file system locks nothing that is open for reading alone
+    if (!file_ || posix::lock(fileno(file_.get()), posix::exclusive | posix::without_waiting) != 0)
+      return {errno, std::generic_category()};
+    // Whoever had it may have renamed or removed the file before this one got the lock.
+    if (!is_named(file_.get(), file)) return std::make_error_code(std::errc::operation_would_block);
+#endif
+    return {};
   }
-  const fs::path& path() const noexcept { return file_; }
 
- private:
-  fs::path file_;
-  int process_ = process_id();
+  open_file file_;
+  std::error_code why_not_;
 };
 
-// Copies `from` to `to`, a name that is free, and returns the size. A file that is written to
-// meanwhile is copied again. Where this fails, a part may be there.
-inline result<std::uintmax_t> copy_steady(const fs::path& from, const fs::path& to) {
+// A new file for this user alone, beside `like` and named after it. It is locked while it is open,
+// which tells it from what a process left that is no more.
+struct fresh_file {
+  open_file file = {};
+  fs::path name = {};
+
+  static constexpr std::string_view mark = ".new-";
+
+  static std::optional<fresh_file> make(const fs::path& like) {
+    fresh_file out;
+#if defined(HUB_SESSION_POSIX)
+    std::string name = like.string() + std::string(mark) + "XXXXXX";
+    const int descriptor = mkstemp(name.data());
+    if (descriptor < 0) return std::nullopt;
+    posix::control(descriptor, posix::set_flags, posix::close_on_exec);
+    posix::lock(descriptor, posix::exclusive | posix::without_waiting);
+    out.file.reset(fdopen(descriptor, "w+b"));
+    if (out.file) std::setvbuf(out.file.get(), nullptr, _IONBF, 0);
+    out.name = name;
+#else
+    out.name = like;
+    out.name += std::string(mark) + std::to_string(std::random_device{}());
+    out.file = open(out.name, "w+bx");
+#endif
+    return out.file ? std::optional(std::move(out)) : std::nullopt;
+  }
+
+  bool rename_to(const fs::path& place) {
+    file.reset();
+    std::error_code failed;
+    fs::rename(name, place, failed);
+    return !failed;
+  }
+  void discard() {
+    file.reset();
+    std::error_code ignored;
+    fs::remove(name, ignored);
+  }
+
+  // Removes those that were made like this by processes that are no more.
+  static void sweep(const fs::path& like) {
+    const std::string beginning = like.filename().string() + std::string(mark);
+    std::error_code failed;
+    for (fs::directory_iterator at(like.parent_path(), failed), end; !failed && at != end;
+         at.increment(failed)) {
+      if (!at->path().filename().string().starts_with(beginning)) continue;
+      const file_lock ours(at->path());  // without locks, the system keeps what is open from removal
+      std::error_code ignored;
+      if (ours.held()) fs::remove(at->path(), ignored);
+    }
+  }
+};
+
+// Makes `file` for this user alone, unless it is there.
+inline void make_private(const fs::path& file) {
+  std::error_code failed;
+  if (fs::exists(fs::symlink_status(file, failed))) return;
+  auto fresh = fresh_file::make(file);
+  if (!fresh) return;
+  fs::create_hard_link(fresh->name, file, failed);  // which never takes another's place
+  if (failed && !fs::exists(file, failed) && fresh->rename_to(file)) return;
+  fresh->discard();
+}
+
+// Copies what is left of `from` behind what is in `to`: in a moment and without room where the file
+// system can share the blocks.
+inline bool copy_rest(std::FILE* from, std::FILE* to) {
+#if defined(__linux__)
+  constexpr std::size_t at_once = std::size_t{1} << 30;
+  if (posix::copy_range)
+    while (posix::copy_range(fileno(from), nullptr, fileno(to), nullptr, at_once, 0) > 0) {
+    }
+#endif
+  std::vector<char> piece(mebibyte);
+  while (const std::size_t got = std::fread(piece.data(), 1, piece.size(), from))
+    if (std::fwrite(piece.data(), 1, got, to) != got) return false;
+  return std::ferror(from) == 0;
+}
+
+// A copy of `from` for this user alone, beside `like` and named after it. A file that is written to
+// meanwhile is copied again.
+inline result<fresh_file> copy_steady(const fs::path& from, const fs::path& like) {
   constexpr int tries = 3;
   if (auto why = check_regular(from)) return *why;
   for (int i = 0; i < tries; ++i) {
     const auto before = fingerprint_of(from);
     if (!before) return file_error(from, "cannot be looked at");
     if (before->size_bytes == 0) return file_error(from, "is empty");
-    std::error_code failed;
-    fs::remove(to, failed);
-    if (!create_private_file(to))
+    const open_file original = open(from, "rb");
+    if (!original) return file_error(from, "cannot be opened for reading");
+    auto copy = fresh_file::make(like);
+    if (!copy)
       return file_error(from, "cannot be copied to the folder for snapshots; its disk may be full");
-    if (!reflink(from, to)) fs::copy_file(from, to, fs::copy_options::overwrite_existing, failed);
-    if (failed)
-      return file_error(from, "cannot be copied for the upload (" + failed.message() + ")");
-    fs::permissions(to, fs::perms::owner_read | fs::perms::owner_write, failed);
-    if (fingerprint_of(from) == before) return before->size_bytes;
+    const bool whole = copy_rest(original.get(), copy->file.get());
+    const std::string why = std::generic_category().message(errno);
+    if (whole && fingerprint_of(from) == before) return *std::move(copy);
+    copy->discard();
+    if (!whole) return file_error(from, "cannot be copied for the upload (" + why + ")");
   }
   return file_error(from, "is being overwritten while it is copied");
 }
 
-// Copies `from` to `to`, a name that is free, for as long as somebody holds the copy.
-inline result<std::shared_ptr<snapshot_file>> take_snapshot(const fs::path& from,
-                                                            const fs::path& to) {
-  auto copy = std::make_shared<snapshot_file>(to);
-  const auto copied = copy_steady(from, to);
-  if (!copied) return copied.error();
-  return copy;
-}
+// A private copy of a file for as long as somebody holds it. Where the system can do without, it has
+// no name, so that nothing of it is left whatever ends the process.
+class snapshot_file {
+ public:
+  // Takes one in `folder`.
+  static result<std::shared_ptr<snapshot_file>> take(const fs::path& from, const fs::path& folder) {
+    auto copy = copy_steady(from, folder / stem);
+    if (!copy) return copy.error();
+    return std::make_shared<snapshot_file>(*std::move(copy), from);
+  }
+  // Removes what sessions that are no more have left of theirs in `folder`.
+  static void sweep(const fs::path& folder) { fresh_file::sweep(folder / stem); }
+
+  snapshot_file(fresh_file copy, fs::path original)
+      : file_(std::move(copy.file)), name_(std::move(copy.name)), original_(std::move(original)) {
+#if defined(HUB_SESSION_POSIX)
+    remove();
+#endif
+  }
+  snapshot_file(const snapshot_file&) = delete;
+  snapshot_file& operator=(const snapshot_file&) = delete;
+#if !defined(HUB_SESSION_POSIX)
+  ~snapshot_file() {
+    file_.reset();
+    remove();
+  }
+#endif
+
+  // One reader at a time.
+  result<std::shared_ptr<body_source>> open() const { return file_source::of(file_, original_); }
+
+ private:
+  static constexpr const char* stem = "hub_session";
+
+  void remove() const {
+    std::error_code ignored;
+    fs::remove(name_, ignored);
+  }
+
+  std::shared_ptr<std::FILE> file_;
+  fs::path name_;
+  fs::path original_;
+};
+
+// Where snapshots are taken.
+class snapshot_folder {
+ public:
+  explicit snapshot_folder(fs::path where) : where_(std::move(where)) {
+    std::error_code none;
+    if (where_.empty()) where_ = fs::temp_directory_path(none);
+  }
+
+  // The folder, made where it is missing and swept on first use. From any thread.
+  result<fs::path> get() {
+    const std::lock_guard lock(mutex_);
+    std::error_code failed;
+    fs::create_directories(where_, failed);
+    if (!fs::is_directory(where_, failed))
+      return error{errc::file_error,
+                   "There is no folder for snapshots: " + text::printable(where_.string()) +
+                       " is none and cannot be made. Set session_options::temp_folder, or use "
+                       "snapshot::none."};
+    if (!std::exchange(swept_, true)) snapshot_file::sweep(where_);
+    return where_;
+  }
+
+ private:
+  std::mutex mutex_;
+  fs::path where_;
+  bool swept_ = false;
+};
 
 inline std::string read_text_file(const fs::path& file) {
   constexpr std::size_t bytes_max = mebibyte;  // a settings file has a few hundred
@@ -5363,23 +5572,27 @@ inline std::string read_text_file(const fs::path& file) {
   return text;
 }
 
-// Waits until the file, or the names in the folder, are safe from a power failure. The C++ standard
-// has no such thing, so elsewhere that is left to the system.
-inline bool sync_to_disk(const fs::path& what) {
-#if HUB_SESSION_POSIX
-  const int descriptor = ::open(what.c_str(), O_RDONLY | O_CLOEXEC);
-  if (descriptor < 0) return false;
-#if defined(F_FULLFSYNC)
-  const bool full = ::fcntl(descriptor, F_FULLFSYNC) == 0;
-#else
-  const bool full = false;
+// Waits until what is open here is safe from a power failure. The C++ standard has no such thing, so
+// elsewhere that is left to the system.
+inline bool sync_to_disk([[maybe_unused]] std::FILE* file) {
+#if defined(HUB_SESSION_POSIX)
+#if defined(__APPLE__)
+  if (posix::control(fileno(file), posix::force_to_platter) == 0) return true;
 #endif
   // EINVAL: a file system on which folders need no such thing.
-  const bool synced = full || ::fsync(descriptor) == 0 || errno == EINVAL;
-  ::close(descriptor);
-  return synced;
+  return posix::force_to_disk(fileno(file)) == 0 || errno == EINVAL;
 #else
-  return static_cast<void>(what), true;
+  return true;
+#endif
+}
+
+// The same of a file, or of the names in a folder.
+inline bool sync_to_disk([[maybe_unused]] const fs::path& what) {
+#if defined(HUB_SESSION_POSIX)
+  const open_file file = open(what, "rb");
+  return file && sync_to_disk(file.get());
+#else
+  return true;
 #endif
 }
 
@@ -5388,52 +5601,14 @@ inline bool sync_to_disk(const fs::path& what) {
 inline bool write_text_file(const fs::path& file, std::string_view text) {
   std::error_code failed;
   if (file.has_parent_path()) fs::create_directories(file.parent_path(), failed);
-  fs::path fresh = file;
-  fresh += "." + std::to_string(process_id()) + ".new";
-  fs::remove(fresh, failed);
-  if (!create_private_file(fresh)) return false;
-  std::ofstream out(fresh, std::ios::binary);
-  out << text << std::flush;
-  const bool written = out.good();
-  out.close();
-  const bool whole = written && sync_to_disk(fresh);
-  if (whole) fs::rename(fresh, file, failed);
-  if (whole && !failed) return true;
-  std::error_code ignored;
-  fs::remove(fresh, ignored);
+  auto fresh = fresh_file::make(file);
+  if (!fresh) return false;
+  const bool whole = std::fwrite(text.data(), 1, text.size(), fresh->file.get()) == text.size() &&
+                     sync_to_disk(fresh->file.get());
+  if (whole && fresh->rename_to(file)) return true;
+  fresh->discard();
   return false;
 }
-
-// Keeps a file for this holder alone, among all threads and processes, for as long as it lives. A
-// file system without locks lets everybody in.
-class file_lock {
- public:
-#if HUB_SESSION_POSIX
-  explicit file_lock(const fs::path& file)
-      : descriptor_(::open(file.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK)) {
-    // Whoever had it may have renamed or removed the file before this one got the lock.
-    struct stat held {};
-    struct stat named {};
-    const bool taken = ::flock(descriptor_, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
-    held_ = descriptor_ >= 0 && !taken && ::fstat(descriptor_, &held) == 0 &&
-            ::lstat(file.c_str(), &named) == 0 && held.st_ino == named.st_ino &&
-            held.st_dev == named.st_dev;
-  }
-  ~file_lock() {
-    if (descriptor_ >= 0) ::close(descriptor_);
-  }
-#else
-  explicit file_lock(const fs::path&) : held_(true) {}
-#endif
-  file_lock(const file_lock&) = delete;
-  file_lock& operator=(const file_lock&) = delete;
-
-  bool held() const noexcept { return held_; }
-
- private:
-  [[maybe_unused]] int descriptor_ = -1;
-  bool held_ = false;
-};
 
 // The hash of a file's first bytes; nothing where it has fewer.
 inline std::optional<std::uint64_t> hash_of_beginning(const fs::path& file, std::uint64_t bytes) {
@@ -5519,7 +5694,7 @@ inline std::optional<std::string> replace_api_key(std::string_view text, std::st
 
 // Where Ultralytics keeps its settings on this system.
 inline fs::path settings_folder() {
-#if HUB_SESSION_WINDOWS
+#if defined(HUB_SESSION_WINDOWS)
   const fs::path base = env("APPDATA");
 #elif defined(__APPLE__)
   const fs::path base = fs::path(env("HOME")) / "Library" / "Application Support";
@@ -5557,34 +5732,124 @@ inline bool save_key(const fs::path& file, std::string_view api_key) {
   return text && write_text_file(file, *text);
 }
 
-// Asks on the terminal without echo. Empty where there is no terminal or nothing was typed.
-inline std::string ask_for_key(std::string_view where) {
-  if (!is_terminal(stream::standard_in) || !is_terminal(stream::standard_error)) return {};
+// ---- the prompt --------------------------------------------------------------------------------
+
+// What is typed at a prompt, key by key, as no line is put together by a terminal without echo.
+struct typed_line {
+  enum class end { none, entered, closed, interrupted };
+  std::string text = {};
+
+  // Takes one more key, and says whether the line ends with it.
+  end take(char key) {
+    constexpr char interrupts = 3, closes = 4, backspace = 8, erases_line = 21, erases = 127;
+    if (key == '\n' || key == '\r') return end::entered;
+    if (key == interrupts) return end::interrupted;
+    if (key == closes) return end::closed;
+    if (key == erases_line) text.clear();
+    if ((key == erases || key == backspace) && !text.empty()) text.pop_back();
+    if (is_control(key)) return end::none;
+    text += key;
+    return end::none;
+  }
+};
+
+#if defined(HUB_SESSION_POSIX)
+// The terminal at standard input without echo, for as long as this lives. A signal that would end the
+// program waits that long, so that it leaves the terminal as it was.
+class silent_terminal {
+ public:
+  silent_terminal() {
+    caught_ = 0;
+    for (std::size_t i = 0; i < numbers.size(); ++i) {
+      posix::signal_action(numbers[i], nullptr, &actions_[i]);
+      if (posix::handle_signal(numbers[i], [](int number) { caught_ = number; }) == posix::ignored())
+        posix::signal_action(numbers[i], &actions_[i], nullptr);
+    }
+    posix::terminal_modes(posix::standard_in, &modes_);
+    posix::opaque silent = modes_;
+    posix::make_raw(&silent);
+    posix::set_terminal_modes(posix::standard_in, posix::after_output, &silent);
+  }
+  silent_terminal(const silent_terminal&) = delete;
+  silent_terminal& operator=(const silent_terminal&) = delete;
+  ~silent_terminal() {
+    posix::set_terminal_modes(posix::standard_in, posix::after_output, &modes_);
+    for (std::size_t i = 0; i < numbers.size(); ++i)
+      posix::signal_action(numbers[i], &actions_[i], nullptr);
+    if (interrupted_) posix::send_signal(own_group, posix::interrupt);  // as the terminal would have
+    if (caught_ != 0) posix::send_signal(posix::own_id(), caught_);
+  }
+
+  // What is typed until the line ends, the time is over or a signal comes.
+  typed_line::end read(typed_line& line, std::chrono::steady_clock::time_point until) {
+    for (auto end = typed_line::end::none; caught_ == 0 && std::chrono::steady_clock::now() < until;) {
+      fd_set keyboard;
+      FD_ZERO(&keyboard);
+      FD_SET(posix::standard_in, &keyboard);
+      timeval look_again = {0, 50'000};  // another thread may have taken the signal
+      if (::select(posix::standard_in + 1, &keyboard, nullptr, nullptr, &look_again) <= 0) continue;
+      char key = 0;
+      if (posix::read(posix::standard_in, &key, 1) != 1) return typed_line::end::closed;
+      end = line.take(key);
+      interrupted_ = end == typed_line::end::interrupted;
+      if (end != typed_line::end::none) return end;
+    }
+    return typed_line::end::closed;
+  }
+
+ private:
+  static constexpr int own_group = 0;  // all that were started together, for kill()
+  static constexpr std::array<int, 4> numbers = {posix::hang_up, posix::interrupt, posix::quit,
+                                                 posix::terminate};
+  static inline std::atomic<int> caught_ = 0;
+
+  posix::opaque modes_;
+  std::array<posix::opaque, numbers.size()> actions_ = {};
+  bool interrupted_ = false;
+};
+#endif
+
+// Whether somebody may be asked: there is a terminal, and it is this program's turn at it. One that
+// asked in the background would be stopped by the system.
+inline bool may_ask() noexcept {
+  if (!is_terminal(stream::standard_in) || !is_terminal(stream::standard_error)) return false;
+#if defined(HUB_SESSION_POSIX)
+  const int foreground = posix::foreground_group(posix::standard_in);
+  return foreground < 0 || foreground == posix::own_group();  // below 0: it gives no turns
+#else
+  return true;
+#endif
+}
+
+// Asks on the terminal without echo. Empty where nobody may be asked or nothing was typed in time.
+inline std::string ask_for_key(std::string_view where, duration timeout) {
+  if (!may_ask()) return {};
   const auto ask = [&] {
     std::fprintf(stderr, "Ultralytics HUB: API key, from %.*s (it is not shown): ",
                  static_cast<int>(where.size()), where.data());
   };
-  std::string key;
-  [[maybe_unused]] const auto take = [&key](int c) {
-    return c != EOF && c != '\n' && c != '\r' && (key += static_cast<char>(c), true);
-  };
-#if HUB_SESSION_POSIX
-  termios before{};
-  ::tcgetattr(STDIN_FILENO, &before);
-  termios silent = before;
-  silent.c_lflag &= ~static_cast<tcflag_t>(ECHO);
-  ::tcsetattr(STDIN_FILENO, TCSAFLUSH, &silent);
-  ask();  // only now: what is typed before would be shown, and then thrown away
-  while (take(std::fgetc(stdin))) {
+  [[maybe_unused]] const time_point until = later(std::chrono::steady_clock::now(), timeout);
+  typed_line line;
+  auto end = typed_line::end::closed;
+#if defined(HUB_SESSION_POSIX)
+  {
+    silent_terminal silent;
+    ask();  // only now: what is typed before would be shown, and then thrown away
+    end = silent.read(line, until);
+    std::fputs("\r\n", stderr);
   }
-  ::tcsetattr(STDIN_FILENO, TCSAFLUSH, &before);
-#elif HUB_SESSION_WINDOWS
+#elif defined(HUB_SESSION_WINDOWS)
   ask();
-  while (take(::_getch())) {
+  for (end = typed_line::end::none;
+       end == typed_line::end::none && std::chrono::steady_clock::now() < until;) {
+    if (::_kbhit())
+      end = line.take(static_cast<char>(::_getch()));
+    else
+      std::this_thread::sleep_for(50ms);
   }
-#endif
   std::fputc('\n', stderr);
-  return key;
+#endif
+  return end == typed_line::end::entered ? line.text : std::string();
 }
 
 // ---- ranks and places --------------------------------------------------------------------------
@@ -5812,7 +6077,7 @@ class signal_relay {
     return *relay;
   }
 
-#if HUB_SESSION_POSIX
+#if defined(HUB_SESSION_POSIX)
   std::size_t subscribe(flush callback) {
     const std::lock_guard one_at_a_time(install_mutex_);
     if (subscribers_.empty()) install();
@@ -5834,18 +6099,18 @@ class signal_relay {
     restore_handlers();
     send_to_watcher(quit);
     watcher_.join();
-    for (int end : {pipe_[0], pipe_[1]}) ::close(end);
+    for (int end : pipe_) posix::close(end);
   }
 
  private:
   static constexpr unsigned char quit = 0;
-  static constexpr std::array<int, 2> numbers = {SIGINT, SIGTERM};
+  static constexpr std::array<int, 2> numbers = {posix::interrupt, posix::terminate};
 
   // What the handler may touch.
   static inline std::atomic<int> write_end = -1;
   static inline std::atomic<int> owner = 0;
   static inline std::atomic<bool> pending = false;
-  static inline std::array<struct sigaction, numbers.size()> before = {};
+  static inline std::array<posix::opaque, numbers.size()> before = {};
 
   static void on_signal(int number) {
     const int saved = errno;
@@ -5857,48 +6122,48 @@ class signal_relay {
   }
 
   static void send_to_watcher(unsigned char what) {
-    [[maybe_unused]] const ssize_t written = ::write(write_end.load(), &what, 1);
+    [[maybe_unused]] const auto written = posix::write(write_end.load(), &what, 1);
   }
 
   // To the process, not to this thread: the watcher blocks every signal.
   static void pass_on(int number) {
-    ::sigaction(number, &before[number == SIGINT ? 0 : 1], nullptr);
-    ::kill(::getpid(), number);
+    const auto at = std::find(numbers.begin(), numbers.end(), number) - numbers.begin();
+    posix::signal_action(number, &before[static_cast<std::size_t>(at)], nullptr);
+    posix::send_signal(posix::own_id(), number);
   }
 
   void install() {
-    if (::pipe(pipe_.data()) != 0)
+    if (posix::make_pipe(pipe_.data()) != 0)
       throw session_error({errc::internal_error,
                            "No pipe for signals can be made; too many files are open. Set "
                            "session_options::handle_signals to false to do without."});
-    for (int end : pipe_) ::fcntl(end, F_SETFD, FD_CLOEXEC);
+    for (int end : pipe_) posix::control(end, posix::set_flags, posix::close_on_exec);
     write_end = pipe_[1];
     owner = process_id();
     pending = false;
     watcher_ = quiet_thread([this] { watch(); });
-    struct sigaction ours {};
-    ours.sa_handler = &on_signal;
-    ours.sa_flags = SA_RESTART | SA_ONSTACK;
-    sigemptyset(&ours.sa_mask);
     for (std::size_t i = 0; i < numbers.size(); ++i) {
-      ::sigaction(numbers[i], nullptr, &before[i]);
-      if (before[i].sa_handler != SIG_IGN) ::sigaction(numbers[i], &ours, nullptr);
+      posix::signal_action(numbers[i], nullptr, &before[i]);
+      if (posix::handle_signal(numbers[i], &on_signal) == posix::ignored())
+        posix::signal_action(numbers[i], &before[i], nullptr);
     }
   }
 
-  // Only what is still ours: the program may have installed its own handler meanwhile.
+  // Only what is still ours: the program may have installed its own handler meanwhile. Which it is, only
+  // putting ours in its place tells.
   static void restore_handlers() {
     for (std::size_t i = 0; i < numbers.size(); ++i) {
-      struct sigaction now {};
-      ::sigaction(numbers[i], nullptr, &now);
-      if (now.sa_handler == &on_signal) ::sigaction(numbers[i], &before[i], nullptr);
+      posix::opaque now;
+      posix::signal_action(numbers[i], nullptr, &now);
+      const bool ours = posix::handle_signal(numbers[i], &on_signal) == &on_signal;
+      posix::signal_action(numbers[i], ours ? &before[i] : &now, nullptr);
     }
   }
 
   void watch() {
     for (;;) {
       unsigned char number = quit;
-      const ssize_t got = ::read(pipe_[0], &number, 1);
+      const auto got = posix::read(pipe_[0], &number, 1);
       if (got < 0 && errno == EINTR) continue;
       if (got != 1 || number == quit) return;
       flush_all(number);
@@ -6309,13 +6574,6 @@ inline result<contents> read(const spool_folder& folder,
 class disk_folder final : public spool_folder {
  public:
   explicit disk_folder(fs::path folder) : folder_(std::move(folder)) {}
-  disk_folder(const disk_folder&) = delete;
-  disk_folder& operator=(const disk_folder&) = delete;
-  ~disk_folder() override {
-#if HUB_SESSION_POSIX
-    close_journal();
-#endif
-  }
 
   // Makes the folder where it is missing, and keeps every other process and session off it.
   std::optional<error> lock() {
@@ -6325,9 +6583,10 @@ class disk_folder final : public spool_folder {
       fs::permissions(folder_, fs::perms::owner_all, failed);
     lock_.reset();
     const fs::path file = folder_ / "lock";
-    create_private_file(file);  // unless it is there already
+    make_private(file);
     if (!fs::exists(file, failed)) return failure("cannot be used", errno);
-    if (!lock_.emplace(file).held()) return taken();
+    if (lock_.emplace(file).taken()) return taken();
+    if (!lock_->held()) return failure("cannot be locked", lock_->why_not().value());
     std::ofstream(file) << process_id() << '\n';
     return std::nullopt;
   }
@@ -6356,20 +6615,10 @@ class disk_folder final : public spool_folder {
   }
 
   std::optional<error> append(std::string_view name, std::string_view bytes) override {
-#if HUB_SESSION_POSIX
-    if (name != journal_name_ || is_gone(journal_))
+    if (!journal_ || name != journal_name_ || is_gone())
       if (auto why = open_journal(name)) return why;
-    while (!bytes.empty()) {
-      const ssize_t written = ::write(journal_, bytes.data(), bytes.size());
-      if (written < 0 && errno == EINTR) continue;
-      if (written < 0) return failure("cannot be written to", errno);
-      bytes.remove_prefix(static_cast<std::size_t>(written));
-    }
-#else
-    std::ofstream out(folder_ / name, std::ios::binary | std::ios::app);
-    out << bytes << std::flush;
-    if (!out) return failure("cannot be written to", 0);
-#endif
+    if (std::fwrite(bytes.data(), 1, bytes.size(), journal_.get()) != bytes.size())
+      return failure("cannot be written to", errno);
     return std::nullopt;
   }
 
@@ -6390,7 +6639,11 @@ class disk_folder final : public spool_folder {
     const fs::path to = folder_ / name;
     std::error_code failed;
     if (may_link) fs::create_hard_link(fs::canonical(from, failed), to, failed);
-    if (!may_link || failed) return copy_steady(from, to);
+    if (!may_link || failed) {
+      auto copy = copy_steady(from, to);
+      if (!copy) return copy.error();
+      if (!copy->rename_to(to)) return copy->discard(), failure("cannot be written to", errno);
+    }
     const std::uintmax_t bytes = fs::file_size(to, failed);
     if (failed) return file_error(from, "cannot be looked at");
     return bytes;
@@ -6424,35 +6677,29 @@ class disk_folder final : public spool_folder {
                 ". Wait until that has ended, or use another spool.directory."};
   }
 
-#if HUB_SESSION_POSIX
-  // Whether a file that is open here was deleted, and its folder perhaps with it.
-  static bool is_gone(int descriptor) {
-    struct stat now = {};
-    return ::fstat(descriptor, &now) != 0 || now.st_nlink == 0;
+  // Whether the file that append() keeps open was deleted, and its folder perhaps with it.
+  bool is_gone() const {
+    std::error_code failed;
+    return fs::hard_link_count(journal_itself_, failed) == 0 || failed;
   }
 
   std::optional<error> open_journal(std::string_view name) {
-    const bool lost = journal_ >= 0 && is_gone(journal_);
     std::error_code gone;
-    close_journal();
+    const bool lost = journal_ && is_gone();
+    journal_.reset();
     if (lost || !fs::is_directory(folder_, gone))
       if (auto why = lock()) return why;
-    const fs::path file = folder_ / name;
-    journal_ = ::open(file.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
-    if (journal_ < 0) return failure("cannot be written to", errno);
+    make_private(folder_ / name);
+    journal_ = machine::open(folder_ / name, "ab");
+    if (!journal_) return failure("cannot be written to", errno);
     journal_name_ = name;
+    journal_itself_ = name_of_open(journal_.get(), folder_ / name);
     return std::nullopt;
   }
 
-  void close_journal() {
-    if (journal_ >= 0) ::close(std::exchange(journal_, -1));
-    journal_name_.clear();
-  }
-
-  std::string journal_name_;  // of the file that append() keeps open
-  int journal_ = -1;
-#endif
-
+  open_file journal_;  // which append() keeps open
+  std::string journal_name_;
+  fs::path journal_itself_;
   fs::path folder_;
   std::optional<file_lock> lock_;
 };
@@ -6988,7 +7235,7 @@ class startup {
       const auto refused = has_credentials(who) ? opened(who) : Protocol::no_key(who);
       if (!refused) break;
       const bool may_ask = options_.credentials.prompt && asked < prompt_tries;
-      std::string key = may_ask ? ask_for_key(Protocol::key_page(who)) : "";
+      std::string key = may_ask ? ask_for_key(Protocol::key_page(who), deadline_ - clock_.now()) : "";
       if (key.empty()) fail(*refused);
       accept(who, {.key = std::move(key)});
     }
@@ -7105,11 +7352,13 @@ class part_file final : public body_sink {
   std::optional<error> open() {
     std::error_code failed;
     if (fs::is_directory(target_, failed)) return problem("is a folder");
-    if (!create_private_file(part_) && !fs::is_regular_file(fs::symlink_status(part_, failed)))
+    make_private(part_);
+    if (!fs::is_regular_file(fs::symlink_status(part_, failed)))
       return problem("cannot be made: " + part_.filename().string() + " cannot be written there");
     fs::permissions(part_, fs::perms::owner_read | fs::perms::owner_write, failed);
     lock_.emplace(part_);
-    if (!lock_->held()) return problem("is being downloaded by another session or program");
+    if (lock_->taken()) return problem("is being downloaded by another session or program");
+    if (!lock_->held()) return problem("cannot be locked (" + lock_->why_not().message() + ")");
     return std::nullopt;
   }
 
@@ -7764,8 +8013,9 @@ class session_base : public training_callbacks {
 
   // An upload's body, which tells how far it has been read.
   result<std::shared_ptr<body_source>> open_upload(const checkpoint& what, std::string name) {
-    auto file =
-        what.number != 0 ? spool_->open_upload(what.number) : machine::file_source::open(what.file);
+    auto file = what.number != 0 ? spool_->open_upload(what.number)
+                : what.keep ? static_cast<const machine::snapshot_file*>(what.keep.get())->open()
+                            : machine::file_source::open(what.file);
     if (!file) return file;
     return std::shared_ptr<body_source>(std::make_shared<machine::metered_body>(
         *std::move(file),
@@ -7841,9 +8091,10 @@ class session_base : public training_callbacks {
     if (auto why = machine::check_regular(file)) return *std::move(why);
     checkpoint out = spooled(fields, machine::full_path(file));
     if (out.number != 0 || options_.snapshot == snapshot::none) return out;
-    auto copy = snapshot_of(file);
+    const auto folder = snapshots_.get();
+    if (!folder) return folder.error();
+    auto copy = machine::snapshot_file::take(out.file, *folder);
     if (!copy) return copy.error();
-    out.file = (*copy)->path();
     out.keep = *std::move(copy);
     return out;
   }
@@ -7858,14 +8109,6 @@ class session_base : public training_callbacks {
         decide.handle_checkpoint_failure(report_.redacted(what.error()));
     });
     return static_cast<bool>(what);
-  }
-
-  result<std::shared_ptr<machine::snapshot_file>> snapshot_of(const std::filesystem::path& file) {
-    const std::lock_guard lock(snapshot_mutex_);
-    auto folder = snapshots_.get();
-    if (!folder) return folder.error();
-    return machine::take_snapshot(
-        file, *folder / ("checkpoint-" + std::to_string(++snapshot_count_) + ".pt"));
   }
 
   // The final model never travels beside a checkpoint: that one may finish, or is cut.
@@ -7917,9 +8160,7 @@ class session_base : public training_callbacks {
   std::mutex console_mutex_;
   text::console_lines console_;
   std::mt19937_64 boundary_random_{seed()};
-  std::mutex snapshot_mutex_;
-  machine::private_folder snapshots_{options_.temp_folder};
-  std::uint64_t snapshot_count_ = 0;
+  machine::snapshot_folder snapshots_{options_.temp_folder};
 };
 
 // Shows what the program prints to std::cout, std::cerr and std::clog on the run's page as well, from
@@ -8536,13 +8777,15 @@ class thread_sleeper {
   std::unique_ptr<shared> shared_ = std::make_unique<shared>();
 };
 
-#if !defined(HUB_SESSION_NO_HTTPLIB)
+#endif  // HUB_SESSION_ADDS_SESSION
+
+#if defined(HUB_SESSION_ADDS_HTTPLIB)
 
 namespace detail {
 
 // ---- sockets -----------------------------------------------------------------------------------
 
-#if HUB_SESSION_POSIX
+#if defined(HUB_SESSION_POSIX)
 // Keeps SIGPIPE from the program while this thread writes to a socket, and drains one that came, so
 // that the process's own disposition is neither needed nor changed.
 class sigpipe_guard {
@@ -8591,8 +8834,10 @@ inline int last_socket_error() noexcept { return errno; }
 inline bool is_passing(int code) noexcept {
   return code == EINTR || code == EAGAIN || code == EWOULDBLOCK || code == EINPROGRESS;
 }
-inline int poll_sockets(std::span<pollfd> sockets, int milliseconds) noexcept {
-  return ::poll(sockets.data(), static_cast<nfds_t>(sockets.size()), milliseconds);
+using polled_socket = machine::posix::polled;
+inline constexpr short readable = machine::posix::readable, writable = machine::posix::writable;
+inline int poll_sockets(std::span<polled_socket> sockets, int milliseconds) noexcept {
+  return machine::posix::poll(sockets.data(), sockets.size(), milliseconds);
 }
 #else
 struct sigpipe_guard {};
@@ -8609,12 +8854,14 @@ inline int last_socket_error() noexcept { return ::WSAGetLastError(); }
 inline bool is_passing(int code) noexcept {
   return code == WSAEINTR || code == WSAEWOULDBLOCK || code == WSAEINPROGRESS;
 }
-inline int poll_sockets(std::span<pollfd> sockets, int milliseconds) noexcept {
+using polled_socket = WSAPOLLFD;
+inline constexpr short readable = POLLIN, writable = POLLOUT;
+inline int poll_sockets(std::span<polled_socket> sockets, int milliseconds) noexcept {
   return ::WSAPoll(sockets.data(), static_cast<ULONG>(sockets.size()), milliseconds);
 }
 #endif
 
-inline constexpr auto no_socket = static_cast<socket_t>(INVALID_SOCKET);
+inline constexpr socket_t no_socket = INVALID_SOCKET;
 
 // Closes its socket.
 class owned_socket {
@@ -9005,8 +9252,8 @@ class connection_race {
 
   // Waits a moment, and tells the first that is connected.
   std::optional<winner> look(time_point now) {
-    std::vector<pollfd> polled;
-    for (const runner& each : runners_) polled.push_back({each.socket.get(), POLLOUT, 0});
+    std::vector<polled_socket> polled;
+    for (const runner& each : runners_) polled.push_back({each.socket.get(), writable, 0});
     const duration wait = next_ < order_.size() ? next_start_ - now : look_again;
     poll_sockets(polled, milliseconds_of(std::min<duration>(wait, look_again)));
     for (std::size_t i = runners_.size(); i-- > 0;) {
@@ -9244,7 +9491,7 @@ inline result<std::shared_ptr<SSL_CTX>> make_tls_context(const httplib_options& 
                                          tls_text() + "). Name a PEM file."};
     return out;
   }
-#if HUB_SESSION_WINDOWS && OPENSSL_VERSION_NUMBER >= 0x30200000L
+#if defined(HUB_SESSION_WINDOWS) && OPENSSL_VERSION_NUMBER >= 0x30200000L
   SSL_CTX_load_verify_store(out.get(), "org.openssl.winstore://");
 #endif
   SSL_CTX_set_default_verify_paths(out.get());
@@ -9288,7 +9535,7 @@ class connection final : public httplib::Stream {
   }
   connection(const connection&) = delete;
   connection& operator=(const connection&) = delete;
-  ~connection() override {
+  ~connection() {  // NOLINT(modernize-use-override): as what httplib calls below
     if (tls_ && fault_.empty()) SSL_shutdown(tls_.get());  // says goodbye, and waits for no answer
     ERR_clear_error();
   }
@@ -9316,7 +9563,7 @@ class connection final : public httplib::Stream {
       X509_VERIFY_PARAM_set1_host(wanted, name.c_str(), name.size());
       SSL_set_tlsext_host_name(tls_.get(), name.c_str());
     }
-    SSL_set_fd(tls_.get(), static_cast<int>(socket_.get()));
+    SSL_set_fd(tls_.get(), socket_.get());
     for (;;) {
       const int done = SSL_connect(tls_.get());
       if (done == 1) return true;
@@ -9386,7 +9633,7 @@ class connection final : public httplib::Stream {
       const std::size_t count = put(data + done, size - done);
       done += count;
       if (count == 0 && !out_failed_) {
-        if (!wait(hears_ ? wanted_ | POLLIN : wanted_)) return -1;
+        if (!wait(hears_ ? wanted_ | readable : wanted_)) return -1;
         listen();
       }
       if (ended_ || in_failed_ || out_failed_) cut_short_ = true;
@@ -9407,7 +9654,7 @@ class connection final : public httplib::Stream {
 
   // Waits for what the last try wanted. False where nothing came for too long.
   bool wait(int events) {
-    std::array<pollfd, 1> polled = {{{socket_.get(), static_cast<short>(events), 0}}};
+    std::array<polled_socket, 1> polled = {{{socket_.get(), static_cast<short>(events), 0}}};
     int ready = 0;
     do {
       ready = poll_sockets(polled, milliseconds_of(stall_max_));
@@ -9419,7 +9666,7 @@ class connection final : public httplib::Stream {
   // Whether an operation of OpenSSL that did not succeed is to be tried again, and when.
   bool would_block(int returned) {
     const int code = SSL_get_error(tls_.get(), returned);
-    wanted_ = code == SSL_ERROR_WANT_WRITE ? POLLOUT : POLLIN;
+    wanted_ = code == SSL_ERROR_WANT_WRITE ? writable : readable;
     return code == SSL_ERROR_WANT_READ || code == SSL_ERROR_WANT_WRITE;
   }
 
@@ -9442,7 +9689,7 @@ class connection final : public httplib::Stream {
       ended_ = got == 0;
       in_failed_ = got < 0 && !is_passing(last_socket_error());
       if (in_failed_) note_fault(system_text(last_socket_error()));
-      wanted_ = POLLIN;
+      wanted_ = readable;
     }
     return false;
   }
@@ -9461,7 +9708,7 @@ class connection final : public httplib::Stream {
       if (sent > 0) return static_cast<std::size_t>(sent);
       out_failed_ = !is_passing(last_socket_error());
       if (out_failed_) note_fault(system_text(last_socket_error()));
-      wanted_ = POLLOUT;
+      wanted_ = writable;
     }
     return 0;
   }
@@ -9523,7 +9770,7 @@ class connection final : public httplib::Stream {
   std::size_t head_bytes_max_;
   std::unique_ptr<SSL, free_tls> tls_;
   hub::duration stall_max_ = 2min;
-  int wanted_ = POLLIN;  // by the last try that would have had to wait
+  int wanted_ = readable;  // by the last try that would have had to wait
 
   std::vector<char> room_;  // what came and was not read yet is in [at_, end_)
   std::size_t at_ = 0;
@@ -9968,7 +10215,9 @@ using training_session = basic_training_session<httplib_transport, steady_clock,
 using platform_session =
     basic_training_session<httplib_transport, steady_clock, thread_sleeper, platform>;
 
-#endif  // !HUB_SESSION_NO_HTTPLIB
+#endif  // HUB_SESSION_ADDS_HTTPLIB
+
+#if defined(HUB_SESSION_ADDS_SESSION)
 
 // =================================================================================================
 // test kit
@@ -10397,12 +10646,10 @@ class hub_logic {
       return {200, knows(what) ? "{\"success\": true}" : "{\"success\": false}"};
     if (to->first == endpoint::create_model) return create(what.body);
     hub_model& model = models_.at(to->second);
-    switch (to->first) {
-      case endpoint::heartbeat: return beat(model, what.body, now);
-      case endpoint::metrics: return take_metrics(model, what.body);
-      case endpoint::upload: return take_upload(model, what.form, now);
-      default: return tell("data", describe(model, now));
-    }
+    if (to->first == endpoint::heartbeat) return beat(model, what.body, now);
+    if (to->first == endpoint::metrics) return take_metrics(model, what.body);
+    if (to->first == endpoint::upload) return take_upload(model, what.form, now);
+    return tell("data", describe(model, now));
   }
 
   // The body of GET /v1/models/{id}, its member "data".
@@ -10767,13 +11014,11 @@ class platform_logic {
   decision decide(const server_request& what, time_point now) {
     if (auto refused = refusal(what)) return {*std::move(refused)};
     const auto to = route(what.method, what.path);
-    switch (to->call) {
-      case platform_call::event: return take_event(what, now);
-      case platform_call::upload: return give_place(what, now);
-      case platform_call::account: return {tell("username", *user(what))};
-      case platform_call::stop: return stop(*to, now);
-      default: return {hand_out(*to, now)};
-    }
+    if (to->call == platform_call::event) return take_event(what, now);
+    if (to->call == platform_call::upload) return give_place(what, now);
+    if (to->call == platform_call::account) return {tell("username", *user(what))};
+    if (to->call == platform_call::stop) return stop(*to, now);
+    return {hand_out(*to, now)};
   }
 
   // A file that came to where url_to_put led.
@@ -11303,24 +11548,24 @@ inline void spoil(const std::filesystem::path& file, fault_kind how) {
   std::error_code failed;
   const auto before = std::filesystem::last_write_time(file, failed);
   if (failed) return;  // there is none
-  switch (how) {
-    using enum fault_kind;
-    case file_missing: std::filesystem::remove(file, failed); return;
-    case file_replaced: {
-      std::filesystem::path fresh = file;
-      fresh += ".new";
-      std::ofstream(fresh, std::ios::binary) << other;
-      std::filesystem::rename(fresh, file, failed);
-      break;
-    }
-    case file_truncated:
-      std::filesystem::resize_file(file, std::filesystem::file_size(file, failed) / 2, failed);
-      break;
-    case file_growing: std::ofstream(file, std::ios::binary | std::ios::app) << other; break;
-    case file_overwritten:
-      std::fstream(file, std::ios::binary | std::ios::in | std::ios::out) << other;
-      break;
-    default: return;
+  using enum fault_kind;
+  if (how == file_missing) {
+    std::filesystem::remove(file, failed);
+    return;
+  }
+  if (how == file_replaced) {
+    std::filesystem::path fresh = file;
+    fresh += ".new";
+    std::ofstream(fresh, std::ios::binary) << other;
+    std::filesystem::rename(fresh, file, failed);
+  } else if (how == file_truncated) {
+    std::filesystem::resize_file(file, std::filesystem::file_size(file, failed) / 2, failed);
+  } else if (how == file_growing) {
+    std::ofstream(file, std::ios::binary | std::ios::app) << other;
+  } else if (how == file_overwritten) {
+    std::fstream(file, std::ios::binary | std::ios::in | std::ios::out) << other;
+  } else {
+    return;
   }
   // The clock of a file system stands still for milliseconds; this shall show all the same.
   std::filesystem::last_write_time(file, before + 1s, failed);
@@ -11562,14 +11807,11 @@ class fake_server {
       return reply{.failure = error{errc::not_reachable, how}};
     };
     using enum fault_kind;
-    switch (meets.kind) {
-      case refused: return broken("connection refused");
-      case reset_before_body: return broken("connection reset before the body");
-      case timed_out:
-        return nothing_in_time(what.sink ? std::min(what.deadline, what.stall_timeout)
-                                         : what.deadline);
-      default: break;
-    }
+    if (meets.kind == refused) return broken("connection refused");
+    if (meets.kind == reset_before_body) return broken("connection reset before the body");
+    if (meets.kind == timed_out)
+      return nothing_in_time(what.sink ? std::min(what.deadline, what.stall_timeout)
+                                       : what.deadline);
     std::string body;
     if (auto failed = read_body(what, meets, body)) return {.failure = *failed};
     const bool downloads = seen.to == endpoint::storage && what.method != "PUT";
@@ -11725,7 +11967,7 @@ class fake_server {
       const std::uint64_t piece = std::min(end - at, std::max<std::uint64_t>(size / 4, 1));
       const auto got = what.content->read(
           at,
-          std::span(body).subspan(static_cast<std::size_t>(at), static_cast<std::size_t>(piece)));
+          std::span(body).subspan(at, piece));
       if (!got) return got.error();
       at += *got;
     }
@@ -11832,13 +12074,11 @@ class fake_platform : public platform_logic, public fake_server {
   std::optional<endpoint> endpoint_of(const request& what, std::string_view path) const override {
     const auto to = route(what.method, path);
     if (!to) return std::nullopt;
-    switch (to->call) {
-      case platform_call::event: return event_of(what.body);
-      case platform_call::upload: return endpoint::upload;
-      case platform_call::account: return endpoint::account;
-      case platform_call::stop: return endpoint::stop;
-      default: return endpoint::files;
-    }
+    if (to->call == platform_call::event) return event_of(what.body);
+    if (to->call == platform_call::upload) return endpoint::upload;
+    if (to->call == platform_call::account) return endpoint::account;
+    if (to->call == platform_call::stop) return endpoint::stop;
+    return endpoint::files;
   }
 
   static std::optional<endpoint> event_of(std::string_view body) {
@@ -11959,7 +12199,7 @@ class crash_disk final : public spool_storage {
     explicit held_file(std::string content) : content_(std::move(content)) {}
     std::uint64_t size_bytes() const override { return content_.size(); }
     result<std::size_t> read(std::uint64_t offset, std::span<char> out) override {
-      return content_.copy(out.data(), out.size(), static_cast<std::size_t>(offset));
+      return content_.copy(out.data(), out.size(), offset);
     }
 
    private:
@@ -12175,7 +12415,7 @@ class simulation {
 
 }  // namespace testing
 
-#endif  // !HUB_SESSION_INTERFACE_ONLY
+#endif  // HUB_SESSION_ADDS_SESSION
 
 }  // namespace v0_1
 }  // namespace hub
@@ -12192,5 +12432,9 @@ class simulation {
 #endif
 #undef HUB_SESSION_POSIX
 #undef HUB_SESSION_WINDOWS
-
-#endif  // HUB_SESSION_HPP_INCLUDED
+#undef HUB_SESSION_ADDS_INTERFACE
+#undef HUB_SESSION_ADDS_SESSION
+#undef HUB_SESSION_ADDS_HTTPLIB
+#pragma pop_macro("check")
+#pragma pop_macro("max")
+#pragma pop_macro("min")

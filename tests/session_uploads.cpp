@@ -64,13 +64,15 @@ class upload_watch {
   world& sim_;
 };
 
-// Where the session keeps snapshots while it has any: the files under its temp folder.
-std::size_t files_in(const fs::path& folder) {
-  std::size_t count = 0;
-  if (!fs::exists(folder)) return 0;
-  for (const auto& entry : fs::recursive_directory_iterator(folder))
-    if (entry.is_regular_file()) ++count;
-  return count;
+// The files of a folder that this process has open, those without a name among them.
+std::vector<fs::path> open_files_in(const fs::path& folder) {
+  std::vector<fs::path> out;
+  for (const auto& each : fs::directory_iterator("/proc/self/fd")) {
+    std::error_code closed;
+    if (fs::read_symlink(each, closed).string().starts_with(folder.string() + "/"))
+      out.push_back(each.path());
+  }
+  return out;
 }
 
 // Makes an upload of `bytes` take `time`, framing aside.
@@ -139,7 +141,7 @@ TEST_CASE("a newer checkpoint replaces one that still waits") {
     session.on_model_save(
         epoch, sim.folder.write("last.pt", weights('a', 1000 + static_cast<std::size_t>(epoch))),
         false);
-    CHECK(files_in(sim.folder / "temp") <= 1);
+    CHECK(open_files_in(sim.folder / "temp").size() <= 1);
   }
   CHECK(session.status().checkpoint_waiting);
   sim.advance(5min);
@@ -199,7 +201,7 @@ TEST_CASE("a checkpoint that waits behind a long upload is the newest one, in it
   CHECK(sim.model().checkpoints[1].epoch == 3);
   CHECK(sim.model().checkpoints[1].is_best);
   CHECK(session.status().checkpoints_delivered == 2);
-  CHECK(files_in(sim.folder / "temp") == 0);
+  CHECK(open_files_in(sim.folder / "temp").empty());
 }
 
 TEST_CASE("a checkpoint survives every kind of fault, whole") {
@@ -232,7 +234,7 @@ TEST_CASE("a checkpoint survives every kind of fault, whole") {
     CHECK(session.status().checkpoints_delivered == 1);
     CHECK(session.status().checkpoints_failed == 0);
     CHECK_FALSE(session.status().checkpoint_waiting);
-    CHECK(files_in(sim.folder / "temp") == 0);
+    CHECK(open_files_in(sim.folder / "temp").empty());
   }
 }
 
@@ -249,7 +251,7 @@ TEST_CASE("a checkpoint that HUB refuses for good is counted, said and not sent 
     CHECK(sim.hub.count(endpoint::upload) == 1);
     CHECK(session.status().checkpoints_failed == 1);
     CHECK(sim.said(std::to_string(status)));
-    CHECK(files_in(sim.folder / "temp") == 0);
+    CHECK(open_files_in(sim.folder / "temp").empty());
     // The next one goes at the usual pace.
     session.on_model_save(4, last, true);
     sim.advance(5min);
@@ -507,7 +509,7 @@ TEST_CASE("what is no readable file is an error in the log, and nothing is sent"
       CHECK_FALSE(session.status().checkpoint_waiting);
     }
     CHECK(sim.hub.count(endpoint::upload) == 0);
-    CHECK(files_in(sim.folder / "temp") == 0);
+    CHECK(open_files_in(sim.folder / "temp").empty());
     // The next good one is taken.
     session.on_model_save(2, sim.folder.write("last.pt", weights('L')), false);
     sim.advance(15min);
@@ -569,7 +571,7 @@ TEST_CASE("a file that may not be read is an error in the log, and nothing is se
   }
 }
 
-TEST_CASE("snapshots are for this user alone") {
+TEST_CASE("a snapshot has no name from the start, and is for this user alone") {
   world sim;
   auto session = sim.start();
   session.on_pretrain_routine_end();
@@ -578,13 +580,32 @@ TEST_CASE("snapshots are for this user alone") {
   const auto last = sim.folder.write("last.pt", weights('L'));
   fs::permissions(last, fs::perms::all);
   session.on_model_save(1, last, false);
-  std::size_t seen = 0;
-  for (const auto& entry : fs::recursive_directory_iterator(sim.folder / "temp")) {
-    CHECK((entry.status().permissions() & (fs::perms::group_all | fs::perms::others_all)) ==
-          fs::perms::none);
-    ++seen;
+  CHECK(fs::is_empty(sim.folder / "temp"));
+  const std::vector<fs::path> held = open_files_in(sim.folder / "temp");
+  REQUIRE(held.size() == 1);
+  CHECK(fs::status(held.front()).permissions() == (fs::perms::owner_read | fs::perms::owner_write));
+  CHECK(fs::hard_link_count(held.front()) == 0);
+}
+
+TEST_CASE("snapshots are gone when they have arrived, and when the session ends") {
+  world sim;
+  {
+    auto session = sim.start();
+    session.on_pretrain_routine_end();
+    const auto last = sim.folder.write("last.pt", weights('L'));
+    sim.advance(15min);
+    session.on_model_save(1, last, false);
+    CHECK(open_files_in(sim.folder / "temp").size() == 1);
+    sim.advance(1s);
+    CHECK(open_files_in(sim.folder / "temp").empty());
+    sim.hub.outage(0s, 2h);
+    sim.advance(15min);
+    session.on_model_save(2, last, false);
+    CHECK(open_files_in(sim.folder / "temp").size() == 1);
+    CHECK(fs::exists(last));
   }
-  CHECK(seen == 2);
+  CHECK(open_files_in(sim.folder / "temp").empty());
+  CHECK(fs::is_empty(sim.folder / "temp"));
 }
 #endif
 
@@ -599,27 +620,6 @@ TEST_CASE("a temp folder that cannot be used is an error that says what to do") 
   CHECK(session.status().checkpoints_failed == 1);
   CHECK(sim.said("temp_folder"));
   CHECK(sim.hub.count(endpoint::upload) == 0);
-}
-
-TEST_CASE("snapshots are gone when they have arrived, and their folder when the session ends") {
-  world sim;
-  {
-    auto session = sim.start();
-    session.on_pretrain_routine_end();
-    const auto last = sim.folder.write("last.pt", weights('L'));
-    sim.advance(15min);
-    session.on_model_save(1, last, false);
-    CHECK(files_in(sim.folder / "temp") == 1);
-    sim.advance(1s);
-    CHECK(files_in(sim.folder / "temp") == 0);
-    sim.hub.outage(0s, 2h);
-    sim.advance(15min);
-    session.on_model_save(2, last, false);
-    CHECK(files_in(sim.folder / "temp") == 1);
-    CHECK(fs::exists(last));
-  }
-  CHECK(fs::exists(sim.folder / "temp"));
-  CHECK(fs::is_empty(sim.folder / "temp"));
 }
 
 TEST_CASE("a folder for snapshots that was cleaned away is made again") {
@@ -731,7 +731,7 @@ TEST_CASE("a checkpoint that outlasts its grace is cut, and the final model leav
   CHECK(watch.intervals[1].from == 935);
   CHECK(std::abs(sim.now() - watch.intervals[1].to) < 1e-6);
   CHECK(sim.model().final_model()->hash == content_hash(weights('B')));
-  CHECK(files_in(sim.folder / "temp") == 0);
+  CHECK(open_files_in(sim.folder / "temp").empty());
 }
 
 TEST_CASE("a checkpoint in flight that fails in its grace makes way for the final model") {

@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: MIT
+//
+// Tests of the machine room: files, locks, the terminal, the log and what the system's headers say of what
+// is declared by hand there.
+
+#if !defined(HUB_SESSION_NO_HTTPLIB)
+#define HUB_SESSION_NO_HTTPLIB
+#endif
+#include "../hub_session.hpp"
+
+#include <cstddef>
+#include <filesystem>
+#include <fstream>
+#include <string>
+
+#include "support/catch.hpp"
+#include "support/scratch.hpp"
+#include "support/world.hpp"
+
+#if defined(__unix__) || defined(__APPLE__)
+#include <csignal>
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <termios.h>
+#include <unistd.h>
+#endif
+
+namespace fs = std::filesystem;
+
+namespace {
+
+#if defined(__unix__) || defined(__APPLE__)
+
+namespace posix = hub::machine::posix;
+
+// ---- what is declared by hand --------------------------------------------------------------------
+
+template <class T>
+constexpr bool has_room = sizeof(T) <= sizeof(posix::opaque) && alignof(T) <= alignof(posix::opaque);
+
+static_assert(has_room<sigset_t>);
+static_assert(has_room<struct sigaction>);
+static_assert(has_room<termios>);
+static_assert(posix::standard_in == STDIN_FILENO && posix::standard_error == STDERR_FILENO);
+static_assert(posix::set_flags == F_SETFD && posix::close_on_exec == FD_CLOEXEC);
+#if defined(F_FULLFSYNC)
+static_assert(posix::force_to_platter == F_FULLFSYNC);
+#endif
+static_assert(posix::exclusive == LOCK_EX && posix::without_waiting == LOCK_NB);
+static_assert(posix::readable == POLLIN && posix::writable == POLLOUT);
+static_assert(sizeof(posix::polled) == sizeof(pollfd) &&
+              offsetof(posix::polled, descriptor) == offsetof(pollfd, fd) &&
+              offsetof(posix::polled, events) == offsetof(pollfd, events) &&
+              offsetof(posix::polled, revents) == offsetof(pollfd, revents));
+static_assert(posix::hang_up == SIGHUP && posix::interrupt == SIGINT && posix::quit == SIGQUIT &&
+              posix::terminate == SIGTERM);
+static_assert(posix::replace_mask == SIG_SETMASK);
+static_assert(posix::after_output == TCSAFLUSH);
+static_assert(std::is_same_v<std::ptrdiff_t, ssize_t> || sizeof(std::ptrdiff_t) == sizeof(ssize_t));
+static_assert(std::is_same_v<pid_t, int>);
+
+TEST_CASE("what ignores a signal is told from handlers") {
+  CHECK(posix::ignored() == SIG_IGN);
+  CHECK(posix::ignored() != SIG_DFL);
+}
+
+TEST_CASE("an action that was put aside is put back as it was, flags and mask and all") {
+  struct sigaction wanted {};
+  wanted.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESETHAND;
+  wanted.sa_sigaction = [](int, siginfo_t*, void*) {};
+  sigaddset(&wanted.sa_mask, SIGUSR1);
+  struct sigaction original {};
+  REQUIRE(::sigaction(SIGUSR2, &wanted, &original) == 0);
+
+  posix::opaque before;
+  CHECK(posix::signal_action(SIGUSR2, nullptr, &before) == 0);
+  CHECK(posix::handle_signal(SIGUSR2, [](int) {}) != SIG_ERR);
+  CHECK(posix::signal_action(SIGUSR2, &before, nullptr) == 0);
+  struct sigaction now {};
+  ::sigaction(SIGUSR2, &original, &now);
+  CHECK(now.sa_sigaction == wanted.sa_sigaction);
+  CHECK((now.sa_flags & wanted.sa_flags) == wanted.sa_flags);
+  CHECK(sigismember(&now.sa_mask, SIGUSR1) == 1);
+}
+
+TEST_CASE("a quiet thread takes no signal, and its maker's are what they were") {
+  sigset_t here, there;
+  sigemptyset(&there);
+  hub::machine::quiet_thread([&there] { ::pthread_sigmask(SIG_SETMASK, nullptr, &there); }).join();
+  ::pthread_sigmask(SIG_SETMASK, nullptr, &here);
+  for (int number : {SIGINT, SIGTERM, SIGHUP, SIGPIPE, SIGALRM, SIGUSR1}) {
+    CHECK(sigismember(&there, number) == 1);
+    CHECK(sigismember(&here, number) == 0);
+  }
+}
+
+// ---- files ---------------------------------------------------------------------------------------
+
+TEST_CASE("what is opened is closed in a child that is started") {
+  const scratch_folder folder;
+  const auto file = hub::machine::open(folder.write("file", "content"), "rb");
+  REQUIRE(file);
+  CHECK((::fcntl(fileno(file.get()), F_GETFD) & FD_CLOEXEC) != 0);
+  const auto fresh = hub::machine::fresh_file::make(folder / "other");
+  REQUIRE(fresh);
+  CHECK((::fcntl(fileno(fresh->file.get()), F_GETFD) & FD_CLOEXEC) != 0);
+}
+
+TEST_CASE("a file that is open is found whatever became of its name") {
+  const scratch_folder folder;
+  const fs::path name = folder.write("file", "content");
+  const auto file = hub::machine::open(name, "rb");
+  REQUIRE(file);
+  CHECK(hub::machine::is_named(file.get(), name));
+  const auto before = hub::machine::fingerprint_of(name);
+  fs::rename(name, folder / "elsewhere");
+  CHECK_FALSE(hub::machine::is_named(file.get(), name));
+  folder.write("file", "another");
+  CHECK_FALSE(hub::machine::is_named(file.get(), name));
+  fs::remove(folder / "elsewhere");
+  CHECK(hub::machine::fingerprint_of(hub::machine::name_of_open(file.get(), name)) == before);
+}
+
+TEST_CASE("a new file beside another is for this user alone, from the start") {
+  const scratch_folder folder;
+  const mode_t before = ::umask(0);
+  const auto fresh = hub::machine::fresh_file::make(folder / "file");
+  hub::machine::make_private(folder / "private");
+  ::umask(before);
+  REQUIRE(fresh);
+  for (const fs::path& each : {fresh->name, folder / "private"})
+    CHECK(fs::status(each).permissions() == (fs::perms::owner_read | fs::perms::owner_write));
+}
+
+TEST_CASE("making a private file leaves what is there alone") {
+  const scratch_folder folder;
+  hub::machine::make_private(folder.write("file", "content"));
+  CHECK(hub::machine::read_text_file(folder / "file") == "content");
+  CHECK(std::distance(fs::directory_iterator(folder.path()), fs::directory_iterator()) == 1);
+}
+
+#endif
+
+TEST_CASE("a file is copied whole, in pieces where the system does not do it") {
+  const scratch_folder folder;
+  std::string content;
+  for (int i = 0; content.size() < 3 * hub::mebibyte; ++i) content += std::to_string(i);
+  const fs::path original = folder.write("file", content);
+  const auto from = hub::machine::open(original, "rb");
+  const auto to = hub::machine::open(folder / "copy", "wb");
+  REQUIRE(hub::machine::seek(from.get(), 7));
+  CHECK(hub::machine::copy_rest(from.get(), to.get()));
+  std::ifstream copy(folder / "copy", std::ios::binary);
+  CHECK(std::string(std::istreambuf_iterator<char>(copy), {}) == content.substr(7));
+}
+
+// ---- the prompt ----------------------------------------------------------------------------------
+
+using hub::machine::typed_line;
+
+std::string typed(std::string_view keys, typed_line::end wanted = typed_line::end::entered) {
+  typed_line line;
+  for (std::size_t i = 0; i < keys.size(); ++i) {
+    const typed_line::end end = line.take(keys[i]);
+    CHECK((end == wanted) == (i + 1 == keys.size()));
+  }
+  return line.text;
+}
+
+TEST_CASE("what is typed at the prompt is put together as a terminal would") {
+  CHECK(typed("key\n") == "key");
+  CHECK(typed("key\r") == "key");
+  CHECK(typed("kez\177y\n") == "key");
+  CHECK(typed("kez\by\n") == "key");
+  CHECK(typed("\177\177key\n") == "key");
+  CHECK(typed("another\025key\n") == "key");
+  CHECK(typed("k\tey\n") == "key");
+  CHECK(typed("ke\003", typed_line::end::interrupted) == "ke");
+  CHECK(typed("ke\004", typed_line::end::closed) == "ke");
+}
+
+}  // namespace
