@@ -4984,6 +4984,9 @@ struct platform {
     return true;
   }
   static bool is_registered(const run& of) { return !of.of.model_id.empty(); }
+  static std::string results_problem(const training_results& results) {
+    return platform_wire::results_problem(results);
+  }
 
  private:
   static outcome judge_event(const reply& answer, std::string_view what, wall_time wall_now,
@@ -7762,9 +7765,15 @@ class session_base : public training_callbacks {
 
   // ---- more ------------------------------------------------------------------------------------
 
-  // What the training came to, for protocols that show it: on_train_end sends it with the end.
+  // What the training came to, for protocols that show it: on_train_end sends it with the end. A curve
+  // that cannot be drawn is left out, which the log says with the reason.
   void set_results(training_results results) noexcept {
-    guarded([&] { results_ = std::make_shared<const training_results>(std::move(results)); });
+    guarded([&] {
+      if (const std::string why = results_problem(results); !why.empty())
+        report_.log(log_level::warning, "Not all of the results are sent: " + why +
+                                            ". Give each row as many points as x has.");
+      results_ = std::make_shared<const training_results>(std::move(results));
+    });
   }
 
   // Takes what the training prints, in pieces cut anywhere, for a page that shows it; see console_tee.
@@ -7849,6 +7858,8 @@ class session_base : public training_callbacks {
   // Gives up what the lane has in flight. The next two are called under the mutex.
   virtual void cancel_request(lane which) noexcept = 0;
   virtual std::string agent_id() const = 0;
+  // What of the results the protocol leaves out, and why; "" where it is all sent, or none is.
+  virtual std::string results_problem(const training_results& results) const = 0;
 
   // ---- the engine --------------------------------------------------------------------------------
 
@@ -8400,6 +8411,12 @@ class basic_training_session final : public session_base {
   std::string agent_id() const override {
     if constexpr (requires { run_.agent_id; })
       return run_.agent_id;
+    else
+      return {};
+  }
+  std::string results_problem([[maybe_unused]] const training_results& results) const override {
+    if constexpr (requires { Protocol::results_problem(results); })
+      return Protocol::results_problem(results);
     else
       return {};
   }

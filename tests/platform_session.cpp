@@ -87,6 +87,22 @@ TEST_CASE("a training on the Platform: registration, epochs, the final model and
   CHECK(in.platform.problems().empty());
 }
 
+TEST_CASE("results go with the end; a curve that cannot be drawn is left out and said") {
+  scene in;
+  {
+    session at = in.start(in.run);
+    hub::training_results results{.best_epoch = 3, .class_names = {"helmet"}};
+    results.plots.f1_curve = {.x = {0, 1}, .y = {{0.5, 0.25}}};
+    results.plots.pr_curve = {.x = {0, 1}, .y = {{1}}};
+    at.set_results(std::move(results));
+    train(at, in);
+  }
+  CHECK(in.said("Not all of the results are sent: pr_curve: row 0 has 1 points over the 2 of x."));
+  CHECK(in.model().ending["results"]["bestEpoch"] == 3);
+  REQUIRE(in.model().ending["plots"].size() == 1);
+  CHECK(in.model().ending["plots"][0]["type"] == "f1_curve");
+}
+
 TEST_CASE("no fault that costs Python's client something costs this one anything") {
   const std::vector<std::pair<const char*, std::function<void(scene&)>>> faults = {
       {"epoch_end answered 503 once",
