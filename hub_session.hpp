@@ -5078,8 +5078,10 @@ using handler = void (*)(int);
 inline handler ignored() noexcept { return reinterpret_cast<handler>(1); }  // SIG_IGN
 int send_signal(int process, int number) noexcept HUB_SESSION_SYMBOL(kill);
 int all_signals(opaque* set) noexcept HUB_SESSION_SYMBOL(sigfillset);
-int mask_signals(int how, const opaque* set, opaque* before) noexcept HUB_SESSION_SYMBOL(pthread_sigmask);
-int signal_action(int number, const opaque* action, opaque* before) noexcept HUB_SESSION_SYMBOL(sigaction);
+int mask_signals(int how, const opaque* set, opaque* before) noexcept
+    HUB_SESSION_SYMBOL(pthread_sigmask);
+int signal_action(int number, const opaque* action, opaque* before) noexcept
+    HUB_SESSION_SYMBOL(sigaction);
 handler handle_signal(int number, handler what) noexcept HUB_SESSION_SYMBOL(signal);
 
 inline constexpr int after_output = 2;  // and what was typed before is thrown away
@@ -5378,7 +5380,8 @@ class file_lock {
     std::error_code none;
     if (fs::is_symlink(fs::symlink_status(file, none)))
       return std::make_error_code(std::errc::too_many_symbolic_link_levels);
-    file_ = open(file, "r+b");  // a network file system locks nothing that is open for reading alone
+    file_ =
+        open(file, "r+b");  // a network file system locks nothing that is open for reading alone
     if (!file_ || posix::lock(fileno(file_.get()), posix::exclusive | posix::without_waiting) != 0)
       return {errno, std::generic_category()};
     // Whoever had it may have renamed or removed the file before this one got the lock.
@@ -5437,7 +5440,8 @@ struct fresh_file {
     for (fs::directory_iterator at(like.parent_path(), failed), end; !failed && at != end;
          at.increment(failed)) {
       if (!at->path().filename().string().starts_with(beginning)) continue;
-      const file_lock ours(at->path());  // without locks, the system keeps what is open from removal
+      const file_lock ours(
+          at->path());  // without locks, the system keeps what is open from removal
       std::error_code ignored;
       if (ours.held()) fs::remove(at->path(), ignored);
     }
@@ -5765,7 +5769,8 @@ class silent_terminal {
     caught_ = 0;
     for (std::size_t i = 0; i < numbers.size(); ++i) {
       posix::signal_action(numbers[i], nullptr, &actions_[i]);
-      if (posix::handle_signal(numbers[i], [](int number) { caught_ = number; }) == posix::ignored())
+      if (posix::handle_signal(numbers[i], [](int number) { caught_ = number; }) ==
+          posix::ignored())
         posix::signal_action(numbers[i], &actions_[i], nullptr);
     }
     posix::terminal_modes(posix::standard_in, &modes_);
@@ -5779,13 +5784,15 @@ class silent_terminal {
     posix::set_terminal_modes(posix::standard_in, posix::after_output, &modes_);
     for (std::size_t i = 0; i < numbers.size(); ++i)
       posix::signal_action(numbers[i], &actions_[i], nullptr);
-    if (interrupted_) posix::send_signal(own_group, posix::interrupt);  // as the terminal would have
+    if (interrupted_)
+      posix::send_signal(own_group, posix::interrupt);  // as the terminal would have
     if (caught_ != 0) posix::send_signal(posix::own_id(), caught_);
   }
 
   // What is typed until the line ends, the time is over or a signal comes.
   typed_line::end read(typed_line& line, std::chrono::steady_clock::time_point until) {
-    for (auto end = typed_line::end::none; caught_ == 0 && std::chrono::steady_clock::now() < until;) {
+    for (auto end = typed_line::end::none;
+         caught_ == 0 && std::chrono::steady_clock::now() < until;) {
       fd_set keyboard;
       FD_ZERO(&keyboard);
       FD_SET(posix::standard_in, &keyboard);
@@ -7238,7 +7245,8 @@ class startup {
       const auto refused = has_credentials(who) ? opened(who) : Protocol::no_key(who);
       if (!refused) break;
       const bool may_ask = options_.credentials.prompt && asked < prompt_tries;
-      std::string key = may_ask ? ask_for_key(Protocol::key_page(who), deadline_ - clock_.now()) : "";
+      std::string key =
+          may_ask ? ask_for_key(Protocol::key_page(who), deadline_ - clock_.now()) : "";
       if (key.empty()) fail(*refused);
       accept(who, {.key = std::move(key)});
     }
@@ -11982,9 +11990,7 @@ class fake_server {
         if (on_half_upload) on_half_upload();
       }
       const std::uint64_t piece = std::min(end - at, std::max<std::uint64_t>(size / 4, 1));
-      const auto got = what.content->read(
-          at,
-          std::span(body).subspan(at, piece));
+      const auto got = what.content->read(at, std::span(body).subspan(at, piece));
       if (!got) return got.error();
       at += *got;
     }

@@ -39,7 +39,8 @@ namespace posix = hub::machine::posix;
 // ---- what is declared by hand --------------------------------------------------------------------
 
 template <class T>
-constexpr bool has_room = sizeof(T) <= sizeof(posix::opaque) && alignof(T) <= alignof(posix::opaque);
+constexpr bool has_room = sizeof(T) <= sizeof(posix::opaque) &&
+                          alignof(T) <= alignof(posix::opaque);
 
 static_assert(has_room<sigset_t>);
 static_assert(has_room<struct sigaction>);
