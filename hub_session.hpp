@@ -10113,6 +10113,8 @@ class httplib_transport {
         if (!sink.write(piece.data(), *got)) return std::nullopt;  // httplib sees that, too
         sent += *got;
       }
+      // httplib asks again until something was written. A link that was cut short sends nothing more.
+      if (link_->was_cut_short()) sink.write("", 1);
       return std::nullopt;
     } catch (const std::exception&) {
       return error{errc::internal_error, "A request body could not be read: out of memory."};

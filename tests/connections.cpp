@@ -159,6 +159,28 @@ TEST_CASE("a refusal in the middle of an upload is heard, and the rest is not se
     }
 }
 
+TEST_CASE("a refusal that is there before the request goes out ends the upload, too") {
+  raw_server server([](raw_server::connection& client) {
+    client.send("HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n");
+    client.mark();
+    client.ignore();
+  });
+  // Asked for its size once the connection stands, and before anything is sent.
+  struct waiting_body final : hub::body_source {
+    explicit waiting_body(raw_server& refusing) : server(refusing) {}
+    std::uint64_t size_bytes() const override {
+      server.wait_for_marks(1);
+      return 1;
+    }
+    hub::result<std::size_t> read(std::uint64_t, std::span<char>) override { return 1; }
+    raw_server& server;
+  };
+  const hub::reply reply = hub::httplib_transport().send(
+      upload(server.url(), std::make_shared<waiting_body>(server)));
+  INFO(message_of(reply));
+  CHECK(reply.status == 503);
+}
+
 TEST_CASE("a refusal whose words are cut off counts as soon as its head is there") {
   raw_server server(
       answers_early("HTTP/1.1 413 No\r\nContent-Length: 1000\r\n\r\n{", afterwards::closes));

@@ -424,7 +424,7 @@ class Bench:
 
     def compile(self):
         text = HEADER.read_text()
-        begin = text.index('#define HUB_SESSION_HPP_INCLUDED')
+        begin = text.index('#define HUB_SESSION_VERSION_MAJOR')
         included = self.folder / 'included.cpp'
         included.write_text(text[begin:text.index('\nnamespace hub {')])
         header = self.folder / 'header.cpp'
