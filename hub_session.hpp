@@ -52,9 +52,10 @@
 // How a metric travels: session_base::on_fit_epoch_end (session) packs the epoch into an
 // epoch_record (vocabulary), writes it down where there is a spool, and hands it to
 // engine::handle_epoch (engine), which queues it. The epochs lane's step (session) asks engine::poll
-// for the next order, turns it into a request with the protocol's make(), here hub_v1_wire::metrics_request
-// (protocols), sends it through the transport (default policies), reads the reply with protocols::judge and hands the
-// outcome to engine::handle_outcome, which strikes the epoch out only after a 2xx.
+// for the next order, turns it into a request with the protocol's make(), here
+// hub_v1_wire::metrics_request (protocols), sends it through the transport (default policies), reads the
+// reply with protocols::judge and hands the outcome to engine::handle_outcome, which strikes the epoch
+// out only after a 2xx.
 //
 // The rule: the engine decides and touches nothing; the session acts and decides nothing.
 //
@@ -2602,7 +2603,7 @@ struct url {
 };
 
 inline error bad_url(std::string_view why) {
-  return {errc::invalid_endpoint, "This HUB address cannot be used: " + std::string(why) +
+  return {errc::invalid_endpoint, "This address cannot be used: " + std::string(why) +
                                       ". Give it as http(s)://host[:port][/path]."};
 }
 
@@ -3000,9 +3001,9 @@ class console_lines {
 // protocols
 //
 // Rules: pure functions, no clock, no I/O, no thread. All knowledge of a wire is here and nowhere else:
-// what each protocol sends and reads in a namespace of its own, which names no other protocol, and what they
-// share before them. Whatever comes from outside is checked here once: nothing in this room throws on
-// bad input, and no error text holds a key or the query of a URL.
+// what each protocol sends and reads in a namespace of its own, which names no other protocol, and what
+// they share before them. Whatever comes from outside is checked here once: nothing in this room throws
+// on bad input, and no error text holds a key or the query of a URL.
 // =================================================================================================
 
 namespace protocols {
@@ -3274,9 +3275,9 @@ inline outcome judge(const reply& answer, std::string_view what,
 //   page(run)                   where a person sees the run; "" while that is not known
 //   sends_file(progress)        whether this request of an upload has the file in it
 //   upload_name(fields)         the name under which an upload's progress is told
-//   spool_file, folder(run, number), resumes(run), remember(run), recall(run, text)   for the spool: the names of
-//                               its file and folder, all but the secrets as text, and what an earlier
-//                               session remembered
+//   spool_file, folder(run, number), resumes(run), remember(run), recall(run, text)
+//                               for the spool: the names of its file and folder, all but the secrets as
+//                               text, and what an earlier session remembered
 
 using wall_time = std::chrono::system_clock::time_point;
 
@@ -4705,6 +4706,34 @@ inline bool is_strong_etag(std::string_view text) {
          text.find('"', 1) == text.size() - 1 && all_of(text, is_visible);
 }
 
+// What is kept of a download beside its file, with the hash of what came, so that a later run can go on.
+struct download_record {
+  partial_download have;
+  std::uint64_t hash = 0;
+};
+
+inline std::string record_text(const download_record& what) {
+  json out;
+  out["address"] = what.have.address;
+  out["etag"] = what.have.etag;
+  out["bytes_total"] = what.have.bytes_total;
+  out["bytes"] = what.have.bytes;
+  out["fnv1a64"] = what.hash;
+  return out.dump();
+}
+
+// Nothing where it is not sound, or not of a download that can be gone on with.
+inline std::optional<download_record> parse_record(const std::string& text) {
+  const auto record = parse_json(text);
+  if (!record) return std::nullopt;
+  download_record out{{get_string(*record, "address"), get_string(*record, "etag"),
+                       get_unsigned(*record, "bytes_total"), get_unsigned(*record, "bytes")},
+                      get_unsigned(*record, "fnv1a64")};
+  const bool can_go_on =
+      is_strong_etag(out.have.etag) && out.have.bytes > 0 && out.have.bytes < out.have.bytes_total;
+  return can_go_on ? std::optional(std::move(out)) : std::nullopt;
+}
+
 // Reads the head of a 2xx to download_request(have): what is there once its body begins. That is
 // `have` where the rest follows, or nothing of the version that the host has now.
 inline result<partial_download> parse_download_head(const reply& head,
@@ -5018,10 +5047,10 @@ namespace fs = std::filesystem;
 
 #if defined(HUB_SESSION_POSIX)
 
-// Functions of the system's that stand in headers full of macros, each under a name of ours and bound to
-// the system's symbol, so that no declaration of the user's is in the way. What the system keeps in a
-// struct of its own goes into an `opaque`, so that its layout need not be known. The numbers are the same
-// on all systems; tests/machine.cpp compares them with what this one's headers say.
+// Functions of the system's that stand in headers full of macros, each under a name of ours and bound
+// to the system's symbol, so that no declaration of the user's is in the way. What the system keeps in a
+// struct of its own goes into an `opaque`, so that its layout need not be known. The numbers are the
+// same on all systems; tests/machine.cpp compares them with what this one's headers say.
 namespace posix {
 
 #define HUB_SESSION_TEXT_OF(word) #word
@@ -7121,6 +7150,13 @@ class store {
 
 }  // namespace spool
 
+// =================================================================================================
+// session
+//
+// Rules: acts and decides nothing. Every decision is the engine's, every byte's meaning the protocol's.
+// One mutex guards the engine; nothing blocks while it is held.
+// =================================================================================================
+
 // What the models' folders in a spool hold that HUB has not confirmed, without taking their locks.
 // Blocks: reads the journals. Empty where there is no such folder.
 inline std::vector<spooled_model> list_spool(const std::filesystem::path& directory) {
@@ -7145,13 +7181,6 @@ inline std::vector<spooled_model> list_spool(const std::filesystem::path& direct
   }
   return out;
 }
-
-// =================================================================================================
-// session
-//
-// Rules: acts and decides nothing. Every decision is the engine's, every byte's meaning the protocol's.
-// One mutex guards the engine; nothing blocks while it is held.
-// =================================================================================================
 
 namespace detail {
 
@@ -7497,28 +7526,19 @@ class part_file final : public body_sink {
   void keep_record() {
     if (have_.bytes == recorded_) return;
     recorded_ = have_.bytes;
-    nlohmann::json record;
-    record["address"] = have_.address;
-    record["etag"] = have_.etag;
-    record["bytes_total"] = have_.bytes_total;
-    record["bytes"] = have_.bytes;
-    record["fnv1a64"] = hash_;
-    write_text_file(record_, record.dump());  // where that fails, a later run begins anew
+    // Where that fails, a later run begins anew.
+    write_text_file(record_, storage_host::record_text({have_, hash_}));
   }
 
   // What an earlier run left, where it is sound and of this address.
   void recall() {
-    const auto record = text::parse_json(read_text_file(record_));
-    if (!record || text::get_string(*record, "address") != have_.address) return;
-    const std::string etag = text::get_string(*record, "etag");
-    const std::uint64_t total = text::get_unsigned(*record, "bytes_total");
-    const std::uint64_t bytes = text::get_unsigned(*record, "bytes");
-    if (!storage_host::is_strong_etag(etag) || bytes == 0 || bytes >= total) return;
-    const auto hash = hash_of_beginning(part_, bytes);
-    if (!hash || *hash != text::get_unsigned(*record, "fnv1a64")) return;
-    have_ = {have_.address, etag, total, bytes};
+    auto record = storage_host::parse_record(read_text_file(record_));
+    if (!record || record->have.address != have_.address) return;
+    const auto hash = hash_of_beginning(part_, record->have.bytes);
+    if (!hash || *hash != record->hash) return;
+    have_ = std::move(record->have);
     hash_ = *hash;
-    recorded_ = bytes;
+    recorded_ = have_.bytes;
   }
 
   fs::path target_;

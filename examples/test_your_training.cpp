@@ -22,6 +22,7 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <random>
 #include <string>
 #include <vector>
 
@@ -51,7 +52,7 @@ namespace {
 // A folder for the training's files that goes with the test.
 struct temp_folder {
   std::filesystem::path path = std::filesystem::temp_directory_path() /
-                               ("test_your_training-" + std::to_string(hub::machine::process_id()));
+                               ("test_your_training-" + std::to_string(std::random_device{}()));
   temp_folder() { std::filesystem::create_directories(path); }
   ~temp_folder() { std::filesystem::remove_all(path); }
 };

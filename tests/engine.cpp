@@ -1448,102 +1448,139 @@ struct model_hub {
 // What a long run did, to compare two of them.
 using trace = std::vector<std::pair<std::uint64_t, hub::duration::rep>>;
 
-// One training against one HUB: random events for `events` steps, then none but good answers.
-trace long_run(std::uint64_t seed, int events) {
-  std::mt19937_64 random(seed);
-  const auto chance = [&](unsigned percent) { return random() % 100 < percent; };
-  session_options options;
-  options.retry.seed = seed;
-  options.limits.metrics_batch_epochs_max = 1 + random() % 20;
-  options.limits.metrics_queue_bytes_max =
-      chance(50) ? 40 * (values(0)->size_bytes() + 128) : 1 << 20;
-  training run(options);
-  model_hub hub;
-  std::map<int, double> written;
-  std::vector<int> flying;
-  bool final_flies = false;
-  std::vector<double> flying_losses;
-  trace done;
-  const unsigned faults = 10 + static_cast<unsigned>(random() % 60);
+// One training against one HUB, whose events are drawn from a seed.
+class random_training {
+ public:
+  explicit random_training(std::uint64_t seed)
+      : seed_(seed), random_(seed), run_(drawn_options()), faults_(10 + below(60)) {
+    run_.sign_in();
+    run_.start();
+  }
 
-  run.sign_in();
-  run.start();
-  int number = 0;
-  const auto step = [&](lane which, bool healthy) {
-    if (run.engine.in_flight(which)) {
-      outcome answer = delivered();
-      const bool lost = !healthy && chance(faults);
-      if (lost) answer = chance(70) ? failed() : denied();
-      if (which == lane::epochs) {
-        auto& sent = flying;
-        const bool bad =
-            std::any_of(sent.begin(), sent.end(), [&](int n) { return hub.refuses(n); });
-        const bool arrived = !bad && (!lost || chance(50));  // an answer may be lost after the fact
-        for (std::size_t i = 0; arrived && i < sent.size(); ++i)
-          hub.losses[sent[i]] = flying_losses[i];
-        if (bad && !lost) answer = refused();
-      }
-      if (which == lane::uploads && !lost) {
-        if (!healthy && chance(20)) answer = chance(50) ? file_changed() : refused();
-        if (answer.verdict == verdict::delivered && !final_flies) ++hub.checkpoints;
-      }
-      run.answer(which, answer);
-    } else if (which == lane::epochs) {
-      flying = run.batch();
-      flying_losses = run.losses;
-      done.emplace_back(flying.size(), run.elapsed().count());
-    } else if (which == lane::uploads) {
-      const auto what = run.upload();
-      final_flies = what && what->fields.is_final;
-      if (what)
-        done.emplace_back(2000 + static_cast<std::uint64_t>(what->fields.epoch),
-                          run.elapsed().count());
-    } else if (run.beat()) {
-      done.emplace_back(1000, run.elapsed().count());
+  // Epochs, checkpoints and flushes as they come, and answers that may be bad or lost.
+  void live(int events) {
+    for (int i = 0; i < events; ++i) {
+      if (chance(30)) report(i);
+      if (chance(10) && run_.wants_checkpoint()) run_.save(next_epoch_);
+      if (chance(1)) run_.flush(hub::all_lanes[random_() % hub::lane_count]);
+      run_.wait(std::chrono::milliseconds(random_() % 4000));
+      for (lane which : hub::all_lanes)
+        if (chance(60)) step(which, false);
+      check();
     }
-  };
-  const auto check = [&] {
-    const auto status = run.engine.status();
-    if (!adds_up(status)) FAIL_CHECK("seed " << seed << ": the counts do not add up");
-    if (status.checkpoints_delivered != hub.checkpoints)
-      FAIL_CHECK("seed " << seed << ": " << status.checkpoints_delivered
-                         << " checkpoints are counted");
-  };
-
-  for (int i = 0; i < events; ++i) {
-    if (chance(30)) {
-      const int which =
-          chance(80) ? number++ : static_cast<int>(random() % static_cast<unsigned>(number + 1));
-      written[which] = i;
-      run.epoch(which, i);
-    }
-    if (chance(10) && run.wants_checkpoint()) run.save(number);
-    if (chance(1)) run.flush(hub::all_lanes[random() % hub::lane_count]);
-    run.wait(std::chrono::milliseconds(random() % 4000));
-    for (lane which : hub::all_lanes)
-      if (chance(60)) step(which, false);
-    check();
   }
 
   // The faults are over: everything completes.
-  run.end(number);
-  for (int i = 0; i < 10000 && !(run.engine.epochs_done() && run.engine.done()); ++i) {
-    run.wait(1s);
-    for (lane which : hub::all_lanes) step(which, true);
-    check();
+  void end() {
+    run_.end(next_epoch_);
+    for (int i = 0; i < 10000 && !(run_.engine.epochs_done() && run_.engine.done()); ++i) {
+      run_.wait(1s);
+      for (lane which : hub::all_lanes) step(which, true);
+      check();
+    }
+    const auto status = run_.engine.status();
+    CHECK(status.epochs_queued == 0);
+    CHECK(run_.engine.delivery().final_model_delivered);
+    CHECK(status.epochs_delivered + status.epochs_set_aside == status.epochs_accepted);
+    CHECK(missing() <= status.epochs_set_aside);
+    done_.emplace_back(status.epochs_accepted, run_.elapsed().count());
   }
-  const auto status = run.engine.status();
-  CHECK(status.epochs_queued == 0);
-  CHECK(run.engine.delivery().final_model_delivered);
-  CHECK(status.epochs_delivered + status.epochs_set_aside == status.epochs_accepted);
-  std::size_t missing = 0;
-  for (const auto& [epoch, loss] : written) {
-    const auto arrived = hub.losses.find(epoch);
-    if (arrived == hub.losses.end() || arrived->second != loss) ++missing;
+
+  const trace& done() const { return done_; }
+
+ private:
+  unsigned below(unsigned end) { return static_cast<unsigned>(random_() % end); }
+  bool chance(unsigned percent) { return below(100) < percent; }
+
+  session_options drawn_options() {
+    session_options options;
+    options.retry.seed = seed_;
+    options.limits.metrics_batch_epochs_max = 1 + below(20);
+    options.limits.metrics_queue_bytes_max =
+        chance(50) ? 40 * (values(0)->size_bytes() + 128) : 1 << 20;
+    return options;
   }
-  CHECK(missing <= status.epochs_set_aside);
-  done.emplace_back(status.epochs_accepted, run.elapsed().count());
-  return done;
+
+  // Mostly the next epoch, now and then an earlier one again.
+  void report(double loss) {
+    const int epoch = chance(80) ? next_epoch_++
+                                 : static_cast<int>(below(static_cast<unsigned>(next_epoch_) + 1));
+    written_[epoch] = loss;
+    run_.epoch(epoch, loss);
+  }
+
+  void step(lane which, bool healthy) {
+    if (run_.engine.in_flight(which)) {
+      run_.answer(which, answer_to(which, healthy));
+    } else if (which == lane::epochs) {
+      flying_ = run_.batch();
+      flying_losses_ = run_.losses;
+      done_.emplace_back(flying_.size(), run_.elapsed().count());
+    } else if (which == lane::uploads) {
+      const auto what = run_.upload();
+      final_flies_ = what && what->fields.is_final;
+      if (what)
+        done_.emplace_back(2000 + static_cast<std::uint64_t>(what->fields.epoch),
+                           run_.elapsed().count());
+    } else if (run_.beat()) {
+      done_.emplace_back(1000, run_.elapsed().count());
+    }
+  }
+
+  outcome answer_to(lane which, bool healthy) {
+    const bool lost = !healthy && chance(faults_);
+    outcome answer = delivered();
+    if (lost) answer = chance(70) ? failed() : denied();
+    if (which == lane::epochs) {
+      const bool bad =
+          std::any_of(flying_.begin(), flying_.end(), [&](int n) { return hub_.refuses(n); });
+      const bool arrived = !bad && (!lost || chance(50));  // an answer may be lost after the fact
+      for (std::size_t i = 0; arrived && i < flying_.size(); ++i)
+        hub_.losses[flying_[i]] = flying_losses_[i];
+      if (bad && !lost) answer = refused();
+    }
+    if (which == lane::uploads && !lost) {
+      if (!healthy && chance(20)) answer = chance(50) ? file_changed() : refused();
+      if (answer.verdict == verdict::delivered && !final_flies_) ++hub_.checkpoints;
+    }
+    return answer;
+  }
+
+  void check() {
+    const auto status = run_.engine.status();
+    if (!adds_up(status)) FAIL_CHECK("seed " << seed_ << ": the counts do not add up");
+    if (status.checkpoints_delivered != hub_.checkpoints)
+      FAIL_CHECK("seed " << seed_ << ": " << status.checkpoints_delivered
+                         << " checkpoints are counted");
+  }
+
+  // Epochs whose last values HUB does not have.
+  std::size_t missing() const {
+    return static_cast<std::size_t>(
+        std::count_if(written_.begin(), written_.end(), [&](const auto& epoch) {
+          const auto arrived = hub_.losses.find(epoch.first);
+          return arrived == hub_.losses.end() || arrived->second != epoch.second;
+        }));
+  }
+
+  std::uint64_t seed_;
+  std::mt19937_64 random_;
+  training run_;
+  unsigned faults_;  // in a hundred answers
+  model_hub hub_;
+  std::map<int, double> written_;
+  int next_epoch_ = 0;
+  std::vector<int> flying_;
+  std::vector<double> flying_losses_;
+  bool final_flies_ = false;
+  trace done_;
+};
+
+trace long_run(std::uint64_t seed, int events) {
+  random_training run(seed);
+  run.live(events);
+  run.end();
+  return run.done();
 }
 
 }  // namespace

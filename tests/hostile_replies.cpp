@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// Protocols and default policies against servers that mean harm: the answers below come to each of HUB's calls over a
-// real socket of 127.0.0.1, are received by httplib_transport and read as the session reads them.
+// Protocols and default policies against servers that mean harm: the answers below come to each of
+// HUB's calls over a real socket of 127.0.0.1, are received by httplib_transport and read as the session
+// reads them.
 // Whatever comes, the exchange ends by its deadline, nothing crashes, and memory grows by no more
 // than the cap on a reply and a mebibyte. This program counts its memory in operator new, so it
 // has no other tests.

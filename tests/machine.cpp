@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// Tests of the machine room: files, locks, the terminal, the log and what the system's headers say of what
-// is declared by hand there.
+// Tests of the machine room: files, locks, the terminal, the log and what the system's headers
+// say of what is declared by hand there.
 
 #if !defined(HUB_SESSION_NO_HTTPLIB)
 #define HUB_SESSION_NO_HTTPLIB

@@ -409,7 +409,8 @@ TEST_CASE("a resource is asked for in the newest way and in the older one, alway
 
   const std::string files =
       R"({"files": [{"name": "last.pt", "downloadUrl": "https://s/l"}, {"name": "args.yaml",
-          "downloadUrl": "https://s/a"}, 7, {"name": "best.pt", "size": 1, "downloadUrl": "https://s/b"}]})";
+          "downloadUrl": "https://s/a"}, 7,
+          {"name": "best.pt", "size": 1, "downloadUrl": "https://s/b"}]})";
   CHECK(*parse_resource_reply(files, model) == "https://s/b");
   CHECK(*parse_resource_reply(R"({"files": []})", model) == "");
   CHECK_FALSE(parse_resource_reply(R"({"files": "none"})", model));

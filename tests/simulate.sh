@@ -40,7 +40,8 @@ json_flags=$(pkg-config --cflags nlohmann_json 2>/dev/null)
 [ -n "$expected" ] || fail "$program" "its $seeds seeds have no trace"
 for cxx in "$@"; do
   # shellcheck disable=SC2086 # flags are words
-  if ! $cxx -std=c++20 -O0 $json_flags ${CXXFLAGS:-} tests/simulate.cpp -o "$work/simulate" -pthread; then
+  if ! $cxx -std=c++20 -O0 $json_flags ${CXXFLAGS:-} tests/simulate.cpp -o "$work/simulate" \
+    -pthread; then
     fail "$cxx" 'does not compile tests/simulate.cpp'
   elif [ "$(trace_of "$work/simulate")" != "$expected" ]; then
     fail "$cxx" 'the same seeds do something else'

@@ -764,6 +764,35 @@ void rewriting(spooled_world& sim, trainer& train) {
   }
 }
 
+// What HUB has in the end: all that was promised and `kept` says outlives its death, and nothing that
+// nobody reported.
+template <class Kept>
+void require_promises(spooled_world& sim, promises& made, const Kept& kept) {
+  for (const auto& [epoch, values] : made.epochs) {
+    double least = -1;
+    for (const auto& value : values)
+      if (kept(value.at)) least = value.loss;
+    if (least < 0) continue;
+    REQUIRE(sim.model().metrics.contains(epoch));
+    REQUIRE(sim.loss_on_hub(epoch) >= least);
+  }
+  for (const auto& [epoch, values] : sim.model().metrics) {
+    std::set<double> reported;
+    if (made.in_doubt.contains(epoch)) reported.insert(made.in_doubt.at(epoch));
+    for (const auto& value : made.epochs[epoch]) reported.insert(value.loss);
+    REQUIRE(reported.contains(sim.loss_on_hub(epoch)));
+  }
+  int newest = -1;
+  for (const auto& each : sim.model().checkpoints) {
+    REQUIRE(made.contents.contains(each.hash));
+    newest = std::max(newest, each.epoch);
+  }
+  if (made.checkpoint && kept(made.checkpoint_at)) REQUIRE(newest >= *made.checkpoint);
+  REQUIRE(sim.left().epochs.empty());
+  REQUIRE_FALSE(sim.left().upload);
+  REQUIRE(sim.disk->folder(sim.model_folder()).size() <= 4);
+}
+
 // Runs a course and kills it at operation `at`; the next session may die as well. False where the
 // course was over before.
 bool die_in(const course& what, spool_sync mode, crash_kind kind, std::uint64_t at,
@@ -813,29 +842,7 @@ bool die_in(const course& what, spool_sync mode, crash_kind kind, std::uint64_t 
     if (kind == crash_kind::process || mode == spool_sync::each) return true;
     return mode == spool_sync::interval && *first_death - when > sim.with.spool.sync_interval;
   };
-  for (const auto& [epoch, values] : made.epochs) {
-    double least = -1;
-    for (const auto& value : values)
-      if (kept(value.at)) least = value.loss;
-    if (least < 0) continue;
-    REQUIRE(sim.model().metrics.contains(epoch));
-    REQUIRE(sim.loss_on_hub(epoch) >= least);
-  }
-  for (const auto& [epoch, values] : sim.model().metrics) {
-    std::set<double> reported;
-    if (made.in_doubt.contains(epoch)) reported.insert(made.in_doubt.at(epoch));
-    for (const auto& value : made.epochs[epoch]) reported.insert(value.loss);
-    REQUIRE(reported.contains(sim.loss_on_hub(epoch)));
-  }
-  int newest = -1;
-  for (const auto& each : sim.model().checkpoints) {
-    REQUIRE(made.contents.contains(each.hash));
-    newest = std::max(newest, each.epoch);
-  }
-  if (made.checkpoint && kept(made.checkpoint_at)) REQUIRE(newest >= *made.checkpoint);
-  REQUIRE(sim.left().epochs.empty());
-  REQUIRE_FALSE(sim.left().upload);
-  REQUIRE(sim.disk->folder(sim.model_folder()).size() <= 4);
+  require_promises(sim, made, kept);
   return died;
 }
 

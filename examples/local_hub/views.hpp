@@ -331,7 +331,8 @@ inline std::string csv_cell(const std::string& text) {
   return cell + '"';
 }
 
-// An epoch a line: when its values arrived, in words and in seconds since the training began, and the values.
+// An epoch a line: when its values arrived, in words and in seconds since the training began, and the
+// values.
 inline std::string csv_of(const hub_model& model, const arrivals& arrived) {
   const lifetime life = lifetime_of(model, arrived);
   std::set<std::string> names;

@@ -385,7 +385,8 @@ class Bench:
             taken = self.load('uploads', hub, count, file)['seconds']
             after = hub.memory_peak_mib()
         self.add(f'local_hub: {count} uploads of {size // MIB} MiB at once: peak memory',
-                 f'{after:.0f} MiB', f'flat: at most {size // MIB} MiB more', after - before < size / MIB,
+                 f'{after:.0f} MiB', f'flat: at most {size // MIB} MiB more',
+                 after - before < size / MIB,
                  f'{before:.0f} MiB after one of them alone; {taken:.1f} s in all')
 
     def hub_epochs(self):

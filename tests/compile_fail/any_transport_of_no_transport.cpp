@@ -1,4 +1,5 @@
 // expect: no matching (function for call|constructor)|conversion from|no viable conversion
+// SPDX-License-Identifier: MIT
 
 #include "hub_session.hpp"
 

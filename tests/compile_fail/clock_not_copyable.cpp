@@ -1,4 +1,5 @@
 // expect: the clock cannot be copied
+// SPDX-License-Identifier: MIT
 
 #include "hub_session.hpp"
 

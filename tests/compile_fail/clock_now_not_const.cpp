@@ -1,4 +1,5 @@
 // expect: the clock lacks 'hub::time_point now\(\) const'
+// SPDX-License-Identifier: MIT
 
 #include "hub_session.hpp"
 

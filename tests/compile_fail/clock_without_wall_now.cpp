@@ -1,4 +1,5 @@
 // expect: the clock lacks 'std::chrono::system_clock::time_point wall_now\(\)
+// SPDX-License-Identifier: MIT
 
 #include "hub_session.hpp"
 

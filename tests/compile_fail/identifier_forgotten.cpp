@@ -1,4 +1,5 @@
 // expect: no matching (member )?function
+// SPDX-License-Identifier: MIT
 
 #include "hub_session.hpp"
 

@@ -1,4 +1,5 @@
 // expect: no matching|cannot convert|could not convert|no viable conversion
+// SPDX-License-Identifier: MIT
 
 #include "hub_session.hpp"
 

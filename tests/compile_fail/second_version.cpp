@@ -1,4 +1,5 @@
 // expect: a second copy of another version is included in this translation unit
+// SPDX-License-Identifier: MIT
 
 #include "hub_session.hpp"
 

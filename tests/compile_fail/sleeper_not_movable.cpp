@@ -1,4 +1,5 @@
 // expect: the sleeper cannot be moved
+// SPDX-License-Identifier: MIT
 
 #include "hub_session.hpp"
 

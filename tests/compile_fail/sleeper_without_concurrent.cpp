@@ -1,4 +1,5 @@
 // expect: the sleeper lacks 'static constexpr bool concurrent'
+// SPDX-License-Identifier: MIT
 
 #include "hub_session.hpp"
 

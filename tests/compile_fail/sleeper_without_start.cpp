@@ -1,4 +1,5 @@
 // expect: the sleeper lacks 'void start\(std::vector<hub::background_task>\)'
+// SPDX-License-Identifier: MIT
 
 #include "hub_session.hpp"
 

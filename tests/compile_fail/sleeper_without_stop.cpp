@@ -1,4 +1,5 @@
 // expect: the sleeper lacks 'void stop\(\)'
+// SPDX-License-Identifier: MIT
 
 #include "hub_session.hpp"
 

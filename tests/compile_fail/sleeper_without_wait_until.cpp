@@ -1,4 +1,5 @@
 // expect: the sleeper lacks 'bool wait_until\(hub::time_point
+// SPDX-License-Identifier: MIT
 
 #include "hub_session.hpp"
 

@@ -1,4 +1,5 @@
 // expect: the sleeper lacks 'void wake\(std::size_t\) noexcept'
+// SPDX-License-Identifier: MIT
 
 #include "hub_session.hpp"
 

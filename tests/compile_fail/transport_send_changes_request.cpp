@@ -1,4 +1,5 @@
 // expect: the transport lacks 'hub::reply send\(const hub::request&\)'
+// SPDX-License-Identifier: MIT
 
 #include "hub_session.hpp"
 

@@ -1,4 +1,5 @@
 // expect: the transport lacks 'void cancel\(\) noexcept'
+// SPDX-License-Identifier: MIT
 
 #include "hub_session.hpp"
 

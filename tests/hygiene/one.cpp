@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// Tests of configuration and hygiene: three translation units of one program, of which this one leaves httplib and
-// OpenSSL out, the second does not, and the third has the interface only. What else the header may
-// leave defined is in tests/compile_fail.sh.
+// Tests of configuration and hygiene: three translation units of one program, of which this one
+// leaves httplib and OpenSSL out, the second does not, and the third has the interface only. What the
+// header may leave defined is in tests/including.sh.
 
 #if !defined(HUB_SESSION_NO_HTTPLIB)
 #define HUB_SESSION_NO_HTTPLIB

@@ -1,4 +1,6 @@
-R"page(// What is chosen on the page stands in its address, so that it survives a reload and can be sent.
+R"page(// SPDX-License-Identifier: MIT
+//
+// What is chosen on the page stands in its address, so that it survives a reload and can be sent.
 
 export const chosen = (name) => new URLSearchParams(location.search).get(name) ?? "";
 export const chosenList = (name) => new URLSearchParams(location.search).getAll(name);

@@ -1,4 +1,6 @@
-R"page(// When heartbeats came, and the gaps between them.
+R"page(// SPDX-License-Identifier: MIT
+//
+// When heartbeats came, and the gaps between them.
 
 import {element, shape, text} from "./dom.js";
 import {now} from "./live.js";

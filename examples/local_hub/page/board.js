@@ -1,4 +1,6 @@
-R"page(// What the charts of a view have in common: how they are drawn, the part that is seen, and the cursor.
+R"page(// SPDX-License-Identifier: MIT
+//
+// What the charts of a view have in common: how they are drawn, the part that is seen, and the cursor.
 
 import {countScale, linearScale, timeScale} from "./scale.js";
 import {number, span} from "./words.js";

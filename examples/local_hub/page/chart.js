@@ -1,4 +1,6 @@
-R"page(// A chart on a canvas: lines over epochs, time or anything else, to be read by pointer, by arrow keys, and by
+R"page(// SPDX-License-Identifier: MIT
+//
+// A chart on a canvas: lines over epochs, time or anything else, to be read by pointer, by arrow keys, and by
 // its legend, which says the values at the cursor or else the last ones. Dragging zooms. Charts of one board
 // share their cursor and what is seen. Nothing is drawn out of sight, and nothing twice in one frame.
 

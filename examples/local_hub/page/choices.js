@@ -1,4 +1,6 @@
-R"page(// A board with controls for what can be chosen of its charts. What is chosen stands in the address.
+R"page(// SPDX-License-Identifier: MIT
+//
+// A board with controls for what can be chosen of its charts. What is chosen stands in the address.
 
 import {choose, chosen} from "./address.js";
 import {Board} from "./board.js";

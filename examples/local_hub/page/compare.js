@@ -1,4 +1,6 @@
-R"page(// Several runs side by side: a chart for each metric with a line for each run, the best values, and the
+R"page(// SPDX-License-Identifier: MIT
+//
+// Several runs side by side: a chart for each metric with a line for each run, the best values, and the
 // arguments that differ. Which runs is in the address.
 
 import {choose, chosenList} from "./address.js";

@@ -1,4 +1,6 @@
-R"page(// What a training printed: it comes as it is printed, follows its end, can be searched, and has the colours
+R"page(// SPDX-License-Identifier: MIT
+//
+// What a training printed: it comes as it is printed, follows its end, can be searched, and has the colours
 // that terminals have. Everything else that a terminal would obey is left out, and nothing becomes markup.
 
 import {element, text} from "./dom.js";

@@ -1,4 +1,6 @@
-R"page(// Short messages, and dialogs with a form.
+R"page(// SPDX-License-Identifier: MIT
+//
+// Short messages, and dialogs with a form.
 
 import {element, text} from "./dom.js";
 

@@ -1,4 +1,6 @@
-R"page(// Elements. Whatever comes from a training gets into the page through text() or as a string child,
+R"page(// SPDX-License-Identifier: MIT
+//
+// Elements. Whatever comes from a training gets into the page through text() or as a string child,
 // so no name can bring markup with it.
 
 // element("a", {class: "x", href: "/"}, "text", child): null children are left out.

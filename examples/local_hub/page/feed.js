@@ -1,4 +1,6 @@
-R"page(// The HUB's stream of events: each model's row as it is now, and the HUB's time once a second. tell()
+R"page(// SPDX-License-Identifier: MIT
+//
+// The HUB's stream of events: each model's row as it is now, and the HUB's time once a second. tell()
 // gets {all}, {row}, {gone}, {time} or {lost}.
 
 export class Feed {

@@ -1,4 +1,6 @@
-R"page(// Charts side by side: those that are pinned first, then what is searched for. Both stand in the address. No
+R"page(// SPDX-License-Identifier: MIT
+//
+// Charts side by side: those that are pinned first, then what is searched for. Both stand in the address. No
 // more than a screen or two of them exist at a time, however many metrics there are.
 
 import {choose, chosen, chosenList} from "./address.js";

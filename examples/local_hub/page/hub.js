@@ -1,4 +1,6 @@
-R"page(// Where the HUB is, and calls to it. Every address is relative to where this file came from, so that
+R"page(// SPDX-License-Identifier: MIT
+//
+// Where the HUB is, and calls to it. Every address is relative to where this file came from, so that
 // the page works below a path as well, behind a proxy.
 
 export const root = new URL("..", import.meta.url);

@@ -1,4 +1,6 @@
-R"page(// Keys: which there are, a new one, and revoking. A key is shown once, when it is made.
+R"page(// SPDX-License-Identifier: MIT
+//
+// Keys: which there are, a new one, and revoking. A key is shown once, when it is made.
 
 import {ask, field, tell} from "./dialogs.js";
 import {element} from "./dom.js";

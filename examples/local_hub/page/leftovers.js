@@ -1,4 +1,6 @@
-R"page(// What is below the list: models that were deleted and can still be brought back, and what was refused.
+R"page(// SPDX-License-Identifier: MIT
+//
+// What is below the list: models that were deleted and can still be brought back, and what was refused.
 
 import {ask, tell} from "./dialogs.js";
 import {element} from "./dom.js";

@@ -1,4 +1,6 @@
-R"page(// The names of a chart's lines with their values. It is bounded however many there are: it scrolls, shows the
+R"page(// SPDX-License-Identifier: MIT
+//
+// The names of a chart's lines with their values. It is bounded however many there are: it scrolls, shows the
 // first ones, and the rest is found by searching. A click hides a line or shows it again; with Shift, or
 // twice, it shows that line alone.
 

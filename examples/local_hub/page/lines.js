@@ -1,4 +1,6 @@
-R"page(// Lines through values: what is smoothed, what is nearest, and how they are drawn.
+R"page(// SPDX-License-Identifier: MIT
+//
+// Lines through values: what is smoothed, what is nearest, and how they are drawn.
 
 // The style sheet's name for a line's colour.
 export const lineColor = ({color}) => `--s${color % 8 + 1}`;

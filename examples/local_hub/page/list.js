@@ -1,4 +1,6 @@
-R"page(// The list of models: searched, sorted, filtered, by project, and chosen from to be compared.
+R"page(// SPDX-License-Identifier: MIT
+//
+// The list of models: searched, sorted, filtered, by project, and chosen from to be compared.
 
 import {choose, chosen, chosenList} from "./address.js";
 import {compareAddress} from "./compare.js";

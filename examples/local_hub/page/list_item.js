@@ -1,4 +1,6 @@
-R"page(// One model in the list.
+R"page(// SPDX-License-Identifier: MIT
+//
+// One model in the list.
 
 import {element, shape, text} from "./dom.js";
 import {at} from "./hub.js";

@@ -1,4 +1,6 @@
-R"page(// The models as they are now, and whether the HUB is there. It sends its time once a second, so that
+R"page(// SPDX-License-Identifier: MIT
+//
+// The models as they are now, and whether the HUB is there. It sends its time once a second, so that
 // silence means it is gone, even where no connection breaks.
 
 import {text} from "./dom.js";

@@ -1,4 +1,6 @@
-R"page(// Which part of the page is shown, and signing in.
+R"page(// SPDX-License-Identifier: MIT
+//
+// Which part of the page is shown, and signing in.
 
 import {showCompare} from "./compare.js";
 import {ask, field} from "./dialogs.js";

@@ -1,4 +1,6 @@
-R"page(// A confusion matrix: a row for each class that was predicted, a column for each that was true, darker the
+R"page(// SPDX-License-Identifier: MIT
+//
+// A confusion matrix: a row for each class that was predicted, a column for each that was true, darker the
 // greater its share of the column.
 
 import {element} from "./dom.js";

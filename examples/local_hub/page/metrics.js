@@ -1,4 +1,6 @@
-R"page(// The metrics of one model: which of them share a chart, and the same values as a table.
+R"page(// SPDX-License-Identifier: MIT
+//
+// The metrics of one model: which of them share a chart, and the same values as a table.
 
 import {ChosenBoard} from "./choices.js";
 import {element} from "./dom.js";
@@ -71,7 +73,8 @@ export class Metrics {
         element("button", {class: "small", disabled: end >= epochs.length, onclick: turn(end + pageRows)}, "Newer"),
         element("button", {class: "small", disabled: begin === 0, onclick: turn(begin)}, "Older"),
         columns.size > columnsMax
-          ? element("span", {class: "soft small"}, `${columnsMax} of ${columns.size} metrics; the CSV has all`) : null));
+          ? element("span", {class: "soft small"},
+                    `${columnsMax} of ${columns.size} metrics; the CSV has all`) : null));
   }
 
   remove() {

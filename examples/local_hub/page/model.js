@@ -1,4 +1,6 @@
-R"page(// One model: how far it is, its metrics, and whatever else was sent for it.
+R"page(// SPDX-License-Identifier: MIT
+//
+// One model: how far it is, its metrics, and whatever else was sent for it.
 
 import {ask, tell} from "./dialogs.js";
 import {element, text} from "./dom.js";

@@ -1,4 +1,6 @@
-R"page(// What is done with a model: its labels are edited, it is stopped, reset, deleted. Whatever takes something
+R"page(// SPDX-License-Identifier: MIT
+//
+// What is done with a model: its labels are edited, it is stopped, reset, deleted. Whatever takes something
 // away says what.
 
 import {ask, field, tell} from "./dialogs.js";

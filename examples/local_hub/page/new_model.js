@@ -1,4 +1,6 @@
-R"page(// Making a model.
+R"page(// SPDX-License-Identifier: MIT
+//
+// Making a model.
 
 import {ask, field} from "./dialogs.js";
 import {element} from "./dom.js";

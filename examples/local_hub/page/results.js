@@ -1,4 +1,6 @@
-R"page(// What a training ended with: its checkpoints, curves, confusion matrix and validation.
+R"page(// SPDX-License-Identifier: MIT
+//
+// What a training ended with: its checkpoints, curves, confusion matrix and validation.
 
 import {Board} from "./board.js";
 import {Chart} from "./chart.js";

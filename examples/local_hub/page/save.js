@@ -1,4 +1,6 @@
-R"page(// A chart to take away, as a picture and as numbers.
+R"page(// SPDX-License-Identifier: MIT
+//
+// A chart to take away, as a picture and as numbers.
 
 import {element} from "./dom.js";
 import {lineColor} from "./lines.js";

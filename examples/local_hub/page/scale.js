@@ -1,4 +1,6 @@
-R"page(// Where a number lies on an axis, and which numbers are written beside it. A label is exact: it says the
+R"page(// SPDX-License-Identifier: MIT
+//
+// Where a number lies on an axis, and which numbers are written beside it. A label is exact: it says the
 // number of the very place where it stands.
 
 // The next number, or one hardly below, that is one of these times a power of ten.

@@ -1,4 +1,6 @@
-R"page(// One stream of events for all tabs, in a worker that they share: a browser opens no more than six
+R"page(// SPDX-License-Identifier: MIT
+//
+// One stream of events for all tabs, in a worker that they share: a browser opens no more than six
 // connections to a host, and a stream keeps one for good.
 
 import {Feed} from "./feed.js";

@@ -1,4 +1,6 @@
-R"page(// What the training's machine had to do, as charts over epochs.
+R"page(// SPDX-License-Identifier: MIT
+//
+// What the training's machine had to do, as charts over epochs.
 
 import {Board} from "./board.js";
 import {Chart} from "./chart.js";

@@ -1,4 +1,6 @@
-R"page(// Tables, and what a table stands in.
+R"page(// SPDX-License-Identifier: MIT
+//
+// Tables, and what a table stands in.
 
 import {element} from "./dom.js";
 import {moment} from "./words.js";

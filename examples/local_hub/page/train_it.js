@@ -1,4 +1,6 @@
-R"page(// What to paste, so that a training reports to a model: for C++, and for Python's old and new clients.
+R"page(// SPDX-License-Identifier: MIT
+//
+// What to paste, so that a training reports to a model: for C++, and for Python's old and new clients.
 
 import {tell} from "./dialogs.js";
 import {element} from "./dom.js";

@@ -1,4 +1,6 @@
-R"page(// The values of one model by epoch, as they come in.
+R"page(// SPDX-License-Identifier: MIT
+//
+// The values of one model by epoch, as they come in.
 
 import {call} from "./hub.js";
 

@@ -1,4 +1,6 @@
-R"page(// Numbers, times and states as people read them.
+R"page(// SPDX-License-Identifier: MIT
+//
+// Numbers, times and states as people read them.
 
 import {element} from "./dom.js";
 
