@@ -109,7 +109,7 @@
 #endif
 
 // HUB_SESSION_ASSERT(condition): define it, in every file of a program, to have the library check what
-// it believes of itself, as its own tests do. Does nothing otherwise.
+// it believes of itself, as its own tests do with -DHUB_SESSION_ASSERT=assert. Does nothing otherwise.
 #if !defined(HUB_SESSION_ASSERT)
 #define HUB_SESSION_ASSERTS_NOTHING
 #define HUB_SESSION_ASSERT(condition) static_cast<void>(0)
@@ -1035,8 +1035,8 @@ inline constexpr std::array all_lanes = {lane::life, lane::epochs, lane::uploads
 inline constexpr std::size_t lane_count = all_lanes.size();
 
 constexpr std::string_view to_string(lane which) noexcept {
-  constexpr std::array<std::string_view, lane_count> names = {"signs of life", "epochs", "uploads",
-                                                              "console"};
+  constexpr std::array names = {"signs of life"sv, "epochs"sv, "uploads"sv, "console"sv};
+  static_assert(names.size() == lane_count);
   return names[static_cast<std::size_t>(which)];
 }
 
@@ -1180,6 +1180,7 @@ class minute_limit {
 
   void count(time_point now) noexcept {
     if (requests_max_ == 0) return;
+    HUB_SESSION_ASSERT(sent_.empty() || nth_last(1) <= now);  // time never goes back
     if (sent_.size() < requests_max_)
       sent_.push_back(now);
     else
@@ -1189,7 +1190,8 @@ class minute_limit {
 
  private:
   std::size_t kept_from(lane which) const {
-    constexpr std::array<std::size_t, lane_count> tenths = {5, 0, 1, 3};
+    constexpr std::array<std::size_t, 4> tenths = {5, 0, 1, 3};
+    static_assert(tenths.size() == lane_count);
     return requests_max_ * tenths[static_cast<std::size_t>(which)] / 10;
   }
   // When the n-th request before the next one left; there are at least n.
@@ -1233,6 +1235,7 @@ struct lane_commons {
 class any_lane {
  public:
   any_lane(lane which, lane_commons& all) : all_(all), backoff_(all.retry), which_(which) {
+    HUB_SESSION_ASSERT(!all.lanes[static_cast<std::size_t>(which)]);
     all.lanes[static_cast<std::size_t>(which)] = this;
   }
   any_lane(const any_lane&) = delete;
@@ -1255,13 +1258,14 @@ class any_lane {
     retry_reserved_ = false;
     started_ = now;
     all_.minute.count(now);
+    HUB_SESSION_ASSERT(adds_up());
     leaves(now);
     return out;
   }
 
   void handle_outcome(const outcome& result, time_point now) {
-    HUB_SESSION_ASSERT(in_flight_);
-    in_flight_ = false;
+    HUB_SESSION_ASSERT(in_flight_);  // one order at a time: nothing else can be answered
+    HUB_SESSION_ASSERT(now >= started_);
     note_answer(result, now);
     if (result.cancelled && !std::exchange(all_.cancelled, true))
       all_.say(log_level::warning,
@@ -1276,6 +1280,8 @@ class any_lane {
       renewed_ = renews(result);
     }
     came(result, now);
+    in_flight_ = false;  // only now: where memory ran out, the same outcome is handed in again
+    HUB_SESSION_ASSERT(adds_up());
   }
 
   // The verbs of a lane.
@@ -1291,6 +1297,7 @@ class any_lane {
   virtual order next() = 0;                          // that order; changes nothing
   virtual void leaves(time_point now) noexcept = 0;  // it is on its way
   virtual void came(const outcome& result, time_point now) = 0;  // and this came of it
+  virtual bool adds_up() const { return true; }                  // what it counts, for assertions
 
   // After training has ended, a lane that failed too often in a row is given up.
   bool gave_up() const { return all_.ended && backoff_.failures() > all_.retry.final_retries_max; }
@@ -1483,6 +1490,7 @@ class epochs_lane final : public any_lane {
       case epochs: return {epochs_order{next_batch()}, so_far_};
       case completion: break;
     }
+    HUB_SESSION_ASSERT(ending_ && ending_may_go());  // it is the last word
     return {completion_order{ending_}, {so_far_.step, final_memo_}};
   }
 
@@ -1497,6 +1505,12 @@ class epochs_lane final : public any_lane {
       case epochs: return batch_came(result, now);
       case completion: return completion_came(result, now);
     }
+  }
+
+  // Every epoch that was accepted waits, was delivered or was set aside.
+  bool adds_up() const override {
+    return accepted_ == queue_.size() + delivered_ + set_aside_ &&
+           queue_.empty() == (queue_bytes_ == 0);
   }
 
   // ---- registration and completion ---------------------------------------------------------------
@@ -1567,9 +1581,10 @@ class epochs_lane final : public any_lane {
 
   void batch_came(const outcome& result, time_point now) {
     using enum verdict;
+    HUB_SESSION_ASSERT(!batch_.empty());
     switch (result.verdict) {
       case delivered:
-        delivered_ += erase_batch();
+        erase_batch(delivered_);
         // Past the batch that was refused whole, batches may be large again.
         if (batch_.back().first >= suspect_until_) batch_epochs_max_ = full_batch();
         begin_anew();
@@ -1594,8 +1609,9 @@ class epochs_lane final : public any_lane {
       return;
     }
     batch_epochs_max_ = full_batch();
-    if (erase_batch() == 0) return;  // newer values wait, which the server may take
-    ++set_aside_;
+    const std::size_t before = set_aside_;
+    erase_batch(set_aside_);
+    if (set_aside_ == before) return;  // newer values wait, which the server may take
     set_aside_error_ = why;
     all_.say(log_level::error, "The metrics of epoch " + std::to_string(batch_.front().first) +
                                    " are set aside, the others go on: " + why.message);
@@ -1606,20 +1622,20 @@ class epochs_lane final : public any_lane {
         std::min(all_.limits.metrics_batch_epochs_max, all_.traits.epochs_per_request_max), 1);
   }
 
-  // Strikes out the epochs of the last batch, but not one whose value was replaced meanwhile.
-  std::size_t erase_batch() {
-    std::size_t erased = 0;
+  // Strikes out the epochs of the last batch, but not one whose value was replaced meanwhile. Counts
+  // each as it goes: memory may run out at any of them.
+  void erase_batch(std::size_t& count) {
     for (const auto& [epoch, revision] : batch_) {
       const auto at = queue_.find(epoch);
       if (at == queue_.end() || at->second.revision != revision) continue;
       if (at->second.number != 0) all_.struck.epochs.emplace_back(epoch, at->second.number);
       erase_entry(at);
-      ++erased;
+      ++count;
     }
-    return erased;
   }
 
   void erase_entry(std::map<int, entry>::iterator at) {
+    HUB_SESSION_ASSERT(queue_bytes_ >= at->second.values->size_bytes() + entry_bytes);
     queue_bytes_ -= at->second.values->size_bytes() + entry_bytes;
     queue_.erase(at);
   }
@@ -1832,6 +1848,9 @@ class uploads_lane final : public any_lane {
     flight_ = {serial_, waiting_->number, waiting_->fields.is_final};
   }
 
+  // What is on the wire is the newest upload or one that it replaced.
+  bool adds_up() const override { return flight_.serial <= serial_; }
+
   void came(const outcome& result, time_point now) override {
     using enum verdict;
     const bool current = waiting_ && flight_.serial == serial_;
@@ -1858,17 +1877,18 @@ class uploads_lane final : public any_lane {
   }
 
   void arrived(bool current, const outcome& result) {
-    if (flight_.is_final) {
-      final_delivered_ = final_delivered_ || current;
-      if (current) epochs_.take_memo(result.so_far.memo);
-    } else {
-      ++delivered_;
-    }
-    missing_ = false;
+    if (flight_.is_final && current) epochs_.take_memo(result.so_far.memo);
     if (current) finish();
+    // Counted last: where memory runs out above, the same outcome comes again.
+    if (flight_.is_final)
+      final_delivered_ = final_delivered_ || current;
+    else
+      ++delivered_;
+    missing_ = false;
   }
 
   void finish() {
+    HUB_SESSION_ASSERT(waiting_);
     strike(waiting_->number);
     waiting_.reset();
     begin_anew();
@@ -1964,6 +1984,7 @@ class console_lane final : public any_lane {
       retry_at_ = retry_time(result, now);
       return;
     }
+    HUB_SESSION_ASSERT(chunk_ && !chunk_->empty());
     (result.verdict == verdict::delivered ? delivered_ : dropped_) += chunk_->size();
     chunk_.reset();
     ++number_;
@@ -1972,6 +1993,8 @@ class console_lane final : public any_lane {
     waits_since_ = now;
     if (lines_.empty()) flushes_ = false;
   }
+
+  bool adds_up() const override { return lines_.empty() == (bytes_ == 0); }
 
   // Moves the lines of the next chunk out of the queue; what did not fit is said in their place.
   std::vector<std::string> first_lines() {
@@ -2159,7 +2182,11 @@ class engine {
 
  private:
   // The one place that tells a lane by its name.
-  any_lane& at(lane which) const { return *all_.lanes[static_cast<std::size_t>(which)]; }
+  any_lane& at(lane which) const {
+    any_lane* const found = all_.lanes[static_cast<std::size_t>(which)];
+    HUB_SESSION_ASSERT(found);  // each lane is a member below
+    return *found;
+  }
 
   lane_commons all_;
   epochs_lane epochs_{all_};
@@ -8190,7 +8217,8 @@ class session_base : public training_callbacks {
   protocol_traits traits_;
 
  private:
-  std::array<time_point, lane_count> scheduled_ = {never, never, never, never};
+  std::array<time_point, 4> scheduled_ = {never, never, never, never};
+  static_assert(lane_count == 4);
   std::atomic<bool> stop_requested_ = false;
   std::atomic<bool> ending_said_ = false;
   std::atomic<bool> was_told_ = false;  // anything that has to arrive

@@ -21,6 +21,12 @@
 #include "support/catch.hpp"
 #include "support/engine_script.hpp"
 
+#if defined(HUB_SESSION_ASSERT) && defined(__unix__)
+#include <csignal>
+#include <sys/wait.h>
+#include <unistd.h>
+#endif
+
 namespace {
 
 using namespace script;
@@ -1593,3 +1599,23 @@ TEST_CASE(
   CHECK(first.size() > 500);
   CHECK(long_run(seed, 3000) == first);  // the same calls give the same answers
 }
+
+// ---- what it believes of itself --------------------------------------------------------------
+
+#if defined(HUB_SESSION_ASSERT) && defined(__unix__)
+TEST_CASE("where assertions are on, an outcome that no order waits for ends the program") {
+  const pid_t child = ::fork();
+  REQUIRE(child >= 0);
+  if (child == 0) {
+    std::signal(SIGABRT, SIG_DFL);
+    ::close(STDERR_FILENO);
+    training run;
+    run.engine.handle_outcome(lane::epochs, delivered(), hub::time_point{});
+    ::_exit(0);
+  }
+  int status = 0;
+  REQUIRE(::waitpid(child, &status, 0) == child);
+  CHECK(WIFSIGNALED(status));
+  CHECK(WTERMSIG(status) == SIGABRT);
+}
+#endif

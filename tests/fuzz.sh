@@ -43,7 +43,7 @@ attack() {
   mkdir -p "$out/found-$1"
   # shellcheck disable=SC2046 # one word per flag
   clang++ -std=c++20 -O1 -g -fsanitize=$sanitizers -fno-sanitize-recover=all \
-    $(pkg-config --cflags nlohmann_json) "tests/fuzz/$1.cpp" -o "$out/$1" &&
+    -DHUB_SESSION_ASSERT=assert $(pkg-config --cflags nlohmann_json) "tests/fuzz/$1.cpp" -o "$out/$1" &&
     "$out/$1" -runs="$runs" -seed=1 -max_len=512 -print_final_stats=1 -verbosity=0 \
       -artifact_prefix="$out/$1-" "$out/found-$1" "tests/fuzz/corpus/$1"
 }

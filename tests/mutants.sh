@@ -28,7 +28,7 @@ exec python3 - "$@" <<'PYTHON'
 import concurrent.futures, html, os, re, shlex, shutil, signal, subprocess, sys, tempfile
 
 compiler = shlex.split(os.environ.get('CXX') or 'c++')
-flags = ['-std=c++20', '-O0', '-w', '-pthread',
+flags = ['-std=c++20', '-O0', '-w', '-pthread', '-DHUB_SESSION_ASSERT=assert',
          f'-DHUB_SESSION_TEST_DATA="{os.getcwd()}/tests/data"']
 jobs = int(os.environ.get('JOBS') or os.cpu_count() or 1)
 seconds_max = 300  # for one test program; the tests take seconds
