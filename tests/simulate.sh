@@ -3,8 +3,9 @@
 #
 # sh tests/simulate.sh PROGRAM [COMPILER...]
 #
-# Whether a seed does the same whatever compiled it: what PROGRAM, a built tests/simulate.cpp, says
-# of some seeds must be what it says when each of these compilers has built it without optimization.
+# Plays the seeds of tests/simulate/seeds.txt with PROGRAM, a built tests/simulate.cpp. Then, whether a
+# seed does the same whatever compiled it: what PROGRAM says of some seeds must be what it says when each
+# of these compilers has built it without optimization.
 # Without compilers: g++ and clang++, whichever there are. CXXFLAGS is passed on. The last line is
 # `N passed, N failed`; the exit code is zero only if none failed.
 
@@ -30,6 +31,15 @@ fail() {
   printf '%s: %s\n' "$1" "$2"
 }
 
+for seed in $(sed -n 's/^\([0-9][0-9]*\) .*/\1/p' tests/simulate/seeds.txt); do
+  if "$program" --seed "$seed" >"$work/seed.log" 2>&1; then
+    passed=$((passed + 1))
+  else
+    fail "seed $seed" "$(cat "$work/seed.log")"
+  fi
+done
+[ "$passed" -gt 0 ] || fail tests/simulate/seeds.txt 'no seed of it could be played'
+
 if [ $# -eq 0 ]; then
   for candidate in g++ clang++; do
     command -v "$candidate" >/dev/null 2>&1 && set -- "$@" "$candidate"
@@ -40,8 +50,8 @@ json_flags=$(pkg-config --cflags nlohmann_json 2>/dev/null)
 [ -n "$expected" ] || fail "$program" "its $seeds seeds have no trace"
 for cxx in "$@"; do
   # shellcheck disable=SC2086 # flags are words
-  if ! $cxx -std=c++20 -O0 $json_flags ${CXXFLAGS:-} tests/simulate.cpp -o "$work/simulate" \
-    -pthread; then
+  if ! $cxx -std=c++20 -O0 -DHUB_SESSION_ASSERT=assert $json_flags ${CXXFLAGS:-} \
+    tests/simulate.cpp -o "$work/simulate" -pthread; then
     fail "$cxx" 'does not compile tests/simulate.cpp'
   elif [ "$(trace_of "$work/simulate")" != "$expected" ]; then
     fail "$cxx" 'the same seeds do something else'

@@ -111,6 +111,7 @@ class Bench:
         self.folder = folder
         self.quick = given.quick
         self.pairs = 1 if given.quick else given.pairs
+        self.figures = []
 
     def size(self, whole, quick):
         return quick if self.quick else whole
@@ -142,6 +143,7 @@ class Bench:
         """One row. `met` is None where there is no goal, or where it cannot be measured here."""
         verdict = {True: 'yes', False: '**no**', None: '-'}[met]
         print(f'| {what} | {figure} | {goal} | {verdict} | {note} |', flush=True)
+        self.figures.append((what, figure))
 
     # ---- files ----------------------------------------------------------------------------------
 
@@ -457,6 +459,16 @@ class Bench:
                  f'{with_httplib}', '1', with_httplib == 1, f'{taken:.0f} s to compile all')
 
 
+# Appends what was measured to history.tsv, with the day, the commit and the machine.
+def keep(figures, build):
+    commit = subprocess.run(['git', 'describe', '--always', '--dirty'], cwd=HERE, capture_output=True,
+                            text=True).stdout.strip() or '-'
+    with open(HERE / 'history.tsv', 'a', encoding='utf-8') as history:
+        for what, figure in figures:
+            print(time.strftime('%Y-%m-%d'), commit, machine(build), what, figure, sep='\t',
+                  file=history)
+
+
 def file_system(folder):
     return subprocess.run(['df', '--output=fstype', folder], capture_output=True,
                           text=True).stdout.split()[-1]
@@ -492,6 +504,8 @@ def main():
     parser.add_argument('--quick', action='store_true',
                         help='small sizes, once: shows that it works, and no more')
     parser.add_argument('--pairs', type=int, default=5)
+    parser.add_argument('--keep', action='store_true',
+                        help='append the figures to tests/bench/history.tsv')
     parser.add_argument('--build', type=Path, required=True, help=argparse.SUPPRESS)
     parser.add_argument('--httplib-dir', default='', help=argparse.SUPPRESS)
     parser.add_argument('rows', nargs='*', metavar='ROW', help=', '.join(ROWS))
@@ -514,6 +528,8 @@ def main():
         except Failed as why:
             print(f'bench: {why}', file=sys.stderr)
             return 1
+        if given.keep:
+            keep(bench.figures, given.build)
     return 0
 
 
