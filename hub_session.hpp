@@ -664,8 +664,9 @@ struct limit_options {
   duration upload_deadline = 1h;     // for one attempt at an upload
   duration start_deadline = 2min;    // for the constructor
   duration train_end_deadline = 1h;  // for on_train_end
-  duration checkpoint_grace = 30s;   // for a checkpoint still in flight when training ends
-  duration shutdown_deadline = 2s;   // for the flush in the destructor and on a signal
+  duration denied_deadline = 1min;  // of that, from the first refusal in a row (401, 403, 404, ...)
+  duration checkpoint_grace = 30s;  // for a checkpoint still in flight when training ends
+  duration shutdown_deadline = 2s;  // for the flush in the destructor and on a signal
   std::size_t reply_bytes_max = mebibyte;
   std::size_t metrics_batch_epochs_max = 100;
   std::size_t metrics_batch_bytes_max = 256 * kibibyte;
@@ -1243,6 +1244,9 @@ class any_lane {
 
   bool in_flight() const noexcept { return in_flight_; }
 
+  // The server has refused for so long that neither a flush nor the ending waits for this lane.
+  bool refused() const noexcept { return refused_; }
+
   // When the lane's next request may go; never while one is on its way.
   time_point deadline() const {
     if (all_.stopped || in_flight_) return never;
@@ -1271,9 +1275,13 @@ class any_lane {
       all_.say(log_level::warning,
                "The run was cancelled on the server. The training is asked to stop: "
                "stop_requested() says so.");
+    if (result.verdict == verdict::delivered) note_success();
     if (result.verdict == verdict::advanced) {
       so_far_ = result.so_far;
-      if (!renewed_) backoff_.reset();
+      if (!renewed_) {
+        backoff_.reset();
+        note_success();
+      }
       retry_at_ = now;
     } else if (result.verdict == verdict::restart) {
       so_far_ = {};
@@ -1298,12 +1306,21 @@ class any_lane {
   virtual void leaves(time_point now) noexcept = 0;  // it is on its way
   virtual void came(const outcome& result, time_point now) = 0;  // and this came of it
   virtual bool adds_up() const { return true; }                  // what it counts, for assertions
+  virtual bool is_awaited() const { return all_.ended; }         // somebody waits for what is next
 
-  // After training has ended, a lane that failed too often in a row is given up.
-  bool gave_up() const { return all_.ended && backoff_.failures() > all_.retry.final_retries_max; }
+  // After training has ended, a lane that failed too often in a row, or was refused for too long, is
+  // given up.
+  bool gave_up() const {
+    return all_.ended && (refused_ || backoff_.failures() > all_.retry.final_retries_max);
+  }
 
   time_point retry_time(const outcome& result, time_point now) {
     retry_reserved_ = true;
+    if (result.verdict == verdict::denied) {
+      denied_since_ = std::min(denied_since_, now);
+      if (is_awaited() && !refused_)
+        if (const auto soon = awaited_retry_time(result, now)) return *soon;
+    }
     return all_.budget.take(now, later(now, backoff_.next(result, all_.random)));
   }
 
@@ -1317,6 +1334,7 @@ class any_lane {
     retry_at_ = now;
     backoff_.reset();
     renewed_ = false;
+    refused_ = false;
     drop_retry();
   }
 
@@ -1338,6 +1356,40 @@ class any_lane {
   // they do so again is no end of the failures.
   static bool renews(const outcome& result) {
     return result.verdict == verdict::restart && result.why.code != errc::file_changed;
+  }
+
+  void note_success() {
+    denied_since_ = never;
+    refused_said_ = false;
+  }
+
+  // Since when the server has refused this lane, or one that carries what was reported: the final model
+  // is not waited for anew where the epochs were refused all the time.
+  time_point denied_since() const {
+    time_point first = denied_since_;
+    for (lane each : {lane::epochs, lane::uploads})
+      first = std::min(first, all_.lanes[static_cast<std::size_t>(each)]->denied_since_);
+    return first;
+  }
+
+  // While somebody waits, a refusal that may pass is asked about soon and not in its usual interval, up
+  // to the deadline; nothing once that is over.
+  std::optional<time_point> awaited_retry_time(outcome result, time_point now) {
+    const time_point end = later(denied_since(), all_.limits.denied_deadline);
+    const duration asked = result.retry_after.value_or(duration::zero());
+    if (now < end && later(now, asked) <= end) {
+      result.verdict = verdict::retry;
+      const time_point wanted = later(now, backoff_.next(result, all_.random));
+      const time_point soon = all_.budget.take(now, std::min(wanted, end));
+      if (soon <= end) return soon;
+      all_.budget.give_back();
+    }
+    refused_ = true;
+    if (!std::exchange(refused_said_, true))
+      all_.say(log_level::error,
+               result.why.message + " It is not waited for any longer on the lane of " +
+                   std::string(to_string(which_)) + "; limits.denied_deadline says how long.");
+    return std::nullopt;
   }
 
   // Keeps what status() reports, and says each reason of a row of failures once, and its end.
@@ -1367,6 +1419,9 @@ class any_lane {
   lane which_;
   bool in_flight_ = false;
   bool renewed_ = false;               // the order began anew after a failure
+  bool refused_ = false;               // see refused()
+  bool refused_said_ = false;          //
+  time_point denied_since_ = never;    // the first refusal with no success after it
   bool retry_reserved_ = false;        // retry_at_ took a retry from the budget
   std::set<errc> complained_of_ = {};  // what the log says of the current row of failures
 };
@@ -1428,7 +1483,11 @@ class epochs_lane final : public any_lane {
 
   // Of the epochs alone: the final model goes once they have gone.
   bool epochs_done() const { return all_.stopped || queue_.empty() || gave_up(); }
-  bool done() const override { return all_.stopped || gave_up() || (queue_.empty() && !ending_); }
+  bool done() const override {
+    return all_.stopped || gave_up() || refused() || (queue_.empty() && !ending_);
+  }
+  // Nothing can be sent any more, as the run will not be made.
+  bool never_registers() const { return !registered() && gave_up(); }
 
   void flush(time_point now) override {
     if (queue_.empty()) return;
@@ -1474,7 +1533,7 @@ class epochs_lane final : public any_lane {
     if (state_ == unknown || gave_up()) return never;
     switch (next_subject()) {
       case registration: return retry_at_;
-      case epochs: return flushes() || all_.ended ? retry_at_ : std::max(gate_, retry_at_);
+      case epochs: return is_awaited() ? retry_at_ : std::max(gate_, retry_at_);
       case completion: return ending_ && ending_may_go() ? retry_at_ : never;
     }
     return never;
@@ -1550,6 +1609,7 @@ class epochs_lane final : public any_lane {
   bool flushes() const {
     return !queue_.empty() && queue_.begin()->second.revision <= flush_revision_;
   }
+  bool is_awaited() const override { return all_.ended || flushes(); }
 
   void enqueue(int epoch, std::shared_ptr<const epoch_record> values, std::uint64_t number) {
     const auto [at, is_new] = queue_.try_emplace(epoch);
@@ -1712,6 +1772,7 @@ class life_lane final : public any_lane {
     if (!all_.traits.life_in_silence_only) return next_at_;
     return std::max(next_at_, later(all_.answered_at, all_.rates.heartbeat));
   }
+  bool is_awaited() const override { return false; }
   order next() override { return {life_order{}}; }
   void leaves(time_point) noexcept override {}
 
@@ -1787,7 +1848,9 @@ class uploads_lane final : public any_lane {
   }
 
   // An earlier training's final model may be delivered: that is not this one's.
-  void end() { final_delivered_ = false; }
+  void end() {
+    if (std::exchange(final_delivered_, false)) final_wanted_ = false;
+  }
 
   void replace(checkpoint what, time_point now) {
     strike_replaced();
@@ -1806,7 +1869,9 @@ class uploads_lane final : public any_lane {
 
   // ---- the verbs ---------------------------------------------------------------------------------
 
-  bool done() const override { return !in_flight() && (!waiting_ || gave_up()); }
+  bool done() const override {
+    return !in_flight() && (!waiting_ || gave_up() || refused() || epochs_.never_registers());
+  }
 
   void flush(time_point now) override {
     if (!waiting_) return;
@@ -1823,8 +1888,8 @@ class uploads_lane final : public any_lane {
     out.checkpoints_delivered = delivered_;
     out.final_model_wanted = final_wanted_;
     out.final_model_delivered = final_delivered_;
-    if (waiting_ || (final_wanted_ ? !final_delivered_ : missing_))
-      out.why = error_.value_or(epochs_lane::out_of_time);
+    const bool failed = final_wanted_ ? !final_delivered_ : missing_;
+    if (waiting_ || failed) out.why = error_.value_or(out.why.value_or(epochs_lane::out_of_time));
   }
 
  private:
@@ -1838,9 +1903,10 @@ class uploads_lane final : public any_lane {
   time_point due() const override {
     if (!waiting_ || gave_up() || !epochs_.registered()) return never;
     if (waiting_->fields.is_final && !epochs_.epochs_done()) return never;  // that one goes last
-    const bool at_once = flushes_ || all_.ended || attempts_ > 0 || so_far_.step > 0;
+    const bool at_once = is_awaited() || attempts_ > 0 || so_far_.step > 0;
     return at_once ? retry_at_ : std::max(gate_, retry_at_);
   }
+  bool is_awaited() const override { return all_.ended || flushes_; }
   order next() override { return {upload_order{*waiting_}, so_far_}; }
 
   void leaves(time_point now) noexcept override {
@@ -1950,9 +2016,11 @@ class console_lane final : public any_lane {
     while (bytes_ > all_.limits.console_queue_bytes_max && !lines_.empty()) drop_oldest();
   }
 
-  bool done() const override { return (!chunk_ && lines_.empty()) || gave_up(); }
+  bool done() const override {
+    return !is_waiting() || gave_up() || refused() || epochs_.never_registers();
+  }
   void flush(time_point now) override {
-    if (done()) return;
+    if (!is_waiting()) return;
     flushes_ = true;
     try_at_once(now);
   }
@@ -1966,11 +2034,14 @@ class console_lane final : public any_lane {
   static constexpr std::size_t line_bytes = 64;  // what a line costs beside its text
 
   time_point due() const override {
-    if (!epochs_.registered() || done()) return never;
-    if (chunk_ || flushes_ || all_.ended) return retry_at_;
+    if (!epochs_.registered() || !is_waiting() || gave_up()) return never;
+    if (chunk_ || is_awaited()) return retry_at_;
     const bool enough = lines_.size() + (left_out_ > 0 ? 1 : 0) >= all_.rates.console_lines;
     return std::max(retry_at_, enough ? gate_ : later(waits_since_, all_.rates.console));
   }
+
+  bool is_waiting() const { return chunk_ || !lines_.empty(); }
+  bool is_awaited() const override { return all_.ended || flushes_; }
 
   order next() override {
     if (!chunk_) chunk_ = std::make_shared<const std::vector<std::string>>(first_lines());
@@ -2152,7 +2223,7 @@ class engine {
   std::optional<error> registration_failure() const { return epochs_.registration_failure(); }
   bool stop_requested() const { return all_.cancelled; }
   bool replaced_upload_in_flight() const { return uploads_.replaced_in_flight(); }
-  bool epochs_done() const { return epochs_.epochs_done(); }
+  bool epochs_done() const { return epochs_.epochs_done() || epochs_.refused(); }
   // Whether everything that was accepted has arrived or was given up.
   bool done() const {
     return std::all_of(all_lanes.begin(), all_lanes.end(),

@@ -593,6 +593,121 @@ TEST_CASE("a flush ends where HUB refuses the last of what it was for") {
   CHECK(run.due(lane::epochs) == 4s);
 }
 
+TEST_CASE("a flush asks soon about a refusal, for a minute, and keeps everything") {
+  training run(steady());
+  run.epoch(0);
+  run.flush(lane::epochs);
+  const duration first = run.elapsed();
+  std::vector<duration> tries;
+  while (!run.engine.done()) {
+    run.wait_for(lane::epochs);
+    REQUIRE(run.batch() == epochs{0});
+    tries.push_back(run.elapsed() - first);
+    run.answer(lane::epochs, denied());
+  }
+  CHECK(tries == std::vector<duration>{0s, 1s, 3s, 7s, 15s, 31s, 60s});
+  CHECK(says(run.notes(), "limits.denied_deadline"));
+  CHECK(run.engine.delivery().epochs_queued == 1);
+  CHECK_FALSE(run.engine.delivery().complete());
+
+  // From here on it is asked as seldom as ever, and a further flush asks once.
+  CHECK(run.due(lane::epochs) == run.elapsed() + 5min);
+  run.flush(lane::epochs);
+  CHECK_FALSE(run.engine.done());
+  REQUIRE(run.batch() == epochs{0});
+  run.answer(lane::epochs, denied());
+  CHECK(run.engine.done());
+  CHECK_FALSE(says(run.notes(), "limits.denied_deadline"));
+  run.wait_for(lane::epochs);
+  REQUIRE(run.batch() == epochs{0});
+  run.answer(lane::epochs, delivered());
+  CHECK(run.engine.delivery().complete());
+}
+
+TEST_CASE("a refusal that passes within the minute costs nothing, and its minute is over with it") {
+  training run(steady());
+  for (int epoch = 0; epoch < 3; ++epoch) {
+    run.epoch(epoch);
+    run.flush(lane::epochs);
+    for (int i = 0; i < 6; ++i) {
+      run.wait_for(lane::epochs);
+      REQUIRE(run.batch() == epochs{epoch});
+      run.answer(lane::epochs, i < 5 ? denied() : delivered());
+    }
+    CHECK(run.elapsed() == (epoch + 1) * 31s);
+  }
+  CHECK(run.engine.delivery().complete());
+}
+
+TEST_CASE("a refusal that names a wait beyond the bound ends a flush at once") {
+  training run(steady());
+  run.epoch(0);
+  run.flush(lane::epochs);
+  REQUIRE(run.batch() == epochs{0});
+  run.answer(lane::epochs, denied(61s));
+  CHECK(run.engine.done());
+}
+
+TEST_CASE("the end waits a minute for a server that refuses everything, not a minute a lane") {
+  for (duration bound : {1min, 5min, 0min}) {
+    session_options options = steady();
+    options.limits.denied_deadline = bound;
+    training run(options);
+    run.sign_in();
+    run.start();
+    run.wait(1h);
+    run.epoch(0);
+    const duration before = run.elapsed();
+    run.end(0);
+    for (int i = 0; i < 100 && !run.engine.done(); ++i) {
+      const lane next = run.engine.deadline(lane::epochs) <= run.engine.deadline(lane::uploads)
+                            ? lane::epochs
+                            : lane::uploads;
+      run.wait_for(next);
+      REQUIRE(run.engine.poll(next, run.now()));
+      run.answer(next, denied());
+    }
+    CHECK(run.engine.done());
+    CHECK(run.elapsed() - before == bound);
+    const hub::delivery left = run.engine.delivery();
+    CHECK(left.epochs_queued == 1);
+    CHECK_FALSE(left.final_model_delivered);
+    REQUIRE(left.why);
+    CHECK(left.why->http_status == 401);
+    CHECK(run.engine.take_struck().epochs.empty());
+  }
+}
+
+TEST_CASE("a run that cannot be made holds up neither its uploads nor its console at the end") {
+  const session_options options = steady();
+  hub::engine decide(options.rate_limits, options.retry, options.limits, 1,
+                     {.registers = true, .completes = true, .takes_console = true});
+  hub::time_point now = hub::time_point{} + 1000h;
+  decide.handle_signed_in(now, false);
+  decide.handle_epoch(0, values(1), now);
+  decide.handle_console({"a line"}, now);
+  decide.handle_train_end(hub::checkpoint{{.epoch = 0, .is_final = true}, "best.pt"}, now,
+                          std::make_shared<const hub::run_ending>());
+  const hub::time_point before = now;
+  for (int i = 0; i < 100 && !decide.done(); ++i) {
+    now = std::max(now, decide.deadline(lane::epochs));
+    REQUIRE(decide.poll(lane::epochs, now));
+    decide.handle_outcome(lane::epochs, denied(), now);
+  }
+  CHECK(decide.done());
+  CHECK(now - before == 1min);
+}
+
+TEST_CASE("a heartbeat that is refused at the end is asked about in its usual time") {
+  training run(steady());
+  run.sign_in();
+  run.end_without_model();
+  REQUIRE(run.beat());
+  run.answer(lane::life, denied());
+  CHECK(run.due(lane::life) == 5min);
+  CHECK_FALSE(says(run.notes(), "limits.denied_deadline"));
+}
+
 TEST_CASE("values that are not finite are said once") {
   training run;
   const auto odd = std::make_shared<const hub::epoch_record>(hub::metrics_view(

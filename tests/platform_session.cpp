@@ -297,6 +297,41 @@ TEST_CASE("never more than a hundred requests in a minute, whatever happens") {
   for (std::size_t i = 100; i < times.size(); ++i) CHECK(times[i] - times[i - 100] >= 1min);
 }
 
+TEST_CASE(
+    "a Platform that refuses at the end is waited for a minute, and the spool has everything") {
+  for (int refusal : {401, 403, 404, 410}) {
+    for (bool is_made : {true, false}) {
+      INFO("status " << refusal << (is_made ? "" : ", before the run is made"));
+      scene in;
+      in.platform.refusals_are_problems = false;
+      hub::platform_run run = in.run;
+      run.resume = true;
+      {
+        in.platform.unreachable = !is_made;
+        session at = in.start(run, in.spooled());
+        in.platform.unreachable = false;
+        in.platform.fail_next({.kind = fault_kind::status, .status = refusal}, 1'000'000);
+        const hub::time_point before = in.time.now();
+        const hub::delivery left = train(at, in);
+        CHECK(in.time.now() - before <= 5s + 1min);
+        CHECK_FALSE(left.complete());
+        CHECK(left.epochs_queued == 5);
+        CHECK_FALSE(left.final_model_delivered);
+        CHECK_FALSE(left.ending_delivered);
+        REQUIRE(left.why);
+        CHECK(left.why->http_status == refusal);
+        CHECK(in.said("limits.denied_deadline"));
+      }
+      in.platform.no_more_faults();
+      session at = in.start(run, in.spooled());
+      in.advance(1min);
+      CHECK(in.model().epochs.size() == 5);
+      REQUIRE(in.model().latest_file() != nullptr);
+      CHECK(at.on_train_end(4, "", 0.5).complete());
+    }
+  }
+}
+
 TEST_CASE("a run that was killed goes on as the same run") {
   scene in;
   hub::platform_run again = in.run;

@@ -993,13 +993,44 @@ TEST_CASE("while the final model takes twenty minutes the heart beats on") {
   CHECK(sim.hub.count(endpoint::heartbeat) == 5);
 }
 
-TEST_CASE("a key that HUB refuses at the end is tried again after five minutes") {
+TEST_CASE("a key that HUB refuses at the end is tried again soon, for a minute") {
   world sim;
+  sim.with.retry.jitter = false;
   auto session = sim.start();
   sim.advance(1min);
   sim.hub.fail_next(endpoint::upload, answered(403), 3);
   CHECK(session.on_train_end(0, sim.folder.write("best.pt", weights('B')), 0.5).complete());
-  CHECK(sim.moments(endpoint::upload) == std::vector<double>{60, 360, 660, 960});
+  CHECK(sim.moments(endpoint::upload) == std::vector<double>{60, 61, 63, 67});
+}
+
+TEST_CASE("a refusal that lasts ends the training within its bound, and the spool has everything") {
+  for (int refusal : {401, 403, 404, 410}) {
+    INFO("status " << refusal);
+    world sim;
+    sim.with.spool.directory = sim.folder / "spool";
+    {
+      auto session = sim.start();
+      sim.advance(1min);
+      sim.hub.fail_next(answered(refusal), 1'000'000);
+      session.on_fit_epoch_end(0, {{"a", 1}});
+      sim.advance(20min);
+      session.on_fit_epoch_end(1, {{"a", 2}});
+      const double before = sim.now();
+      const hub::delivery left =
+          session.on_train_end(1, sim.folder.write("best.pt", weights('B')), 0.5);
+      CHECK(sim.now() - before <= 60);
+      CHECK_FALSE(left.complete());
+      CHECK(left.epochs_queued == 2);
+      REQUIRE(left.why);
+      CHECK(left.why->http_status == refusal);
+      CHECK(sim.said("limits.denied_deadline"));
+    }
+    sim.hub.no_more_faults();
+    auto next = sim.start();
+    sim.advance(1min);
+    CHECK(sim.epochs_on_hub() == epochs(0, 1));
+    CHECK(sim.model().final_model() != nullptr);
+  }
 }
 
 TEST_CASE("uploads tell of their progress by bytes sent") {

@@ -350,11 +350,17 @@ class referee {
     const hub::verdict meaning = hub::protocols::meaning_of(out.status).verdict;
     if (meaning == delivered || meaning == rejected) return;
     at.retries = true;
-    duration wait = meaning == denied ? options_.retry.denied_interval : 0s;
+    duration wait = meaning == denied && !awaited(which) ? options_.retry.denied_interval : 0s;
     // A date is not binding: the wall clock may jump before the session reads it.
     if (const auto asked = whole_seconds(out.retry_after))
       wait = std::max(wait, std::min(*asked, options_.retry.retry_after_max));
     at.not_before = at.busy_until + wait;
+  }
+
+  // Whether a flush or the ending waits for it: then a refusal is asked about sooner.
+  bool awaited(endpoint which) const {
+    if (which == endpoint::metrics) return flushing();
+    return which == endpoint::upload && books_.saved_at <= books_.upload_flushed_at;
   }
 
   static std::optional<duration> whole_seconds(const std::string& text) {
