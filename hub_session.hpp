@@ -754,6 +754,7 @@ struct delivery {
   std::size_t epochs_queued = 0;     // accepted but not confirmed by HUB
   std::size_t epochs_set_aside = 0;  // refused by HUB for good, or more than the queue holds
   std::size_t checkpoints_delivered = 0;
+  bool checkpoint_missing = false;  // the latest one, where no final model takes its place
   bool final_model_wanted = false;
   bool final_model_delivered = false;
   bool ending_wanted = false;  // where the server is told by itself that the training has ended
@@ -1223,11 +1224,19 @@ struct lane_commons {
   bool ended = false;    // the training: what is queued goes out, and nothing more is accepted
   bool stopped = false;  // the session: nothing is sent any more
   bool cancelled = false;
+  bool too_late_said = false;
   time_point answered_at = time_point::min();  // when the server last took something
   std::optional<time_point> unanswered_since = {};
   error unanswered_why = {};
 
   void say(log_level level, std::string text) { notes.push_back({level, std::move(text)}); }
+  void say_too_late(const std::string& what) {
+    if (!stopped || std::exchange(too_late_said, true)) return;
+    say(log_level::warning,
+        what +
+            " came after on_train_end, with which the session ended. It is not sent, "
+            "unless the training is ended again. This is said once.");
+  }
   bool done(lane which) const;
 };
 
@@ -1451,6 +1460,7 @@ class epochs_lane final : public any_lane {
 
   // The last write for an epoch wins.
   void add(int epoch, std::shared_ptr<const epoch_record> values, std::uint64_t number) {
+    if (all_.stopped) all_.say_too_late("Epoch " + std::to_string(epoch));
     if (values->not_finite() > 0) say_not_finite(epoch, values->not_finite());
     enqueue(epoch, std::move(values), number);
     while (queue_bytes_ > all_.limits.metrics_queue_bytes_max) drop_oldest();
@@ -1831,6 +1841,7 @@ class uploads_lane final : public any_lane {
   bool wants(time_point now) const { return !all_.ended && now >= wanted_at_; }
 
   void add(checkpoint what, time_point now) {
+    all_.say_too_late("A checkpoint");
     if (all_.ended) return strike(what.number);
     wanted_at_ = later(now, all_.rates.checkpoint);
     replace(std::move(what), now);
@@ -1888,6 +1899,7 @@ class uploads_lane final : public any_lane {
     out.checkpoints_delivered = delivered_;
     out.final_model_wanted = final_wanted_;
     out.final_model_delivered = final_delivered_;
+    out.checkpoint_missing = !final_wanted_ && (waiting_ || missing_);
     const bool failed = final_wanted_ ? !final_delivered_ : missing_;
     if (waiting_ || failed) out.why = error_.value_or(out.why.value_or(epochs_lane::out_of_time));
   }
@@ -2166,6 +2178,7 @@ class engine {
   // Whether a checkpoint saved now would be taken; if not, it need not be read or copied.
   bool wants_checkpoint(time_point now) {
     handle_train_start(now);
+    all_.say_too_late("A checkpoint");
     return uploads_.wants(now);
   }
 
@@ -2184,10 +2197,11 @@ class engine {
   }
 
   // Training is over: what is queued goes out without waiting, then `final_model`, if any, then the
-  // ending, and nothing more.
+  // ending, and nothing more. An ending that failed may be repeated.
   void handle_train_end(std::optional<checkpoint> final_model, time_point now,
                         std::shared_ptr<const run_ending> how = {}) {
     if (!std::exchange(all_.ended, true)) uploads_.end();
+    all_.stopped = false;
     if (final_model) uploads_.replace(std::move(*final_model), now);
     if (how) epochs_.complete(std::move(how), now);
     for (lane which : all_lanes) handle_flush(which, now);
@@ -7793,6 +7807,84 @@ class downloader {
   time_point began_ = {};
 };
 
+// ---- at std::exit ------------------------------------------------------------------------------
+
+// The sessions that are still there when a program calls std::exit, which destroys none that lies on a
+// stack: each has its words said. They are said on a thread of their own, and not waited for without
+// end: std::exit may have been called amid anything, with any lock held.
+class last_words {
+ public:
+  using words = std::function<void()>;
+
+  // Its words are said as long as this is there.
+  class speech {
+   public:
+    explicit speech(words say) : id_(instance().add(std::move(say))) {}
+    speech(const speech&) = delete;
+    speech& operator=(const speech&) = delete;
+    ~speech() { instance().remove(id_); }
+
+   private:
+    std::size_t id_;
+  };
+
+ private:
+  static constexpr duration wait_max = 1s;
+
+  // Lives as long as the process.
+  static last_words& instance() {
+    static auto* const all = new last_words;
+    return *all;
+  }
+
+  std::size_t add(words say) {
+    const std::lock_guard lock(mutex_);
+    [[maybe_unused]] static const int registered = std::atexit(&say_all);
+    if (process_.exchange(process_id()) != process_id()) sessions_.clear();  // the parent's
+    sessions_.emplace(++last_id_, std::move(say));
+    return last_id_;
+  }
+
+  // In a forked child nothing is touched: a lock may be held for ever there.
+  void remove(std::size_t id) noexcept {
+    if (process_ != process_id()) return;
+    const std::lock_guard lock(mutex_);
+    sessions_.erase(id);
+  }
+
+  static void say_all() noexcept { instance().say(); }
+
+  void say() noexcept {
+    if (process_ != process_id()) return;
+    try {
+      std::thread speaks = quiet_thread([this] { say_each(); });
+      std::unique_lock lock(said_mutex_);
+      const bool all_said = said_.wait_for(lock, wait_max, [&] { return is_said_; });
+      lock.unlock();
+      all_said ? speaks.join() : speaks.detach();
+    } catch (...) {  // no thread, no words
+    }
+  }
+
+  void say_each() {
+    {
+      const std::lock_guard lock(mutex_);
+      for (const auto& [id, say] : sessions_) say();
+    }
+    const std::lock_guard lock(said_mutex_);
+    is_said_ = true;
+    said_.notify_all();
+  }
+
+  std::mutex mutex_;
+  std::map<std::size_t, words> sessions_;
+  std::size_t last_id_ = 0;
+  std::atomic<int> process_ = process_id();
+  std::mutex said_mutex_;
+  std::condition_variable said_;
+  bool is_said_ = false;
+};
+
 }  // namespace detail
 
 // What a session is whatever its policies are: the engine and its mutex, the log, the spool and the
@@ -7861,12 +7953,18 @@ class session_base : public training_callbacks {
   // Ends the training: sends what is queued and then the final model, with retry.final_retries_max
   // retries each, and stops the signs of life. `best` may be empty for none; `map` is
   // metrics/mAP50-95(B) or what stands for it. Afterwards the session sends nothing.
-  // Blocks: up to limits.train_end_deadline. Returns what the server has confirmed.
+  // Blocks: up to limits.train_end_deadline, and where the server refuses all that time up to
+  //   limits.denied_deadline. Returns what the server has confirmed; what it has not is in the log as
+  //   well, with where it can be found again.
+  // May be called again where it did not deliver everything, with the same file or another: what is
+  //   missing is tried once more. Once the server has the final model, or the end of the run, the
+  //   session is over: then nothing is sent, and a further file gets the error already_trained.
   // Protocol: HUB v1 .../upload with type=final; Platform the same upload, then training_complete.
   hub::delivery on_train_end(int epoch, const std::filesystem::path& best,
                              double map) noexcept override {
     if (!best.empty()) was_told_ = true;
     return guarded([&] {
+      if (auto over = answer_when_over(best)) return *std::move(over);
       const time_point deadline = later(now(), options_.limits.train_end_deadline);
       ending_said_ = true;
       finish_console();
@@ -8137,6 +8235,23 @@ class session_base : public training_callbacks {
     if (engine_.in_flight(which)) cancel_request(which);
   }
 
+  // Says in one line what has not arrived, and where it can be found again, unless that was said.
+  void say_missing() {
+    hub::delivery left;
+    std::string counts;
+    bool anything_waits = false;
+    tell([&](engine& decide, time_point) {
+      left = decide.delivery();
+      counts = counts_of_missing(left);
+      anything_waits = left.epochs_queued > 0 || decide.status().checkpoint_waiting;
+      if (std::exchange(said_missing_, counts) == counts) counts.clear();
+    });
+    if (counts.empty()) return;
+    report_.log(log_level::error, "Not everything arrived. Missing: " + counts + "." +
+                                      (left.why ? " " + left.why->message : "") +
+                                      (anything_waits ? where_it_waits() : ""));
+  }
+
   // On the relay's thread; the signal goes to the program's own handler afterwards.
   void flush_on_signal(int number) {
     guarded([&] {
@@ -8145,6 +8260,7 @@ class session_base : public training_callbacks {
       const time_point deadline = later(now(), options_.limits.shutdown_deadline);
       tell([](engine& decide, time_point now) { decide.handle_flush(lane::epochs, now); });
       wait_until(deadline, [](const engine& decide) { return decide.epochs_done(); });
+      say_missing();
     });
   }
 
@@ -8180,6 +8296,7 @@ class session_base : public training_callbacks {
   mutable std::mutex mutex_;
   engine engine_;
   std::string model_url_;
+  std::string said_missing_;  // under the mutex
 
  private:
   static constexpr const char* forked =
@@ -8207,6 +8324,36 @@ class session_base : public training_callbacks {
       if (news.earlier[i]) wake(i);
     if (spool_) spool_->strike(news.struck, now());
     for (const note& said : news.notes) report_.log(said.level, said.text);
+  }
+
+  // ---- what is missing ---------------------------------------------------------------------------
+
+  static std::string counts_of_missing(const hub::delivery& left) {
+    std::vector<std::string> parts;
+    if (const std::size_t epochs = left.epochs_queued + left.epochs_set_aside; epochs > 0)
+      parts.push_back(std::to_string(epochs) + (epochs == 1 ? " epoch" : " epochs"));
+    if (left.checkpoint_missing) parts.emplace_back("1 checkpoint");
+    if (left.final_model_wanted && !left.final_model_delivered)
+      parts.emplace_back("the final model");
+    if (left.ending_wanted && !left.ending_delivered)
+      parts.emplace_back("the word that it has ended");
+    if (parts.empty()) return {};
+    std::string out = parts.front();
+    for (std::size_t i = 1; i < parts.size(); ++i)
+      out += (i + 1 == parts.size() ? " and " : ", ") + parts[i];
+    return out;
+  }
+
+  std::string where_it_waits() const {
+    if (!spool_)
+      return " There is no spool, so what has not arrived is lost with this process; "
+             "session_options::spool keeps it.";
+    const std::size_t dropped = spool_->dropped();
+    return " What waits is in the spool " +
+           text::printable(machine::full_path(options_.spool.directory).string()) +
+           (dropped > 0 ? ", but for " + std::to_string(dropped) + " that it could not keep" : "") +
+           (traits_.registers ? ": the next session on this run, with .resume = true, sends it."
+                              : ": the next session on this model sends it, and so does sync.");
   }
 
   // ---- checkpoints and endings -----------------------------------------------------------------
@@ -8257,13 +8404,31 @@ class session_base : public training_callbacks {
     if (!finished(engine_)) cancel_request(lane::uploads);
   }
 
+  // What a further ending comes to once the server has the first one, which nothing may follow.
+  std::optional<hub::delivery> answer_when_over(const std::filesystem::path& best) {
+    if (!has_ended_) return std::nullopt;
+    hub::delivery out;
+    tell([&](engine& decide, time_point) { out = decide.delivery(); });
+    if (!out.final_model_delivered && !out.ending_delivered) return std::nullopt;
+    if (best.empty()) return out;
+    out.why = report_.redacted(
+        error{errc::already_trained,
+              "The session is over: the server has the end of this training, so the file " +
+                  text::printable(best.string()) +
+                  " is not sent. Give the first on_train_end what is to be sent, or begin a new "
+                  "session."});
+    report_.log(log_level::error, out.why->message);
+    return out;
+  }
+
   hub::delivery end_training() {
     hub::delivery delivered;
     tell([&](engine& decide, time_point) {
-      decide.handle_stop_heartbeat();
       decide.handle_stop();
       delivered = decide.delivery();
+      said_missing_.clear();
     });
+    has_ended_ = true;
     for (lane which : all_lanes)
       if (which != lane::life) cancel(which);
     if (spool_ && delivered.ending_delivered) spool_->forget_run();
@@ -8273,14 +8438,7 @@ class session_base : public training_callbacks {
                       (delivered.final_model_delivered ? "and the final model " : "") + "are on " +
                       model_url());
     else
-      report_.log(log_level::error,
-                  "Not everything arrived: " +
-                      std::to_string(delivered.epochs_queued + delivered.epochs_set_aside) +
-                      " epochs are missing" +
-                      (delivered.final_model_wanted && !delivered.final_model_delivered
-                           ? ", and the final model"
-                           : "") +
-                      ". " + (delivered.why ? delivered.why->message : ""));
+      say_missing();
     return delivered;
   }
 
@@ -8292,7 +8450,8 @@ class session_base : public training_callbacks {
   static_assert(lane_count == 4);
   std::atomic<bool> stop_requested_ = false;
   std::atomic<bool> ending_said_ = false;
-  std::atomic<bool> was_told_ = false;  // anything that has to arrive
+  std::atomic<bool> has_ended_ = false;  // by on_train_end
+  std::atomic<bool> was_told_ = false;   // anything that has to arrive
   std::atomic<bool> fork_said_ = false;
   std::shared_ptr<const training_results> results_;
   std::mutex console_mutex_;
@@ -8669,6 +8828,8 @@ class basic_training_session final : public session_base {
            std::string("The threads of the session cannot be started: ") + problem.what()});
     }
     if constexpr (Sleeper::concurrent)
+      last_words_.emplace([this] { guarded([&] { say_missing(); }); });
+    if constexpr (Sleeper::concurrent)
       if (options_.handle_signals)
         signal_subscription_ = machine::signal_relay::instance().subscribe(
             [this](int number) { flush_on_signal(number); });
@@ -8676,12 +8837,14 @@ class basic_training_session final : public session_base {
 
   // Flushes what it can in that time, cuts what still hangs, ends every thread.
   void shut_down(duration timeout) noexcept {
+    last_words_.reset();
     if constexpr (Sleeper::concurrent)
       if (signal_subscription_)
         machine::signal_relay::instance().unsubscribe(*signal_subscription_);
     guarded([&] {
       flush(timeout);
       tell([](engine& decide, time_point) { decide.handle_stop(); });
+      say_missing();
     });
     for (lane which : all_lanes) cancel(which);
     sleeper_.stop();
@@ -8806,6 +8969,7 @@ class basic_training_session final : public session_base {
   typename Protocol::run run_;  // from the start of the lanes on under the mutex
   std::array<driver, lane_count> drivers_;
   std::optional<std::size_t> signal_subscription_;
+  std::optional<detail::last_words::speech> last_words_;
   int exceptions_before_ = std::uncaught_exceptions();
   Sleeper sleeper_;
 };

@@ -332,6 +332,21 @@ TEST_CASE(
   }
 }
 
+TEST_CASE("once the Platform has the end of a run, the session is over, and says so") {
+  scene in;
+  session at = in.start(in.run);
+  at.on_fit_epoch_end(0, {{"loss", 1}});
+  const hub::delivery first = at.on_train_end(0, in.folder / "missing.pt", 0.5);
+  CHECK_FALSE(first.complete());
+  CHECK(first.ending_delivered);
+  const hub::delivery second = at.on_train_end(0, in.folder.write("last.pt", "L"), 0.5);
+  CHECK_FALSE(second.final_model_delivered);
+  REQUIRE(second.why);
+  CHECK(second.why->code == hub::errc::already_trained);
+  CHECK(in.said("The session is over"));
+  CHECK(in.model().after_the_end == 0);
+}
+
 TEST_CASE("a run that was killed goes on as the same run") {
   scene in;
   hub::platform_run again = in.run;

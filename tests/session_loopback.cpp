@@ -1253,6 +1253,27 @@ TEST_CASE("the destructor cuts what hangs, and leaves no thread") {
   CHECK(at.hub.seen().epochs.empty());
 }
 
+TEST_CASE("however a program ends, what did not arrive is said in one line, with where it is") {
+  const std::string way = GENERATE(as<std::string>(), "exception", "signal", "global", "exit");
+  const std::string spool = GENERATE(as<std::string>(), "", "spool");
+  INFO(way << ' ' << spool);
+  stage at;
+  at.hub.set_fault(
+      [](const std::string& method, const std::string& path, httplib::Response& answer) {
+        if (method != "POST" || path != model_path) return false;
+        answer.status = 503;
+        return true;
+      });
+  child_process child("lost",
+                      child_variables(at, {"HUB_TEST_WAY=" + way, "HUB_TEST_SPOOL=" + spool}));
+  const std::string said = child.read_to_the_end();
+  CHECK(child.wait() == (way == "signal" ? "signal " + std::to_string(SIGTERM) : "exit 0"));
+  CHECK(contains(said, "Missing: 5 epochs."));
+  CHECK(said.find("Missing") == said.rfind("Missing"));
+  CHECK(
+      contains(said, spool.empty() ? "is lost with this process" : "What waits is in the spool "));
+}
+
 TEST_CASE("a rank above 0 starts no thread and touches no signal") {
   stage at;
   child_process child("rank", child_variables(at, {"RANK=1"}));
@@ -1397,6 +1418,29 @@ void play_hang() {
   end_child(true);
 }
 
+void play_lost() {
+  const std::string way = variable("HUB_TEST_WAY");
+  hub::session_options options = child_options();
+  options.limits.shutdown_deadline = 100ms;
+  options.log = [](hub::log_level, std::string_view text) {
+    if (contains(text, "Not everything arrived")) say(std::string(text) + "\n");
+  };
+  if (!variable("HUB_TEST_SPOOL").empty())
+    options.spool.directory = std::filesystem::path(variable("HUB_TEST_FOLDER")) / "spool";
+  static std::unique_ptr<hub::training_session> global;
+  try {
+    auto session = std::make_unique<hub::training_session>(model_id, options);
+    for (int epoch = 0; epoch < 5; ++epoch) session->on_fit_epoch_end(epoch, {{"loss", epoch}});
+    if (way == "global") global = std::move(session);
+    if (way == "exit" || way == "global") std::exit(0);
+    if (way == "signal") ::raise(SIGTERM);
+    while (way == "signal") ::pause();
+    throw std::runtime_error("CUDA out of memory");
+  } catch (const std::runtime_error&) {
+  }
+  end_child(true);
+}
+
 void play_rank() {
   const std::size_t before = thread_count();
   act_as_told(SIGTERM, "own");
@@ -1467,6 +1511,7 @@ TEST_CASE("a scenario is played in a child", "[.][child_process]") {
   play_scenario({{"signal", &play_signal},
                  {"signal_at_the_end", &play_signal_at_the_end},
                  {"hang", &play_hang},
+                 {"lost", &play_lost},
                  {"rank", &play_rank},
                  {"fork", &play_fork},
                  {"ask", &play_ask}});

@@ -10,6 +10,7 @@
 #include <fstream>
 #include <functional>
 #include <set>
+#include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
@@ -812,7 +813,7 @@ TEST_CASE("with a dead HUB on_train_end returns at its deadline and tells what i
     REQUIRE(delivered.why);
     CHECK(delivered.why->code == errc::timed_out);
     CHECK_FALSE(delivered.why->message.empty());
-    CHECK(sim.said("7 epochs are missing, and the final model"));
+    CHECK(sim.said("Missing: 7 epochs and the final model."));
     CHECK_FALSE(sim.said("Done"));
     // What was still on its way is not counted later on, and nothing follows.
     const std::size_t requests = sim.hub.requests().size();
@@ -928,6 +929,94 @@ TEST_CASE("a final model that is missing or no file is said, and not waited for"
     CHECK(sim.hub.count(endpoint::upload) == 0);
     CHECK_FALSE(sim.said("Done"));
   }
+}
+
+TEST_CASE("an ending that failed can be repeated with another file, and with what came meanwhile") {
+  world sim;
+  auto session = sim.start();
+  sim.advance(1min);
+  session.on_fit_epoch_end(0, {{"a", 1}});
+  CHECK_FALSE(session.on_train_end(0, sim.folder / "missing.pt", 0.5).complete());
+  session.on_fit_epoch_end(1, {{"a", 1}});
+  session.on_model_save(1, sim.folder.write("last.pt", weights('L')), false);
+  sim.advance(10min);
+  CHECK(sim.lines_with("Epoch 1 came after on_train_end") == 1);
+  CHECK(sim.lines_with("came after on_train_end") == 1);
+  CHECK(sim.epochs_on_hub() == epochs(0, 0));
+
+  sim.hub.fail_next(endpoint::upload, answered(413));
+  CHECK_FALSE(session.on_train_end(1, sim.folder / "last.pt", 0.5).complete());
+  CHECK(sim.lines_with("Missing: the final model.") == 2);
+  const hub::delivery delivered = session.on_train_end(1, sim.folder / "last.pt", 0.5);
+  CHECK(delivered.complete());
+  CHECK(delivered.final_model_delivered);
+  CHECK(sim.epochs_on_hub() == epochs(0, 1));
+  REQUIRE(sim.model().final_model() != nullptr);
+  CHECK(sim.model().final_model()->hash == content_hash(weights('L')));
+}
+
+TEST_CASE("an ending without a model can be followed by one with it") {
+  world sim;
+  auto session = sim.start();
+  sim.advance(1min);
+  CHECK(session.on_train_end(0, "", 0.5).complete());
+  CHECK(session.on_train_end(0, sim.folder.write("best.pt", weights('B')), 0.5).complete());
+  CHECK(sim.model().final_model() != nullptr);
+}
+
+TEST_CASE("once HUB has the final model the session is over, and says so to a further one") {
+  world sim;
+  auto session = sim.start();
+  sim.advance(1min);
+  CHECK(session.on_train_end(0, sim.folder.write("best.pt", weights('B')), 0.5).complete());
+  const hub::delivery over = session.on_train_end(0, sim.folder.write("other.pt", "o"), 0.5);
+  CHECK_FALSE(over.complete());
+  CHECK(over.final_model_delivered);
+  REQUIRE(over.why);
+  CHECK(over.why->code == errc::already_trained);
+  CHECK(world::contains(over.why->message, "The session is over"));
+  CHECK(world::contains(over.why->message, "other.pt"));
+  CHECK(sim.hub.count(endpoint::upload) == 1);
+  CHECK(session.on_train_end(0, "", 0.5).complete());
+}
+
+TEST_CASE("what a session leaves unsent is counted in one line, with where it is") {
+  for (bool keeps : {true, false}) {
+    INFO((keeps ? "with" : "without") << " a spool");
+    world sim;
+    if (keeps) sim.with.spool.directory = sim.folder / "spool";
+    try {
+      auto session = sim.start();
+      session.on_pretrain_routine_end();
+      sim.advance(20min);
+      sim.hub.fail_next(answered(503), 1'000'000);
+      for (int epoch = 0; epoch < 5; ++epoch) session.on_fit_epoch_end(epoch, {{"a", 1}});
+      session.on_model_save(4, sim.folder.write("last.pt", weights('L')), false);
+      throw std::runtime_error("CUDA out of memory");
+    } catch (const std::runtime_error&) {
+    }
+    CHECK(sim.lines_with("Missing: 5 epochs and 1 checkpoint.") == 1);
+    CHECK(sim.lines_with("Not everything arrived") == 1);
+    CHECK(sim.said((sim.folder / "spool").string()) == keeps);
+    CHECK(sim.said("the next session on this model sends it, and so does sync") == keeps);
+    CHECK(sim.said("is lost with this process") != keeps);
+  }
+}
+
+TEST_CASE("what is missing is said once, and not where nothing is") {
+  world sim;
+  {
+    auto session = sim.start();
+    session.on_fit_epoch_end(0, {{"a", 1}});
+  }
+  CHECK_FALSE(sim.said("Not everything arrived"));
+  {
+    auto session = sim.start();
+    session.on_train_end(0, sim.folder / "missing.pt", 0.5);
+  }
+  CHECK(sim.lines_with("Missing: the final model.") == 1);
+  CHECK(sim.lines_with("Not everything arrived") == 1);
+  CHECK_FALSE(sim.said("is lost with this process"));  // nothing was there that could wait
 }
 
 TEST_CASE("a final model named from a working folder that is gone is not called complete") {

@@ -137,6 +137,12 @@ class child_process {
     return out;
   }
 
+  // Everything else that it says.
+  std::string read_to_the_end() {
+    while (read_more(from_child_.get(), said_)) continue;
+    return std::exchange(said_, {});
+  }
+
   // How it ended, in words.
   std::string wait() {
     int status = 0;
