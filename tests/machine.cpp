@@ -70,7 +70,7 @@ TEST_CASE("what ignores a signal is told from handlers") {
 
 TEST_CASE("an action that was put aside is put back as it was, flags and mask and all") {
   struct sigaction wanted {};
-  wanted.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESETHAND;
+  wanted.sa_flags = static_cast<int>(SA_SIGINFO | SA_ONSTACK | SA_RESETHAND);  // unsigned, the last
   wanted.sa_sigaction = [](int, siginfo_t*, void*) {};
   sigaddset(&wanted.sa_mask, SIGUSR1);
   struct sigaction original {};

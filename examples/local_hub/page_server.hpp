@@ -100,8 +100,8 @@ class event_feed {
   static constexpr std::size_t readers_max = 200;
   static constexpr std::chrono::milliseconds pace{200};  // at most so often, whatever arrives
 
-  event_feed(const model_store& store, model_rows& rows)
-      : store_(store), rows_(rows), thread_([this] { run(); }) {}
+  event_feed(const model_store& store, model_rows& list)
+      : store_(store), rows_(list), thread_([this] { run(); }) {}
   event_feed(const event_feed&) = delete;
   event_feed& operator=(const event_feed&) = delete;
   ~event_feed() {

@@ -344,15 +344,15 @@ class model_store {
     const auto found = history_.find(id);
     if (found == history_.end()) return out;
     out.version = found->second.version;
-    for (const auto& [epoch, arrival] : found->second.epochs)
-      if (arrival.version > since) out.epochs.push_back(epoch);
+    for (const auto& [epoch, came] : found->second.epochs)
+      if (came.version > since) out.epochs.push_back(epoch);
     return out;
   }
   // When each epoch arrived. Only within look().
   std::map<int, wall_time> arrivals_of(const std::string& id) const {
     std::map<int, wall_time> out;
     if (const auto found = history_.find(id); found != history_.end())
-      for (const auto& [epoch, arrival] : found->second.epochs) out[epoch] = arrival.at;
+      for (const auto& [epoch, came] : found->second.epochs) out[epoch] = came.at;
     return out;
   }
   // Only within look().
