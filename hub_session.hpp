@@ -60,12 +60,12 @@
 // The rule: the engine decides and touches nothing; the session acts and decides nothing.
 //
 // Thread safety: every member function of a session may be called from any thread. Two sessions
-// share nothing but the process's signal handlers. The log and progress functions are called from
-// background threads, never two at a time for one session.
+// share nothing but the process's signal handlers. The log and progress functions are called on a
+// thread of the session's own, never two at a time.
 //
 // When not to use it: to train without either server (there is nothing to report to; the hosted HUB was
-// retired on 31 July 2026), or to upload from a program that cannot afford up to five background
-// threads, six on the Platform, and one more with a spool.
+// retired on 31 July 2026), or to upload from a program that cannot afford up to six background
+// threads, seven on the Platform, and one more with a spool.
 
 #if defined(HUB_SESSION_HPP_INCLUDED) && HUB_SESSION_HPP_INCLUDED != 100
 #error \
@@ -673,6 +673,8 @@ struct limit_options {
   std::size_t metrics_queue_bytes_max = 64 * mebibyte;
   std::size_t console_queue_bytes_max = mebibyte;  // beyond, the oldest lines are left out
   std::size_t console_chunk_lines_max = 200;
+  std::size_t log_queue_bytes_max = 256 * kibibyte;  // beyond, messages are left out and counted
+  duration log_deadline = 1s;  // for words that nobody has taken yet when a session ends
   std::optional<unsigned> requests_per_minute_max = {};  // else what the server names; 0: no limit
   unsigned upload_restarts_max = 5;  // a file that changes during this many uploads is given up
   // Of fetch_model_file and fetch_dataset.
@@ -719,7 +721,9 @@ struct session_options {
   hub::snapshot snapshot = hub::snapshot::copy;
   std::filesystem::path temp_folder = {};  // for snapshots; else the system's
   spool_options spool = {};
-  // Both are called one at a time, also from background threads, and must not call the session.
+  // Both are called one at a time, on a thread of the session's own, and must not call the session. They
+  // may be slow: nobody waits for them, but an ending, for limits.log_deadline. One that takes longer is
+  // left running, and is not called again. Of a transfer that is faster, states are left out.
   std::function<void(log_level, std::string_view)> log = {};    // else stderr
   std::function<void(const transfer_progress&)> progress = {};  // else a bar or lines on stderr
   bool handle_signals = true;    // flush on SIGINT and SIGTERM, then hand them on
@@ -5209,16 +5213,21 @@ struct polled {
 inline constexpr short readable = 1, writable = 4;
 int poll(polled* those, unsigned long count, int milliseconds) HUB_SESSION_SYMBOL(poll);
 
-inline constexpr int hang_up = 1, interrupt = 2, quit = 3, terminate = 15;
+inline constexpr int hang_up = 1, interrupt = 2, quit = 3, broken_pipe = 13, terminate = 15;
 #if defined(__linux__) && !defined(__mips__) && !defined(__alpha__)
-inline constexpr int replace_mask = 2;
+inline constexpr int add_to_mask = 0, replace_mask = 2;
 #else
-inline constexpr int replace_mask = 3;
+inline constexpr int add_to_mask = 1, replace_mask = 3;
 #endif
 using handler = void (*)(int);
 inline handler ignored() noexcept { return reinterpret_cast<handler>(1); }  // SIG_IGN
 int send_signal(int process, int number) noexcept HUB_SESSION_SYMBOL(kill);
 int all_signals(opaque* set) noexcept HUB_SESSION_SYMBOL(sigfillset);
+int no_signals(opaque* set) noexcept HUB_SESSION_SYMBOL(sigemptyset);
+int add_signal(opaque* set, int number) noexcept HUB_SESSION_SYMBOL(sigaddset);
+int has_signal(const opaque* set, int number) noexcept HUB_SESSION_SYMBOL(sigismember);
+int pending_signals(opaque* set) noexcept HUB_SESSION_SYMBOL(sigpending);
+int take_signal(const opaque* set, int* taken) HUB_SESSION_SYMBOL(sigwait);
 int mask_signals(int how, const opaque* set, opaque* before) noexcept
     HUB_SESSION_SYMBOL(pthread_sigmask);
 int signal_action(int number, const opaque* action, opaque* before) noexcept
@@ -5293,6 +5302,41 @@ std::thread quiet_thread(Work work) {
 #endif
   return std::thread(std::move(work));
 }
+
+#if defined(HUB_SESSION_POSIX)
+// Keeps SIGPIPE from the program while this thread writes to a socket or a pipe, and drains one that
+// came, so that the process's own disposition is neither needed nor changed.
+class sigpipe_guard {
+ public:
+  sigpipe_guard() {
+    posix::no_signals(&sigpipe_);
+    posix::add_signal(&sigpipe_, posix::broken_pipe);
+    posix::mask_signals(posix::add_to_mask, &sigpipe_, &before_);
+    was_pending_ = pending();
+  }
+  sigpipe_guard(const sigpipe_guard&) = delete;
+  sigpipe_guard& operator=(const sigpipe_guard&) = delete;
+  ~sigpipe_guard() {
+    if (!was_pending_ && pending()) {
+      int taken = 0;
+      posix::take_signal(&sigpipe_, &taken);
+    }
+    posix::mask_signals(posix::replace_mask, &before_, nullptr);
+  }
+
+ private:
+  static bool pending() {
+    posix::opaque now;
+    posix::pending_signals(&now);
+    return posix::has_signal(&now, posix::broken_pipe) == 1;
+  }
+  posix::opaque sigpipe_;
+  posix::opaque before_;
+  bool was_pending_ = false;
+};
+#else
+struct sigpipe_guard {};
+#endif
 
 // The calendar's time where this machine stands, in whole seconds.
 inline std::chrono::local_seconds local_time(std::chrono::system_clock::time_point when) {
@@ -6085,18 +6129,44 @@ inline found_rank find_rank(const session_options& options) {
 
 // ---- what is said ------------------------------------------------------------------------------
 
+// Writes to standard error, past the program's buffers and their locks. Whether somebody reads there is
+// looked at first, again and again until `given_up` says that it has been long enough.
+template <class GivenUp>
+void write_to_standard_error(std::string_view text, [[maybe_unused]] const GivenUp& given_up) {
+#if defined(HUB_SESSION_POSIX)
+  constexpr int look_again_ms = 20;
+  constexpr std::size_t piece_bytes = 512;  // what every pipe that takes anything takes at once
+  const sigpipe_guard no_sigpipe;
+  while (!text.empty()) {
+    posix::polled out = {posix::standard_error, posix::writable, 0};
+    if (posix::poll(&out, 1, look_again_ms) <= 0) {
+      if (given_up()) return;
+      continue;
+    }
+    const auto written =
+        posix::write(posix::standard_error, text.data(), std::min(text.size(), piece_bytes));
+    if (written < 0 && errno != EINTR && errno != EAGAIN) return;  // nobody reads there any more
+    if (written > 0) text.remove_prefix(static_cast<std::size_t>(written));
+  }
+#else
+  std::fwrite(text.data(), 1, text.size(), stderr);
+#endif
+}
+
 // The default log and progress: colour and a bar on a terminal, plain lines elsewhere.
 class console {
  public:
-  console(std::FILE* out, bool terminal) : out_(out), terminal_(terminal) {}
+  using writer = std::function<void(std::string_view)>;
+  console(writer out, bool terminal) : out_(std::move(out)), terminal_(terminal) {}
 
   void log(log_level level, std::string_view text) {
     constexpr std::array<const char*, 3> colours = {"\033[34m\033[1m", "\033[33m\033[1m",
                                                     "\033[31m\033[1m"};
-    const char* colour = terminal_ ? colours[static_cast<std::size_t>(level)] : "";
+    std::string line = terminal_ ? colours[static_cast<std::size_t>(level)] : "";
+    line += terminal_ ? "Ultralytics HUB: \033[0m" : "Ultralytics HUB: ";
+    line.append(text) += '\n';
     end_bar();
-    std::fprintf(out_, "%sUltralytics HUB: %s%.*s\n", colour, terminal_ ? "\033[0m" : "",
-                 static_cast<int>(text.size()), text.data());
+    out_(line);
   }
 
   // A one-line bar on a terminal, a line every ten percent elsewhere.
@@ -6110,13 +6180,14 @@ class console {
     const double seconds = std::max(std::chrono::duration<double>(now.elapsed).count(), 1e-3);
     const double rate = static_cast<double>(now.bytes_done - now.bytes_before) / seconds;
     const double left = rate > 0 ? static_cast<double>(now.bytes_total - now.bytes_done) / rate : 0;
-    std::fprintf(out_, "%sUltralytics HUB: %.*s %3d%% of %s, %s/s, %.0f s left%s",
-                 terminal_ ? "\r\033[K" : "", static_cast<int>(now.file.size()), now.file.data(),
-                 percent, amount(static_cast<double>(now.bytes_total)).c_str(),
-                 amount(rate).c_str(), left, terminal_ ? "" : "\n");
+    std::array<char, 128> figures{};
+    std::snprintf(figures.data(), figures.size(), " %3d%% of %s, %s/s, %.0f s left", percent,
+                  amount(static_cast<double>(now.bytes_total)).c_str(), amount(rate).c_str(), left);
+    std::string line = terminal_ ? "\r\033[KUltralytics HUB: " : "Ultralytics HUB: ";
+    line.append(now.file) += figures.data();
+    out_(terminal_ ? line : line + '\n');
     bar_open_ = terminal_;
     if (percent == 100) end_bar();
-    std::fflush(out_);
   }
 
  private:
@@ -6133,28 +6204,233 @@ class console {
   }
 
   void end_bar() {
-    if (std::exchange(bar_open_, false)) std::fputc('\n', out_);
+    if (std::exchange(bar_open_, false)) out_("\n");
   }
 
-  std::FILE* out_;
+  writer out_;
   bool terminal_;
   bool bar_open_ = false;
   int percent_ = 0;  // last shown
 };
 
-// The one way out for words: redacts, never throws, calls the program's functions one at a time.
-class reporter {
+// Says one thing after the other, on a thread of its own: nobody waits for a log function that is slow,
+// nor for a standard error that nobody reads. Where a session runs nothing on threads, whoever has
+// something to say says it at once.
+class speaker : public std::enable_shared_from_this<speaker> {
  public:
-  explicit reporter(const session_options& options)
-      : log_(options.log), progress_(options.progress) {
-    if (!log_) log_ = [this](log_level level, std::string_view text) { console_.log(level, text); };
-    if (!progress_) progress_ = [this](const transfer_progress& now) { console_.progress(now); };
-  }
-  reporter(const reporter&) = delete;
-  reporter& operator=(const reporter&) = delete;
+  speaker(const session_options& options, bool by_thread)
+      : by_thread_(by_thread),
+        queue_bytes_max_(options.limits.log_queue_bytes_max),
+        deadline_(options.limits.log_deadline),
+        is_own_(options.log || options.progress),
+        log_(options.log),
+        progress_(options.progress),
+        console_(
+            [this](std::string_view text) {
+              const time_point until = later(std::chrono::steady_clock::now(), deadline_);
+              write_to_standard_error(text, [&] {
+                return given_up_ || (!by_thread_ && std::chrono::steady_clock::now() >= until);
+              });
+            },
+            is_terminal(stream::standard_error)) {}
 
   // Whether this thread is in the log function: what that prints is no print of the training.
   static bool is_speaking() noexcept { return speaking(); }
+
+  void log(log_level level, std::string text) noexcept {
+    add({.level = level, .text = std::move(text)});
+  }
+
+  // Of one transfer the newest state waits, and none before it.
+  void progress(const transfer_progress& now) noexcept {
+    try {
+      add({.text = std::string(now.file), .state = now});
+    } catch (...) {  // the next one follows
+    }
+  }
+
+  // What memory ran out for, or the queue had no room for.
+  void leave_one_out() noexcept {
+    const std::lock_guard lock(mutex_);
+    ++left_out_;
+  }
+
+  // Until all is said, or the time is over.
+  void wait(duration timeout) noexcept {
+    std::unique_lock lock(mutex_);
+    if (thread_.joinable())
+      changed_.wait_until(lock, later(std::chrono::steady_clock::now(), timeout),
+                          [&] { return nothing_to_say() && !busy_; });
+  }
+
+  // Waits in the same way, and no function is called afterwards. One that does not return, or a system
+  // that does not, keeps the thread; that keeps nobody, and holds nothing but what is here.
+  void close() noexcept {
+    constexpr duration until_it_looks = 100ms;
+    std::unique_lock lock(mutex_);
+    closing_ = true;
+    changed_.notify_all();
+    if (!thread_.joinable()) return;
+    const auto has_ended = [&] { return ended_; };
+    if (!changed_.wait_until(lock, later(std::chrono::steady_clock::now(), deadline_), has_ended)) {
+      given_up_ = true;
+      changed_.wait_for(lock, until_it_looks, has_ended);
+    }
+    std::thread last = std::move(thread_);
+    const bool ended = ended_;
+    lock.unlock();
+    if (ended)
+      last.join();
+    else
+      last.detach();
+  }
+
+  // In a forked child, where the thread is not there, and where no lock may be taken: it may have been
+  // held. So may be one of the program's, where its function was running.
+  void say_after_fork(log_level level, std::string_view text) noexcept {
+    if (busy_ && is_own_) return;
+    given_up_ = true;  // who does not read now is not waited for
+    say({.level = level, .text = std::string(text)});
+  }
+
+ private:
+  struct message {
+    log_level level = log_level::warning;
+    std::string text = {};                        // of the log, or the name of a transfer
+    std::optional<transfer_progress> state = {};  // of the transfer
+    std::size_t left_out = 0;                     // messages, just before this one
+  };
+
+  static bool& speaking() noexcept {
+    thread_local bool now = false;
+    return now;
+  }
+
+  static std::size_t bytes(const message& what) { return sizeof what + what.text.size(); }
+  bool nothing_to_say() const noexcept { return waiting_.empty() && left_out_ == 0; }
+
+  void add(message what) noexcept {
+    try {
+      const std::lock_guard lock(mutex_);
+      if (closing_) return;
+      if (!by_thread_) {
+        what.left_out = std::exchange(left_out_, 0);
+        return say(what);
+      }
+      if (what.state && replace(what)) return;
+      if (waiting_bytes_ + bytes(what) <= queue_bytes_max_) {
+        if (!thread_.joinable())
+          thread_ = quiet_thread([self = shared_from_this()] { self->run(); });
+        what.left_out = left_out_;
+        const std::size_t more = bytes(what);
+        waiting_.push_back(std::move(what));
+        waiting_bytes_ += more;
+        left_out_ = 0;
+      } else if (!what.state) {
+        ++left_out_;
+      }
+      changed_.notify_all();
+    } catch (...) {
+      if (!what.state) leave_one_out();
+    }
+  }
+
+  bool replace(const message& what) noexcept {
+    for (message& each : waiting_) {
+      if (!each.state || each.text != what.text || each.state->kind != what.state->kind) continue;
+      each.state = what.state;
+      return true;
+    }
+    return false;
+  }
+
+  void run() noexcept {
+    std::unique_lock lock(mutex_);
+    for (;;) {
+      changed_.wait(lock, [&] { return !nothing_to_say() || closing_; });
+      if (nothing_to_say() || given_up_) break;
+      const message next = take();
+      busy_ = true;
+      lock.unlock();
+      say(next);
+      lock.lock();
+      busy_ = false;
+      changed_.notify_all();
+    }
+    ended_ = true;
+    changed_.notify_all();
+  }
+
+  message take() noexcept {
+    if (waiting_.empty()) return {.left_out = std::exchange(left_out_, 0)};
+    message out = std::move(waiting_.front());
+    waiting_bytes_ -= bytes(out);
+    waiting_.pop_front();
+    return out;
+  }
+
+  void say(const message& what) noexcept {
+    struct mark {
+      mark() { speaking() = true; }
+      ~mark() { speaking() = false; }
+    } const speaks;
+    if (what.left_out > 0)
+      call_log(log_level::warning,
+               [&] { return std::to_string(what.left_out) + " messages were left out here."; });
+    if (what.state)
+      call_progress(what);
+    else if (!what.text.empty())
+      call_log(what.level, [&]() -> const std::string& { return what.text; });
+  }
+
+  // A function that fails must not end the training.
+  template <class Text>
+  void call_log(log_level level, Text text) noexcept {
+    try {
+      log_ ? log_(level, text()) : console_.log(level, text());
+    } catch (...) {
+    }
+  }
+  void call_progress(const message& what) noexcept {
+    try {
+      transfer_progress now = *what.state;
+      now.file = what.text;
+      progress_ ? progress_(now) : console_.progress(now);
+    } catch (...) {
+    }
+  }
+
+  const bool by_thread_;
+  const std::size_t queue_bytes_max_;
+  const duration deadline_;
+  const bool is_own_;
+  const std::function<void(log_level, std::string_view)> log_;
+  const std::function<void(const transfer_progress&)> progress_;
+  console console_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<message> waiting_;
+  std::size_t waiting_bytes_ = 0;
+  std::size_t left_out_ = 0;
+  bool closing_ = false;
+  bool ended_ = false;
+  std::atomic<bool> busy_ = false;  // with a message
+  std::atomic<bool> given_up_ = false;
+  std::thread thread_;
+};
+
+// The one way out for words: redacts, never throws, never waits but at an end, and then for
+// limits.log_deadline at most.
+class reporter {
+ public:
+  // Whether there is a thread to say it: where a session has others.
+  reporter(const session_options& options, bool by_thread)
+      : deadline_(options.limits.log_deadline),
+        speaker_(std::make_shared<speaker>(options, by_thread)) {}
+  reporter(const reporter&) = delete;
+  reporter& operator=(const reporter&) = delete;
+  // In a forked child the thread that is not there holds the speaker for good.
+  ~reporter() { close(); }
 
   // What must never be shown. Call before anything runs on another thread.
   void add_secret(const std::string& secret) {
@@ -6174,43 +6450,31 @@ class reporter {
 
   void log(log_level level, std::string_view text, std::string_view why = {}) noexcept {
     try {
-      const std::string harmless = text::redact(std::string(text).append(why), secrets_);
-      const std::lock_guard lock(mutex_);
-      struct mark {
-        mark() { speaking() = true; }
-        ~mark() { speaking() = false; }
-      } speaks;
-      log_(level, harmless);
-    } catch (...) {  // a log that fails must not end the training
+      speaker_->log(level, text::redact(std::string(text).append(why), secrets_));
+    } catch (...) {
+      speaker_->leave_one_out();
     }
   }
 
-  void log_without_lock(log_level level, std::string_view text) noexcept {
-    try {
-      log_(level, text);
-    } catch (...) {
-    }
+  void log_after_fork(log_level level, std::string_view text) noexcept {
+    speaker_->say_after_fork(level, text);
   }
 
-  void progress(const transfer_progress& now) noexcept {
-    try {
-      const std::lock_guard lock(mutex_);
-      progress_(now);
-    } catch (...) {
-    }
+  void progress(const transfer_progress& now) noexcept { speaker_->progress(now); }
+
+  // Where an order of words matters: until all is said that was handed in before.
+  void wait() noexcept { speaker_->wait(deadline_); }
+
+  // Nothing is said afterwards.
+  void close() noexcept {
+    if (process_ == process_id()) speaker_->close();
   }
 
  private:
-  static bool& speaking() noexcept {
-    thread_local bool now = false;
-    return now;
-  }
-
-  console console_{stderr, is_terminal(stream::standard_error)};
-  std::function<void(log_level, std::string_view)> log_;
-  std::function<void(const transfer_progress&)> progress_;
+  duration deadline_;
+  std::shared_ptr<speaker> speaker_;
   std::vector<std::string> secrets_;
-  std::mutex mutex_;
+  int process_ = process_id();
 };
 
 // ---- signals -----------------------------------------------------------------------------------
@@ -7386,6 +7650,7 @@ class startup {
       const auto refused = has_credentials(who) ? opened(who) : Protocol::no_key(who);
       if (!refused) break;
       const bool may_ask = options_.credentials.prompt && asked < prompt_tries;
+      report_.wait();
       std::string key =
           may_ask ? ask_for_key(Protocol::key_page(who), deadline_ - clock_.now()) : "";
       if (key.empty()) fail(*refused);
@@ -8006,7 +8271,7 @@ class session_base : public training_callbacks {
   // console_output.
   void console(std::string_view piece) noexcept {
     if (!traits_.takes_console) return;
-    if (machine::reporter::is_speaking()) return;  // our own log would feed on itself
+    if (machine::speaker::is_speaking()) return;  // our own log would feed on itself
     guarded([&] {
       const std::lock_guard one_at_a_time(console_mutex_);
       hand_lines(console_.add(piece, now(), local_now()));
@@ -8066,9 +8331,9 @@ class session_base : public training_callbacks {
   }
 
  protected:
-  session_base(session_options options, const protocol_traits& traits)
+  session_base(session_options options, const protocol_traits& traits, bool has_threads)
       : options_(std::move(options)),
-        report_(options_),
+        report_(options_, has_threads),
         engine_(options_.rate_limits, options_.retry, options_.limits, seed(), traits),
         traits_(traits) {}
   ~session_base() override = default;
@@ -8112,7 +8377,7 @@ class session_base : public training_callbacks {
   template <class Answer>
   Answer silent_answer() noexcept {
     if (silence() == silence::by_fork && !fork_said_.exchange(true))
-      report_.log_without_lock(log_level::error, forked);
+      report_.log_after_fork(log_level::error, forked);
     if constexpr (std::is_same_v<Answer, hub::delivery>) {
       hub::delivery out;
       out.silent = silence();
@@ -8261,6 +8526,7 @@ class session_base : public training_callbacks {
       tell([](engine& decide, time_point now) { decide.handle_flush(lane::epochs, now); });
       wait_until(deadline, [](const engine& decide) { return decide.epochs_done(); });
       say_missing();
+      report_.wait();
     });
   }
 
@@ -8439,6 +8705,7 @@ class session_base : public training_callbacks {
                       model_url());
     else
       say_missing();
+    report_.wait();
     return delivered;
   }
 
@@ -8581,11 +8848,14 @@ class basic_training_session final : public session_base {
   explicit basic_training_session(const typename Protocol::identity& identity,
                                   session_options options = {}, Transport transport = Transport(),
                                   Clock clock = Clock(), Sleeper sleeper = Sleeper())
-      : session_base(std::move(options), Protocol::traits),
+      : session_base(std::move(options), Protocol::traits, Sleeper::concurrent),
         prototype_(std::move(transport)),
         clock_(std::move(clock)),
         sleeper_(std::move(sleeper)) {
-    if (!find_rank()) return;
+    if (!find_rank()) {
+      report_.close();
+      return;
+    }
     // On the epochs lane's transport, so that the connection is warm when the first epoch leaves.
     Transport& first = driver_of(lane::epochs).transport.emplace(prototype_);
     startup begin(options_, report_, first, clock_, sleeper_);
@@ -8618,7 +8888,7 @@ class basic_training_session final : public session_base {
       const new_model& wanted, const session_options& options = {},
       Transport transport = Transport(), Clock clock = Clock(),
       Sleeper sleeper = Sleeper()) requires std::same_as<Protocol, hub_v1> {
-    machine::reporter report(options);
+    machine::reporter report(options, Sleeper::concurrent);
     startup begin(options, report, transport, clock, sleeper);
     hub_v1::run who = begin.checked(hub_v1::find_roots(options.endpoints, machine::env));
     begin.find_credentials(who);
@@ -9094,37 +9364,6 @@ namespace detail {
 // ---- sockets -----------------------------------------------------------------------------------
 
 #if defined(HUB_SESSION_POSIX)
-// Keeps SIGPIPE from the program while this thread writes to a socket, and drains one that came, so
-// that the process's own disposition is neither needed nor changed.
-class sigpipe_guard {
- public:
-  sigpipe_guard() {
-    sigemptyset(&sigpipe_);
-    sigaddset(&sigpipe_, SIGPIPE);
-    ::pthread_sigmask(SIG_BLOCK, &sigpipe_, &before_);
-    was_pending_ = pending();
-  }
-  sigpipe_guard(const sigpipe_guard&) = delete;
-  sigpipe_guard& operator=(const sigpipe_guard&) = delete;
-  ~sigpipe_guard() {
-    if (!was_pending_ && pending()) {
-      int taken = 0;
-      ::sigwait(&sigpipe_, &taken);
-    }
-    ::pthread_sigmask(SIG_SETMASK, &before_, nullptr);
-  }
-
- private:
-  static bool pending() {
-    sigset_t now;
-    ::sigpending(&now);
-    return sigismember(&now, SIGPIPE) == 1;
-  }
-  sigset_t sigpipe_;
-  sigset_t before_;
-  bool was_pending_ = false;
-};
-
 inline void close_socket(socket_t socket) noexcept { ::close(socket); }
 inline void cut_socket(socket_t socket) noexcept { ::shutdown(socket, SHUT_RDWR); }
 // One that does not block, and that no program started from here inherits.
@@ -9148,8 +9387,6 @@ inline int poll_sockets(std::span<polled_socket> sockets, int milliseconds) noex
   return machine::posix::poll(sockets.data(), sockets.size(), milliseconds);
 }
 #else
-struct sigpipe_guard {};
-
 inline void close_socket(socket_t socket) noexcept { ::closesocket(socket); }
 inline void cut_socket(socket_t socket) noexcept { ::shutdown(socket, SD_BOTH); }
 inline socket_t open_socket(int family) noexcept {

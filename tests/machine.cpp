@@ -8,10 +8,19 @@
 #endif
 #include "../hub_session.hpp"
 
+#include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <filesystem>
 #include <fstream>
+#include <future>
+#include <memory>
+#include <mutex>
 #include <string>
+#include <string_view>
+#include <thread>
+#include <utility>
+#include <vector>
 
 #include "support/catch.hpp"
 #include "support/scratch.hpp"
@@ -29,6 +38,7 @@
 #endif
 
 namespace fs = std::filesystem;
+using namespace std::chrono_literals;
 
 namespace {
 
@@ -58,7 +68,8 @@ static_assert(sizeof(posix::polled) == sizeof(pollfd) &&
               offsetof(posix::polled, revents) == offsetof(pollfd, revents));
 static_assert(posix::hang_up == SIGHUP && posix::interrupt == SIGINT && posix::quit == SIGQUIT &&
               posix::terminate == SIGTERM);
-static_assert(posix::replace_mask == SIG_SETMASK);
+static_assert(posix::broken_pipe == SIGPIPE);
+static_assert(posix::add_to_mask == SIG_BLOCK && posix::replace_mask == SIG_SETMASK);
 static_assert(posix::after_output == TCSAFLUSH);
 static_assert(std::is_same_v<std::ptrdiff_t, ssize_t> || sizeof(std::ptrdiff_t) == sizeof(ssize_t));
 static_assert(std::is_same_v<pid_t, int>);
@@ -156,6 +167,109 @@ TEST_CASE("a file is copied whole, in pieces where the system does not do it") {
   CHECK(hub::machine::copy_rest(from.get(), to.get()));
   std::ifstream copy(folder / "copy", std::ios::binary);
   CHECK(std::string(std::istreambuf_iterator<char>(copy), {}) == content.substr(7));
+}
+
+// ---- what is said ---------------------------------------------------------------------------------
+
+// A log function that stays in its first call until it is let go.
+struct slow_log {
+  std::promise<void> called, let_go;
+  std::shared_future<void> goes_on{let_go.get_future()};
+  std::vector<std::string> heard;
+  std::mutex mutex;
+
+  void operator()(std::string_view text) {
+    const bool first = [&] {
+      const std::lock_guard lock(mutex);
+      heard.emplace_back(text);
+      return heard.size() == 1;
+    }();
+    if (!first) return;
+    called.set_value();
+    goes_on.wait();
+  }
+};
+
+hub::session_options options_with(const std::shared_ptr<slow_log>& log) {
+  hub::session_options out;
+  out.log = [log](hub::log_level, std::string_view text) { (*log)(text); };
+  return out;
+}
+
+TEST_CASE("what the log has no room for is counted, and said where it is missing") {
+  const auto slow = std::make_shared<slow_log>();
+  hub::session_options options = options_with(slow);
+  options.limits.log_queue_bytes_max = 3000;
+  options.limits.log_deadline = 1h;
+  hub::machine::reporter report(options, true);
+  report.log(hub::log_level::info, "first");
+  slow->called.get_future().wait();
+  for (char c : {'a', 'b', 'c', 'd', 'e'}) report.log(hub::log_level::info, std::string(1000, c));
+  slow->let_go.set_value();
+  report.wait();
+  report.log(hub::log_level::info, "last");
+  report.close();
+  CHECK(slow->heard == std::vector<std::string>{"first", std::string(1000, 'a'),
+                                                std::string(1000, 'b'),
+                                                "3 messages were left out here.", "last"});
+}
+
+TEST_CASE("a log function that does not return is waited for a while, and not called again") {
+  const auto slow = std::make_shared<slow_log>();
+  {
+    hub::session_options options = options_with(slow);
+    options.limits.log_deadline = 1ms;
+    hub::machine::reporter report(options, true);
+    report.log(hub::log_level::info, "first");
+    report.log(hub::log_level::info, "second");
+    slow->called.get_future().wait();
+  }
+  slow->let_go.set_value();
+  while (slow.use_count() > 1) std::this_thread::yield();  // until its thread has gone
+  CHECK(slow->heard == std::vector<std::string>{"first"});
+}
+
+#if defined(__unix__) || defined(__APPLE__)
+TEST_CASE("a standard error without a reader raises no SIGPIPE, and keeps nobody") {
+  struct sigaction before {
+  }, standard{};
+  standard.sa_handler = SIG_DFL;
+  ::sigaction(SIGPIPE, &standard, &before);
+  int ends[2];
+  REQUIRE(::pipe(ends) == 0);
+  const int original = ::dup(STDERR_FILENO);
+  ::dup2(ends[1], STDERR_FILENO);
+  ::close(ends[0]);
+  hub::machine::write_to_standard_error("words", [] { return false; });
+  ::dup2(original, STDERR_FILENO);
+  for (int each : {ends[1], original}) ::close(each);
+  sigset_t pending, blocked;
+  ::sigpending(&pending);
+  ::pthread_sigmask(SIG_SETMASK, nullptr, &blocked);
+  ::sigaction(SIGPIPE, &before, nullptr);
+  CHECK(sigismember(&pending, SIGPIPE) == 0);
+  CHECK(sigismember(&blocked, SIGPIPE) == 0);
+}
+#endif
+
+TEST_CASE("of each transfer the newest state waits for a slow function") {
+  const auto slow = std::make_shared<slow_log>();
+  hub::session_options options = options_with(slow);
+  std::vector<std::pair<std::string, std::uint64_t>> seen;
+  options.progress = [&](const hub::transfer_progress& now) {
+    seen.emplace_back(now.file, now.bytes_done);
+  };
+  options.limits.log_deadline = 1h;
+  hub::machine::reporter report(options, true);
+  report.log(hub::log_level::info, "first");
+  slow->called.get_future().wait();
+  for (std::uint64_t done : {1, 2, 3}) {
+    report.progress({"a.pt", done, 9, 1s});
+    report.progress({"b.pt", done * 10, 90, 1s});
+  }
+  slow->let_go.set_value();
+  report.close();
+  CHECK(seen == std::vector<std::pair<std::string, std::uint64_t>>{{"a.pt", 3}, {"b.pt", 30}});
 }
 
 // ---- the prompt ----------------------------------------------------------------------------------

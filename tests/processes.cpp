@@ -19,7 +19,9 @@
 #include <thread>
 #include <vector>
 
+#include <fcntl.h>
 #include <sys/wait.h>
+#include <termios.h>
 #include <unistd.h>
 
 #include "../hub_session.hpp"
@@ -198,6 +200,61 @@ TEST_CASE("a program that ends at any moment ends cleanly") {
   }
 }
 
+// ---- the log ------------------------------------------------------------------------------------
+
+namespace {
+
+// Standard error as nobody reads it.
+struct deaf_ear {
+  pipe_ends pipe = make_pipe();
+  terminal screen = {};
+
+  void fill_pipe() const {
+    ::fcntl(pipe.in.get(), F_SETFL, O_NONBLOCK);
+    const std::string piece(4096, '.');
+    while (::write(pipe.in.get(), piece.data(), piece.size()) > 0) {
+    }
+    ::fcntl(pipe.in.get(), F_SETFL, 0);
+  }
+};
+
+}  // namespace
+
+TEST_CASE("a log that nobody takes stops no callback, no signal and no ending", "[log]") {
+  const std::string where =
+      GENERATE(as<std::string>(), "full pipe", "stopped terminal", "function");
+  const std::string way = GENERATE(as<std::string>(), "destroy", "signal");
+  INFO(where << ", " << way);
+  stage at(false);
+  const deaf_ear ear;
+  ear.fill_pipe();
+  REQUIRE(::tcflow(ear.screen.theirs.get(), TCOOFF) == 0);
+  const descriptor& error = where == "stopped terminal" ? ear.screen.theirs : ear.pipe.in;
+  child_process child("unheard", at.variables({"HUB_TEST_WAY=" + way, "HUB_TEST_LOG=" + where}),
+                      nullptr, &error);
+  child.read_until("trained\n");
+  if (way == "signal") {
+    child.send(SIGTERM);
+    CHECK(child.wait() == ended_by(SIGTERM));
+  } else {
+    child.read_until("gone\n");
+    CHECK(child.wait() == "exit 0");
+  }
+  CHECK(at.hub.model().metrics.size() == 3);
+  ::tcflow(ear.screen.theirs.get(), TCOON);
+}
+
+TEST_CASE("a log whose reader is gone does not end the program", "[log]") {
+  stage at(false);
+  pipe_ends pipe = make_pipe();
+  pipe.out = descriptor();
+  child_process child("unheard", at.variables({"HUB_TEST_WAY=destroy", "HUB_TEST_LOG=closed pipe"}),
+                      nullptr, &pipe.in);
+  child.read_until("gone\n");
+  CHECK(child.wait() == "exit 0");
+  CHECK(at.hub.model().metrics.size() == 3);
+}
+
 // ---- scenarios for children ---------------------------------------------------------------------
 
 namespace {
@@ -322,6 +379,36 @@ void play_exit() {
   std::exit(0);
 }
 
+// Trains with the default log, or with one that never returns.
+void play_unheard() {
+  for (int each : {SIGPIPE, SIGTERM}) ::signal(each, SIG_DFL);
+  hub::session_options options = child_options();
+  options.limits.train_end_deadline = 1h;
+  options.limits.log_deadline = 10ms;
+  options.log = {};
+  options.progress = {};
+  if (variable("HUB_TEST_LOG") == "function")
+    options.log = [](hub::log_level, std::string_view) {
+      for (;;) ::pause();
+    };
+  {
+    hub::training_session session{raw_hub::model_id, options, child_transport()};
+    session.on_pretrain_routine_end();
+    for (int epoch = 0; epoch < 3; ++epoch) train_one_epoch(session, epoch);
+    if (variable("HUB_TEST_WAY") == "signal") {
+      session.flush(1h);
+      say("trained\n");
+      for (;;) ::pause();
+    }
+    if (!session.on_train_end(2, checkpoint(), 0.5).complete()) end_child(false, 2);
+    say("trained\n");
+  }
+  say("gone\n");
+  struct sigaction now {};
+  ::sigaction(SIGPIPE, nullptr, &now);
+  std::exit(now.sa_handler == SIG_DFL ? 0 : 3);
+}
+
 }  // namespace
 
 // Hidden: only a child_process runs it.
@@ -329,5 +416,6 @@ TEST_CASE("a scenario is played in a child", "[.][child_process]") {
   play_scenario({{"train", &play_train},
                  {"fork_in_flight", &play_fork_in_flight},
                  {"fork_often", &play_fork_often},
-                 {"exit", &play_exit}});
+                 {"exit", &play_exit},
+                 {"unheard", &play_unheard}});
 }

@@ -1481,35 +1481,31 @@ TEST_CASE("the log and an error hold no key, even where HUB sends it back") {
 
 // What the default log and progress write.
 struct console_output {
-  std::FILE* file = std::tmpfile();
-  ~console_output() { std::fclose(file); }
-  std::string text() const {
-    std::string out(4096, '\0');
-    std::rewind(file);
-    out.resize(std::fread(out.data(), 1, out.size(), file));
-    return out;
-  }
+  std::string text = {};
+  hub::machine::console console;
+
+  explicit console_output(bool terminal)
+      : console([this](std::string_view piece) { text += piece; }, terminal) {}
 };
 
 TEST_CASE("the default log is a line with HUB's prefix, in colour on a terminal alone") {
-  const console_output plain, coloured;
+  console_output plain(false), coloured(true);
   for (hub::log_level level : {hub::log_level::info, hub::log_level::error}) {
-    hub::machine::console(plain.file, false).log(level, "It went wrong.");
-    hub::machine::console(coloured.file, true).log(level, "It went wrong.");
+    plain.console.log(level, "It went wrong.");
+    coloured.console.log(level, "It went wrong.");
   }
   const std::string line = "Ultralytics HUB: It went wrong.\n";
-  CHECK(plain.text() == line + line);
-  CHECK(coloured.text() ==
+  CHECK(plain.text == line + line);
+  CHECK(coloured.text ==
         "\033[34m\033[1mUltralytics HUB: \033[0mIt went wrong.\n"
         "\033[31m\033[1mUltralytics HUB: \033[0mIt went wrong.\n");
 }
 
 TEST_CASE("the default progress is a line every ten percent: percent, bytes, rate, time left") {
-  const console_output out;
-  hub::machine::console console(out.file, false);
+  console_output out(false);
   for (std::uint64_t sent = 0; sent <= 50; ++sent)
-    console.progress({"best.pt", sent * hub::mebibyte, 50 * hub::mebibyte, sent * 100ms});
-  CHECK(out.text() ==
+    out.console.progress({"best.pt", sent * hub::mebibyte, 50 * hub::mebibyte, sent * 100ms});
+  CHECK(out.text ==
         "Ultralytics HUB: best.pt  10% of 50.0 MiB, 10.0 MiB/s, 4 s left\n"
         "Ultralytics HUB: best.pt  20% of 50.0 MiB, 10.0 MiB/s, 4 s left\n"
         "Ultralytics HUB: best.pt  30% of 50.0 MiB, 10.0 MiB/s, 4 s left\n"
@@ -1523,14 +1519,13 @@ TEST_CASE("the default progress is a line every ten percent: percent, bytes, rat
 }
 
 TEST_CASE("the default progress begins anew with an attempt, and small files have small units") {
-  const console_output out;
-  hub::machine::console console(out.file, false);
-  console.progress({"last.pt", 300, 1536, 1s});
-  console.progress({"last.pt", 1536, 1536, 1s});
-  console.progress({"last.pt", 160, 1536, 1s});
-  console.progress({"last.pt", 0, 0, 0s});
-  console.progress({"last.pt", 1024, 1536, 1s, hub::transfer::download, 512});
-  CHECK(out.text() ==
+  console_output out(false);
+  out.console.progress({"last.pt", 300, 1536, 1s});
+  out.console.progress({"last.pt", 1536, 1536, 1s});
+  out.console.progress({"last.pt", 160, 1536, 1s});
+  out.console.progress({"last.pt", 0, 0, 0s});
+  out.console.progress({"last.pt", 1024, 1536, 1s, hub::transfer::download, 512});
+  CHECK(out.text ==
         "Ultralytics HUB: last.pt  19% of 1.5 KiB, 300.0 B/s, 4 s left\n"
         "Ultralytics HUB: last.pt 100% of 1.5 KiB, 1.5 KiB/s, 0 s left\n"
         "Ultralytics HUB: last.pt  10% of 1.5 KiB, 160.0 B/s, 9 s left\n"
@@ -1539,12 +1534,11 @@ TEST_CASE("the default progress begins anew with an attempt, and small files hav
 }
 
 TEST_CASE("on a terminal the default progress is one line, and a log line does not break it") {
-  const console_output out;
-  hub::machine::console console(out.file, true);
-  console.progress({"best.pt", 512, 1024, 1s});
-  console.log(hub::log_level::info, "Hello.");
-  console.progress({"best.pt", 1024, 1024, 1s});
-  CHECK(out.text() ==
+  console_output out(true);
+  out.console.progress({"best.pt", 512, 1024, 1s});
+  out.console.log(hub::log_level::info, "Hello.");
+  out.console.progress({"best.pt", 1024, 1024, 1s});
+  CHECK(out.text ==
         "\r\033[KUltralytics HUB: best.pt  50% of 1.0 KiB, 512.0 B/s, 1 s left\n"
         "\033[34m\033[1mUltralytics HUB: \033[0mHello.\n"
         "\r\033[KUltralytics HUB: best.pt 100% of 1.0 KiB, 1.0 KiB/s, 0 s left\n");

@@ -84,7 +84,7 @@ struct terminal {
 class child_process {
  public:
   child_process(const std::string& scenario, const std::vector<std::string>& variables,
-                const terminal* on = nullptr) {
+                const terminal* on = nullptr, const descriptor* error = nullptr) {
     pipe_ends to_child = make_pipe();
     pipe_ends from_child = make_pipe();
     posix_spawn_file_actions_t actions;
@@ -92,6 +92,7 @@ class child_process {
     ::posix_spawn_file_actions_adddup2(&actions, on ? on->theirs.get() : to_child.out.get(), 0);
     ::posix_spawn_file_actions_adddup2(&actions, from_child.in.get(), 1);
     if (on) ::posix_spawn_file_actions_adddup2(&actions, on->theirs.get(), 2);
+    if (error) ::posix_spawn_file_actions_adddup2(&actions, error->get(), 2);
 
     std::vector<std::string> texts = variables;
     texts.push_back("HUB_TEST_SCENARIO=" + scenario);
