@@ -667,6 +667,7 @@ struct limit_options {
   duration denied_deadline = 1min;  // of that, from the first refusal in a row (401, 403, 404, ...)
   duration checkpoint_grace = 30s;  // for a checkpoint still in flight when training ends
   duration shutdown_deadline = 2s;  // for the flush in the destructor and on a signal
+  duration signal_moment = 500ms;   // so long after the first, signals are one with it
   std::size_t reply_bytes_max = mebibyte;
   std::size_t metrics_batch_epochs_max = 100;
   std::size_t metrics_batch_bytes_max = 256 * kibibyte;
@@ -726,7 +727,7 @@ struct session_options {
   // left running, and is not called again. Of a transfer that is faster, states are left out.
   std::function<void(log_level, std::string_view)> log = {};    // else stderr
   std::function<void(const transfer_progress&)> progress = {};  // else a bar or lines on stderr
-  bool handle_signals = true;    // flush on SIGINT and SIGTERM, then hand them on
+  bool handle_signals = true;    // flush on SIGINT, SIGTERM and SIGHUP, then hand them on
   std::optional<int> rank = {};  // else by the launcher's variables, see machine::rank_variables
 };
 
@@ -6479,9 +6480,10 @@ class reporter {
 
 // ---- signals -----------------------------------------------------------------------------------
 
-// Lets every session flush on SIGINT and SIGTERM and then hands the signal to whoever had it before
-// us, so that the program ends, or goes on, exactly as it would have without us. A second signal
-// goes through at once; an ignored signal stays ignored; a forked child is left alone.
+// Lets every session flush on SIGINT, on SIGTERM, and on SIGHUP where that would end the program, and
+// then hands the signal to whoever had it before us, so that the program ends, or goes on, exactly as it
+// would have without us. Launchers and terminals send several together, which are one; a later signal
+// goes through at once. An ignored signal stays ignored; a forked child is left alone.
 class signal_relay {
  public:
   using flush = std::function<void(int signal_number)>;
@@ -6493,9 +6495,11 @@ class signal_relay {
   }
 
 #if defined(HUB_SESSION_POSIX)
-  std::size_t subscribe(flush callback) {
+  // `moment`: how long after the first a signal belongs to it; among sessions the longest counts.
+  std::size_t subscribe(flush callback, duration moment) {
     const std::lock_guard one_at_a_time(install_mutex_);
     if (subscribers_.empty()) install();
+    moment_ms = std::max(moment_ms.load(), to_ms(moment));
     const std::lock_guard lock(mutex_);
     subscribers_.emplace_back(++last_id_, std::move(callback));
     return last_id_;
@@ -6519,21 +6523,30 @@ class signal_relay {
 
  private:
   static constexpr unsigned char quit = 0;
-  static constexpr std::array<int, 2> numbers = {posix::interrupt, posix::terminate};
+  static constexpr std::array<int, 3> numbers = {posix::hang_up, posix::interrupt,
+                                                 posix::terminate};
 
   // What the handler may touch.
   static inline std::atomic<int> write_end = -1;
   static inline std::atomic<int> owner = 0;
-  static inline std::atomic<bool> pending = false;
+  static inline std::atomic<long> moment_ms = 0;
+  static inline std::atomic<long> first_at = 0;  // in the clock's milliseconds; 0: none came yet
   static inline std::array<posix::opaque, numbers.size()> before = {};
 
   static void on_signal(int number) {
     const int saved = errno;
-    if (process_id() != owner.load() || pending.exchange(true))
-      pass_on(number);
-    else
+    long first = 0;
+    const long now = to_ms(std::chrono::steady_clock::now().time_since_epoch()) | 1;  // never 0
+    const bool is_ours = process_id() == owner.load();
+    if (is_ours && first_at.compare_exchange_strong(first, now))
       send_to_watcher(static_cast<unsigned char>(number));
+    else if (!is_ours || now - first >= moment_ms.load())
+      pass_on(number);
     errno = saved;
+  }
+
+  static long to_ms(duration time) noexcept {
+    return static_cast<long>(std::chrono::duration_cast<std::chrono::milliseconds>(time).count());
   }
 
   static void send_to_watcher(unsigned char what) {
@@ -6555,11 +6568,15 @@ class signal_relay {
     for (int end : pipe_) posix::control(end, posix::set_flags, posix::close_on_exec);
     write_end = pipe_[1];
     owner = process_id();
-    pending = false;
+    first_at = 0;
+    moment_ms = 0;
     watcher_ = quiet_thread([this] { watch(); });
     for (std::size_t i = 0; i < numbers.size(); ++i) {
       posix::signal_action(numbers[i], nullptr, &before[i]);
-      if (posix::handle_signal(numbers[i], &on_signal) == posix::ignored())
+      const posix::handler was = posix::handle_signal(numbers[i], &on_signal);
+      // Programs reload on a SIGHUP that they handle; they end on the others.
+      const bool is_theirs = numbers[i] == posix::hang_up && was != nullptr;
+      if (was == posix::ignored() || is_theirs)
         posix::signal_action(numbers[i], &before[i], nullptr);
     }
   }
@@ -6607,7 +6624,7 @@ class signal_relay {
   std::thread watcher_;
 #else
   // Without POSIX signals the program flushes through the session's destructor alone.
-  std::size_t subscribe(const flush&) { return 0; }
+  std::size_t subscribe(const flush&, duration) { return 0; }
   void unsubscribe(std::size_t) noexcept {}
 #endif
 };
@@ -9098,11 +9115,16 @@ class basic_training_session final : public session_base {
            std::string("The threads of the session cannot be started: ") + problem.what()});
     }
     if constexpr (Sleeper::concurrent)
-      last_words_.emplace([this] { guarded([&] { say_missing(); }); });
+      last_words_.emplace([this] {
+        guarded([&] {
+          say_missing();
+          report_.wait();
+        });
+      });
     if constexpr (Sleeper::concurrent)
       if (options_.handle_signals)
         signal_subscription_ = machine::signal_relay::instance().subscribe(
-            [this](int number) { flush_on_signal(number); });
+            [this](int number) { flush_on_signal(number); }, options_.limits.signal_moment);
   }
 
   // Flushes what it can in that time, cuts what still hangs, ends every thread.

@@ -107,7 +107,7 @@ TEST_CASE("a signal at any moment ends the program as it would have without a se
   chance luck;
   two_stages stages;
   for (int i = 0; i < rounds(); ++i) {
-    const int number = luck.one_of<int>({SIGINT, SIGTERM});
+    const int number = luck.one_of<int>({SIGINT, SIGTERM, SIGHUP});
     const std::string action = luck.one_of<std::string>({"default", "own", "own_with_info"});
     INFO("HUB_TEST_SEED=" << luck.seed() << ", round " << i << ", signal " << number << ", "
                           << action);
@@ -133,8 +133,9 @@ TEST_CASE("a second signal at any moment ends the program at once, whatever hang
     // Without the second one the flush would take an hour.
     const stage& at = stages.pick(luck, true);
     child_process child(
-        "train", at.variables({"HUB_TEST_SIGNAL=" + std::to_string(first),
-                               "HUB_TEST_ACTION=default", "HUB_TEST_SHUTDOWN_SECONDS=3600"}));
+        "train",
+        at.variables({"HUB_TEST_SIGNAL=" + std::to_string(first), "HUB_TEST_ACTION=default",
+                      "HUB_TEST_SHUTDOWN_SECONDS=3600", "HUB_TEST_MOMENT=0"}));
     child.read_until("ready\n");
     luck.wait();
     child.send(first);
@@ -268,6 +269,7 @@ hub::session_options child_options() {
   out.retry = {.first_delay = 1ms, .delay_max = 10ms, .budget = 1'000'000};
   const std::string seconds = variable("HUB_TEST_SHUTDOWN_SECONDS");
   out.limits.shutdown_deadline = seconds.empty() ? 20ms : hub::duration(1s) * std::stoi(seconds);
+  if (variable("HUB_TEST_MOMENT") == "0") out.limits.signal_moment = 0s;
   out.limits.train_end_deadline = 20ms;
   out.temp_folder = variable("HUB_TEST_FOLDER");
   out.log = [](hub::log_level, std::string_view) {};

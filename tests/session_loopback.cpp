@@ -1141,7 +1141,7 @@ std::string signal_variable(int number) { return "HUB_TEST_SIGNAL=" + std::to_st
 }  // namespace
 
 TEST_CASE("a signal ends the program as it would have, but after the last metrics") {
-  const int number = GENERATE(SIGTERM, SIGINT);
+  const int number = GENERATE(SIGTERM, SIGINT, SIGHUP);
   stage at;
   child_process child("signal",
                       child_variables(at, {signal_variable(number), "HUB_TEST_ACTION=default"}));
@@ -1166,12 +1166,13 @@ TEST_CASE(
   CHECK(child.wait() == "exit 0");
 }
 
-TEST_CASE("an ignored signal stays ignored") {
+TEST_CASE("an ignored signal stays ignored, such as SIGHUP under nohup") {
+  const int number = GENERATE(SIGINT, SIGHUP);
   stage at;
   child_process child("signal",
-                      child_variables(at, {signal_variable(SIGINT), "HUB_TEST_ACTION=ignore"}));
+                      child_variables(at, {signal_variable(number), "HUB_TEST_ACTION=ignore"}));
   child.read_until("ready\n");
-  child.send(SIGINT);
+  child.send(number);
   child.write("go on\n");
   child.read_until("still ignored\n");
   CHECK(at.hub.seen().epochs.empty());
@@ -1192,13 +1193,45 @@ TEST_CASE("a second signal goes through while the first one is flushed") {
   const int second = GENERATE(SIGTERM, SIGINT);
   stage at;
   child_process child("signal",
-                      child_variables(at, {signal_variable(SIGTERM), "HUB_TEST_ACTION=default"}));
+                      child_variables(at, {signal_variable(SIGTERM), "HUB_TEST_ACTION=default",
+                                           "HUB_TEST_MOMENT=0"}));
   child.read_until("ready\n");
   at.hub.hold(model_path);
   child.send(SIGTERM);
   REQUIRE(at.hub.wait([](const ledger& seen) { return seen.held == 1; }));
   child.send(second);
   CHECK(child.wait() == "signal " + std::to_string(second));
+}
+
+TEST_CASE("signals that come within a moment are one, and do not cut what the first has sent") {
+  const int second = GENERATE(SIGTERM, SIGINT);
+  stage at;
+  child_process child("signal",
+                      child_variables(at, {signal_variable(SIGINT), "HUB_TEST_ACTION=default",
+                                           "HUB_TEST_MOMENT=3600"}));
+  child.read_until("ready\n");
+  at.hub.hold(model_path);
+  child.send(SIGINT);
+  REQUIRE(at.hub.wait([](const ledger& seen) { return seen.held == 1; }));
+  child.send(second);
+  at.hub.release();
+  CHECK(child.wait() == "signal " + std::to_string(SIGINT));
+  CHECK(at.hub.seen().epochs.size() == 3);
+}
+
+TEST_CASE("a program's own handler of SIGHUP is left alone") {
+  stage at;
+  const auto own = [](int) {};
+  struct sigaction before {};
+  struct sigaction during {};
+  ::sigaction(SIGHUP, nullptr, &before);
+  ::signal(SIGHUP, own);
+  {
+    hub::training_session session{model_id, at.options()};
+    ::sigaction(SIGHUP, nullptr, &during);
+  }
+  CHECK(during.sa_handler == static_cast<void (*)(int)>(own));
+  ::sigaction(SIGHUP, &before, nullptr);
 }
 
 TEST_CASE("a signal at the very end of a session is neither lost nor a deadlock") {
@@ -1355,6 +1388,8 @@ void play_signal() {
   act_as_told(number, action);
   hub::session_options options = child_options();
   options.handle_signals = action != "off";
+  const std::string moment = variable("HUB_TEST_MOMENT");
+  if (!moment.empty()) options.limits.signal_moment = hub::duration(1s) * std::stoi(moment);
   std::optional<hub::training_session> session(std::in_place, model_id, options);
   for (int epoch = 0; epoch < 3; ++epoch) session->on_fit_epoch_end(epoch, {{"loss", epoch}});
   say("ready\n");
