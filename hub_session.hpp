@@ -6530,6 +6530,7 @@ class signal_relay {
   static inline std::atomic<int> write_end = -1;
   static inline std::atomic<int> owner = 0;
   static inline std::atomic<long> moment_ms = 0;
+  static inline std::atomic<bool> is_passed_on = false;
   static inline std::atomic<long> first_at = 0;  // in the clock's milliseconds; 0: none came yet
   static inline std::array<posix::opaque, numbers.size()> before = {};
 
@@ -6540,7 +6541,7 @@ class signal_relay {
     const bool is_ours = process_id() == owner.load();
     if (is_ours && first_at.compare_exchange_strong(first, now))
       send_to_watcher(static_cast<unsigned char>(number));
-    else if (!is_ours || now - first >= moment_ms.load())
+    else if (!is_ours || is_passed_on || now - first >= moment_ms.load())
       pass_on(number);
     errno = saved;
   }
@@ -6553,8 +6554,10 @@ class signal_relay {
     [[maybe_unused]] const auto written = posix::write(write_end.load(), &what, 1);
   }
 
-  // To the process, not to this thread: the watcher blocks every signal.
+  // To the process, not to this thread: the watcher blocks every signal. There is nothing left that
+  // another signal could cut, so the moment is over; and this one may come by our handler once more.
   static void pass_on(int number) {
+    is_passed_on = true;
     const auto at = std::find(numbers.begin(), numbers.end(), number) - numbers.begin();
     posix::signal_action(number, &before[static_cast<std::size_t>(at)], nullptr);
     posix::send_signal(posix::own_id(), number);
@@ -6569,6 +6572,7 @@ class signal_relay {
     write_end = pipe_[1];
     owner = process_id();
     first_at = 0;
+    is_passed_on = false;
     moment_ms = 0;
     watcher_ = quiet_thread([this] { watch(); });
     for (std::size_t i = 0; i < numbers.size(); ++i) {
