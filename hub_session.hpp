@@ -628,8 +628,13 @@ struct endpoint_options {
 struct credential_options {
   std::string api_key = {};   // else ULTRALYTICS_API_KEY, the settings file, a prompt on a terminal
   std::string id_token = {};  // a bearer token; wins over any key
-  bool save = false;          // write an accepted key to the settings file
-  bool prompt = true;         // ask on a terminal where no key is found
+  // Returns a fresh id token. Called where there is none, and where the server does not accept the
+  // one it has any more, which is an hour later for HUB's. First on the constructor's thread, then on
+  // background threads, never two at a time; it may block, which holds up what waits for the token and
+  // an ending, and must not call the session. What it throws is said, and it is called again later.
+  std::function<std::string()> renew_id_token = {};
+  bool save = false;                         // write an accepted key to the settings file
+  bool prompt = true;                        // ask on a terminal where no key is found
   std::filesystem::path settings_file = {};  // else settings.json or .yaml in the per-OS folder
 };
 
@@ -3908,7 +3913,7 @@ struct hub_v1 : without<registration_order>, without<completion_order>, without<
                                wall_time wall_now) {
     const bool signs_in = at.step == 0 && of.who.id_token.empty() && !of.key_is_known;
     if (signs_in) return judge_sign_in(of, answer, wall_now);
-    outcome out = protocols::judge(answer, "the model request", wall_now);
+    outcome out = fitting(of, protocols::judge(answer, "the model request", wall_now));
     if (out.verdict != verdict::delivered) return out;
     auto model = hub_v1_wire::parse_model(answer.body, of.who.model_id);
     if (!model) return {.verdict = verdict::rejected, .why = model.error()};
@@ -3936,17 +3941,17 @@ struct hub_v1 : without<registration_order>, without<completion_order>, without<
     return hub_v1_wire::upload_request(of.who, what.what.fields, with.file, with.boundary);
   }
 
-  static outcome judge(const run&, const life_order&, const progress&, const reply& answer,
+  static outcome judge(const run& of, const life_order&, const progress&, const reply& answer,
                        wall_time wall_now, news& learned) {
-    return hub_v1_wire::judge_heartbeat(answer, wall_now, learned.agent_id);
+    return fitting(of, hub_v1_wire::judge_heartbeat(answer, wall_now, learned.agent_id));
   }
-  static outcome judge(const run&, const epochs_order&, const progress&, const reply& answer,
+  static outcome judge(const run& of, const epochs_order&, const progress&, const reply& answer,
                        wall_time wall_now, news&) {
-    return protocols::judge(answer, "metrics", wall_now);
+    return fitting(of, protocols::judge(answer, "metrics", wall_now));
   }
-  static outcome judge(const run&, const upload_order&, const progress&, const reply& answer,
+  static outcome judge(const run& of, const upload_order&, const progress&, const reply& answer,
                        wall_time wall_now, news&) {
-    return protocols::judge(answer, "an upload", wall_now);
+    return fitting(of, protocols::judge(answer, "an upload", wall_now));
   }
 
   // ---- what is known of the run --------------------------------------------------------------------
@@ -3994,6 +3999,17 @@ struct hub_v1 : without<registration_order>, without<completion_order>, without<
       delete last;
     };
     return {new model_info(std::move(model)), release};
+  }
+
+  // Where a token is refused, there is no key to check.
+  static outcome fitting(const run& of, outcome out) {
+    constexpr std::string_view of_keys = protocols::statuses::no_key.advice;
+    std::string& words = out.why.message;
+    if (out.why.http_status == 401 && !of.who.id_token.empty() && words.ends_with(of_keys))
+      words.replace(words.size() - of_keys.size(), of_keys.size(),
+                    "The id token is not accepted; one ends after an hour. Give a function that "
+                    "returns a fresh one in credentials.renew_id_token, or an API key.");
+    return out;
   }
 
   static outcome judge_sign_in(const run& of, const reply& answer, wall_time wall_now) {
@@ -6433,25 +6449,26 @@ class reporter {
   // In a forked child the thread that is not there holds the speaker for good.
   ~reporter() { close(); }
 
-  // What must never be shown. Call before anything runs on another thread.
+  // What must never be shown.
   void add_secret(const std::string& secret) {
+    const std::lock_guard lock(secrets_mutex_);
     if (!secret.empty()) secrets_.push_back(secret);
   }
 
   error redacted(error why) const {
-    why.message = text::redact(std::move(why.message), secrets_);
+    why.message = harmless(std::move(why.message));
     return why;
   }
 
   // A refusal may quote the key, and its words are shortened later: a key cut in two is not found.
   reply redacted(reply answer) const {
-    if (answer.status >= 300) answer.body = text::redact(std::move(answer.body), secrets_);
+    if (answer.status >= 300) answer.body = harmless(std::move(answer.body));
     return answer;
   }
 
   void log(log_level level, std::string_view text, std::string_view why = {}) noexcept {
     try {
-      speaker_->log(level, text::redact(std::string(text).append(why), secrets_));
+      speaker_->log(level, harmless(std::string(text).append(why)));
     } catch (...) {
       speaker_->leave_one_out();
     }
@@ -6472,9 +6489,15 @@ class reporter {
   }
 
  private:
+  std::string harmless(std::string text) const {
+    const std::lock_guard lock(secrets_mutex_);
+    return text::redact(std::move(text), secrets_);
+  }
+
   duration deadline_;
   std::shared_ptr<speaker> speaker_;
-  std::vector<std::string> secrets_;
+  std::vector<std::string> secrets_;  // a renewed token is one more
+  mutable std::mutex secrets_mutex_;
   int process_ = process_id();
 };
 
@@ -7627,6 +7650,37 @@ constexpr bool may_pass(errc code) noexcept {
          code == server_error;
 }
 
+// The program's function that returns a fresh id token, if it has one.
+class token_source {
+ public:
+  token_source(std::function<std::string()> renew, reporter& report)
+      : renew_(std::move(renew)), report_(report) {}
+
+  bool can_renew() const noexcept { return renew_ != nullptr; }
+
+  // Never shown from here on.
+  result<std::string> fresh() {
+    std::string why = "returned no token";
+    try {
+      std::string token(trimmed(renew_()));
+      report_.add_secret(token);
+      if (!token.empty()) return token;
+    } catch (const std::exception& problem) {
+      why = "threw: " + text::printable(problem.what());
+    } catch (...) {
+      why = "threw";
+    }
+    return error{errc::not_authenticated,
+                 "The id token cannot be renewed, as the function in "
+                 "credentials.renew_id_token " +
+                     why + "."};
+  }
+
+ private:
+  std::function<std::string()> renew_;
+  reporter& report_;
+};
+
 // What a session does before training starts: blocks, retries, and throws session_error.
 template <class Protocol, class Transport, class Clock, class Sleeper>
 class startup {
@@ -7636,6 +7690,7 @@ class startup {
   startup(const session_options& options, reporter& report, Transport& transport, Clock& clock,
           Sleeper& sleeper)
       : options_(options),
+        tokens_(options.credentials.renew_id_token, report),
         report_(report),
         transport_(transport),
         clock_(clock),
@@ -7656,6 +7711,10 @@ class startup {
          {env("ULTRALYTICS_API_KEY"), "ULTRALYTICS_API_KEY"},
          {read_saved_key(settings_), settings_.string()}}};
     credential found{.token = std::string(trimmed(options_.credentials.id_token))};
+    if (found.token.empty() && tokens_.can_renew()) {
+      found.token = checked(tokens_.fresh());
+      is_renewed_ = true;
+    }
     for (const auto& [key, place] : places) {
       found.key = trimmed(key);
       found.from = found.key.empty() ? "" : " from " + place;
@@ -7670,6 +7729,11 @@ class startup {
     for (int asked = 0;; ++asked) {
       const auto refused = has_credentials(who) ? opened(who) : Protocol::no_key(who);
       if (!refused) break;
+      if (refused->http_status == 401 && may_renew()) {
+        is_renewed_ = true;
+        accept(who, {.token = checked(tokens_.fresh())});
+        continue;
+      }
       const bool may_ask = options_.credentials.prompt && asked < prompt_tries;
       report_.wait();
       std::string key =
@@ -7681,7 +7745,7 @@ class startup {
   }
 
   bool has_credentials(const run& who) const {
-    return !options_.credentials.id_token.empty() || !Protocol::credentials(who).empty();
+    return has_token() || !Protocol::credentials(who).empty();
   }
 
   // Sends until the reply is one to go on with, with retries; throws what else it came to.
@@ -7720,6 +7784,9 @@ class startup {
  private:
   static constexpr int prompt_tries = 3;
 
+  bool has_token() const { return is_renewed_ || !options_.credentials.id_token.empty(); }
+  bool may_renew() const { return has_token() && tokens_.can_renew() && !is_renewed_; }
+
   void accept(run& who, credential what) {
     report_.add_secret(what.token);
     report_.add_secret(what.key);
@@ -7733,7 +7800,9 @@ class startup {
     progress at;
     while (auto what = Protocol::opening(who, at)) {
       outcome came = exchange(*std::move(what), [&](const reply& answer) {
-        return Protocol::judge_opening(who, at, answer, clock_.wall_now());
+        outcome out = Protocol::judge_opening(who, at, answer, clock_.wall_now());
+        if (out.why.http_status == 401 && may_renew()) out.verdict = verdict::rejected;
+        return out;
       });
       if (came.verdict == verdict::rejected) return came.why;
       at = std::move(came.so_far);
@@ -7750,6 +7819,8 @@ class startup {
   }
 
   const session_options& options_;
+  token_source tokens_;
+  bool is_renewed_ = false;  // the token that is used comes from there
   reporter& report_;
   Transport& transport_;
   Clock& clock_;
@@ -7966,12 +8037,13 @@ class downloader {
     bool depends_on_state;
   };
 
-  downloader(const session_options& options, reporter& report, const hub_v1_wire::caller& caller,
-             const model_info& model, Transport transport, const Clock& clock, Sleeper& sleeper,
-             std::uint64_t seed)
+  // `caller` says who asks at that moment: a token may be renewed meanwhile.
+  downloader(const session_options& options, reporter& report,
+             std::function<hub_v1_wire::caller()> caller, const model_info& model,
+             Transport transport, const Clock& clock, Sleeper& sleeper, std::uint64_t seed)
       : options_(options),
         report_(report),
-        caller_(caller),
+        caller_(std::move(caller)),
         model_(model),
         transport_(std::move(transport)),
         clock_(clock),
@@ -7997,7 +8069,7 @@ class downloader {
   using body = std::shared_ptr<part_file>;
 
   result<std::string> address_of(const model_info& model, const subject& what) const {
-    return storage_host::download_address(what.url_of(model), what.name, caller_.api_root);
+    return storage_host::download_address(what.url_of(model), what.name, caller_().api_root);
   }
 
   // Why the file is not there in the end, if so. A try that brings a byte more than any before it
@@ -8054,12 +8126,13 @@ class downloader {
   // The storage host does not accept the URL, any more or ever: HUB is asked for a fresh one.
   outcome renew(std::string& url, const subject& what) {
     using enum verdict;
-    const reply answer = report_.redacted(
-        send(hub_v1_wire::model_request(caller_), options_.limits.request_deadline));
+    const hub_v1_wire::caller asks = caller_();
+    const reply answer =
+        report_.redacted(send(hub_v1_wire::model_request(asks), options_.limits.request_deadline));
     outcome came = protocols::judge(answer, "the model request", clock_.wall_now());
     if (came.verdict == denied) came.verdict = rejected;
     if (came.verdict != delivered) return came;
-    const auto model = hub_v1_wire::parse_model(answer.body, caller_.model_id);
+    const auto model = hub_v1_wire::parse_model(answer.body, asks.model_id);
     if (!model) return {model.error().code == errc::bad_reply ? retry : rejected, model.error()};
     auto fresh = address_of(*model, what);
     if (!fresh) return {rejected, fresh.error()};
@@ -8083,7 +8156,7 @@ class downloader {
 
   const session_options& options_;
   reporter& report_;
-  const hub_v1_wire::caller& caller_;
+  std::function<hub_v1_wire::caller()> caller_;
   const model_info& model_;
   Transport transport_;
   const Clock& clock_;
@@ -8965,6 +9038,7 @@ class basic_training_session final : public session_base {
     std::optional<order> sent = {};  // and not answered yet
     std::optional<reply> pending = {};
     time_point due = {};
+    std::uint64_t token_number = 0;  // of the token that it was sent with
     bool cancelled = false;
   };
 
@@ -9167,6 +9241,7 @@ class basic_training_session final : public session_base {
       const std::lock_guard lock(mutex_);
       if (!at.transport) at.transport.emplace(prototype_);
       run = run_;  // before the engine counts on the order: here memory may run out
+      at.token_number = token_number_;
       next = engine_.poll(which, clock_.now());
       scheduled(which) = next ? time_point::min() : engine_.deadline(which);
       if (!next) return scheduled(which);
@@ -9201,6 +9276,7 @@ class basic_training_session final : public session_base {
         },
         sent.what);
     came.why = report_.redacted(std::move(came.why));
+    renew_token(which, came);
     std::string remembered;
     tell([&](engine& decide, time_point now) {
       if (std::exchange(driver_of(which).cancelled, false)) driver_of(which).transport.reset();
@@ -9211,6 +9287,31 @@ class basic_training_session final : public session_base {
       if (spool_ && !was_made && decide.registered()) remembered = Protocol::remember(run_);
     });
     if (!remembered.empty()) spool_->keep_run(remembered);
+  }
+
+  // Where the server does not accept the token any more, one lane has it renewed, and each lane that was
+  // refused with the old one goes on with the new one. A new one that is refused before anything was
+  // accepted with it is as good as none.
+  void renew_token(lane which, outcome& came) {
+    if (!tokens_.can_renew()) return;
+    const std::lock_guard one_at_a_time(renewal_mutex_);
+    const std::uint64_t sent_with = driver_of(which).token_number;
+    if (came.verdict == verdict::delivered || came.verdict == verdict::advanced)
+      accepted_token_ = std::max(accepted_token_, sent_with);
+    if (came.verdict != verdict::denied || came.why.http_status != 401) return;
+    const bool was_accepted = accepted_token_ >= sent_with;
+    if (sent_with == token_number_) {
+      auto fresh = tokens_.fresh();
+      const std::lock_guard lock(mutex_);
+      auto why = fresh ? Protocol::accept(run_, {.token = *std::move(fresh)}) : fresh.error();
+      if (why) {
+        came.why = report_.redacted(*std::move(why));
+        return;
+      }
+      ++token_number_;
+    }
+    if (was_accepted)
+      came = {.verdict = verdict::advanced, .so_far = driver_of(which).sent->so_far};
   }
 
   // Where memory runs out or the transport throws, that is the reply.
@@ -9248,7 +9349,11 @@ class basic_training_session final : public session_base {
                              const std::filesystem::path& file) noexcept {
     if (!live()) return fetched_file{};
     try {
-      return downloader(options_, report_, run_.who, model(), prototype_, clock_, sleeper_, seed())
+      const auto caller = [this] {
+        const std::lock_guard lock(mutex_);
+        return run_.who;
+      };
+      return downloader(options_, report_, caller, model(), prototype_, clock_, sleeper_, seed())
           .fetch(what, file);
     } catch (const std::exception& problem) {
       report_.log(log_level::error, problem.what());
@@ -9263,6 +9368,10 @@ class basic_training_session final : public session_base {
   Clock clock_;
   std::string agent_ = detail::agent_name();
   typename Protocol::run run_;  // from the start of the lanes on under the mutex
+  detail::token_source tokens_{options_.credentials.renew_id_token, report_};
+  std::mutex renewal_mutex_;
+  std::uint64_t token_number_ = 0;    // how often it was renewed; changed under both mutexes
+  std::uint64_t accepted_token_ = 0;  // the newest one with which anything was accepted
   std::array<driver, lane_count> drivers_;
   std::optional<std::size_t> signal_subscription_;
   std::optional<detail::last_words::speech> last_words_;

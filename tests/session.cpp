@@ -314,7 +314,7 @@ TEST_CASE("the constructor says what is wrong, to what, and what to do, and neve
        status(endpoint::auth, 401)},
       {"a sign-in answered 403", errc::not_authenticated, "https://hub.test/settings",
        status(endpoint::auth, 403)},
-      {"a token that HUB does not know", errc::not_authenticated, "Check the API key",
+      {"a token that HUB does not know", errc::not_authenticated, "credentials.renew_id_token",
        with_token(std::string(30, 't'))},
       {"a model of somebody else", errc::access_denied, "the key of its owner",
        status(endpoint::model, 403)},

@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: MIT
+//
+// What a session shows a server on virtual time: tokens that end.
+
+#include <chrono>
+#include <functional>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "../hub_session.hpp"
+#include "support/catch.hpp"
+#include "support/world.hpp"
+
+namespace {
+
+using namespace std::chrono_literals;
+using hub::errc;
+using hub::testing::endpoint;
+using hub::testing::fault;
+using hub::testing::fault_kind;
+
+std::string header(const hub::request& what, std::string_view name) {
+  for (const auto& [key, value] : what.headers)
+    if (key == name) return value;
+  return "";
+}
+
+// A HUB that accepts each token for an hour, and a program that can get another one.
+struct token_world : world {
+  int made = 0;
+  std::string valid = {};
+  hub::time_point valid_until = {};
+  std::vector<std::string> shown = {};  // with what is accepted and what is not
+
+  token_world() {
+    with.credentials = {.renew_id_token = [this] { return fresh(); }, .prompt = false};
+    with.retry.jitter = false;
+  }
+
+  std::string fresh() {
+    valid_until = time.now() + 1h;
+    return valid = "tttttttttt" + std::to_string(++made);
+  }
+
+  scripted_session start_watched() {
+    return start_scripted(*this, [this](const hub::request& what) -> std::optional<hub::reply> {
+      if (!what.url.starts_with(hub.api_root)) return std::nullopt;
+      shown.push_back(header(what, "authorization"));
+      if (shown.back() != "Bearer " + valid || time.now() >= valid_until)
+        return hub::reply{.status = 401, .body = R"({"message": "token expired"})"};
+      hub.add_token(valid);
+      return std::nullopt;
+    });
+  }
+};
+
+}  // namespace
+
+// ---- tokens that end ----------------------------------------------------------------------------
+
+TEST_CASE("a token that ends is renewed, and the training arrives whole") {
+  token_world sim;
+  auto session = sim.start_watched();
+  CHECK(sim.made == 1);
+  session.on_pretrain_routine_end();
+  for (int epoch = 0; epoch < 40; ++epoch) {
+    session.on_fit_epoch_end(epoch, {{"a", epoch}});
+    session.on_model_save(epoch, sim.folder.write("last.pt", "L"), false);
+    sim.advance(5min);
+    CHECK(session.status().epochs_queued == 0);
+  }
+  CHECK(session.on_train_end(39, sim.folder.write("best.pt", "B"), 0.5).complete());
+  CHECK(sim.made == 4);
+  CHECK(sim.epochs_on_hub() == epochs(0, 39));
+  CHECK_FALSE(sim.said("API key"));
+}
+
+TEST_CASE("a token that has ended at the start is renewed, once") {
+  token_world sim;
+  sim.with.credentials.id_token = "tttttttttt0";
+  auto session = sim.start_watched();
+  CHECK(sim.made == 1);
+  sim.with.credentials.renew_id_token = [] { return std::string("tttttttttt0"); };
+  CHECK_THROWS_AS(sim.start_watched(), hub::session_error);
+}
+
+TEST_CASE("a function that cannot renew the token is said, and called again later") {
+  token_world sim;
+  bool fails = true;
+  int called = 0;
+  sim.with.credentials.renew_id_token = [&]() -> std::string {
+    if (++called == 1 || !fails) return sim.fresh();
+    throw std::runtime_error("the login server is away");
+  };
+  auto session = sim.start_watched();
+  sim.advance(61min);
+  session.on_fit_epoch_end(0, {{"a", 1}});
+  sim.advance(30min);
+  CHECK(sim.said("threw: the login server is away"));
+  CHECK(session.status().epochs_queued == 1);
+  CHECK(called > 2);
+  CHECK(called < 30);
+  fails = false;
+  sim.advance(10min);
+  CHECK(sim.epochs_on_hub() == epochs(0, 0));
+}
+
+TEST_CASE("tokens that are refused as soon as they are new are not asked for without end") {
+  token_world sim;
+  int called = 0;
+  sim.with.credentials.renew_id_token = [&] {
+    return ++called == 1 ? sim.fresh() : "tttttttttt" + std::to_string(1000 + called);
+  };
+  auto session = sim.start_watched();
+  sim.advance(61min);
+  session.on_fit_epoch_end(0, {{"a", 1}});
+  const double before = sim.now();
+  CHECK_FALSE(session.on_train_end(0, "", 0).complete());
+  CHECK(sim.now() - before <= 60);
+  CHECK(called < 20);
+}
+
+TEST_CASE("without a function the words fit: it is the token that ended") {
+  token_world sim;
+  sim.with.credentials = {.id_token = sim.fresh(), .prompt = false};
+  auto session = sim.start_watched();
+  sim.advance(61min);
+  session.on_fit_epoch_end(0, {{"a", 1}});
+  sim.advance(1min);
+  CHECK(sim.said("The id token is not accepted; one ends after an hour"));
+  CHECK(sim.said("credentials.renew_id_token"));
+  CHECK_FALSE(sim.said("Check the API key"));
+  CHECK(session.status().epochs_queued == 1);
+}
