@@ -18,7 +18,7 @@
 //                                                      .web = "https://hub.example.org"}}};
 //         session.on_pretrain_routine_end();                        // the timers start
 //         const int epochs = session.train_args().epochs.value_or(100);
-//         for (int epoch = 0; epoch < epochs; ++epoch) {
+//         for (int epoch = session.next_epoch(); epoch < epochs; ++epoch) {
 //           const float loss = train_one_epoch();                   // yours
 //           session.on_fit_epoch_end(epoch, {{"train/loss", loss}});
 //           session.on_model_save(epoch, "last.pt", false);
@@ -470,7 +470,9 @@ struct model_info {
   model_state state = model_state::fresh;
   hub::train_args train_args = {};
   std::string model_file = {};  // what to load: a name such as "yolov8n.pt", or a URL
-  nlohmann::json raw = {};      // HUB's whole description of the model
+  std::optional<int> last_epoch =
+      {};                   // that a training to go on with has reported, where HUB says so
+  nlohmann::json raw = {};  // HUB's whole description of the model
 };
 
 struct training_results;
@@ -3652,8 +3654,9 @@ inline result<model_info> parse_model(std::string_view body, std::string_view mo
                                               " is missing or still being processed. Look at it on "
                                               "HUB and start again when it is ready."};
   if (resumes) {
-    out.train_args = {.data = std::move(out.train_args.data), .resume = true};
+    out.train_args.resume = true;
     out.model_file = get_string(data, "resume");
+    out.last_epoch = get_int(data, "last_epoch");
   } else {
     const bool from_weights =
         nested ? get_flag(data, "is_pretrained") : get_string(data, "cfg").empty();
@@ -6904,6 +6907,7 @@ class contents {
  public:
   std::map<int, epoch_line> epochs = {};
   std::optional<upload_line> upload = {};
+  std::optional<std::pair<int, std::uint64_t>> last_done = {};  // the highest epoch struck out
   std::uint64_t last_number = 0;
   std::size_t damaged = 0;  // lines that were not as they had been written
   int format = journal::format;
@@ -6921,6 +6925,7 @@ class contents {
   std::string text() const {
     std::string out;
     append(out, head_line{.base = true});
+    if (last_done) append(out, done_line{{*last_done}});
     for (const auto& [epoch, each] : epochs) append_epoch(out, epoch, each.number, *each.values);
     if (upload) append(out, *upload);
     return out;
@@ -6939,6 +6944,7 @@ class contents {
     if (!what.base) return;
     epochs.clear();
     epochs_done_.clear();
+    last_done.reset();
     upload.reset();
     upload_done_ = 0;
   }
@@ -6954,6 +6960,7 @@ class contents {
       last_number = std::max(last_number, number);
       std::uint64_t& done = epochs_done_[epoch];
       done = std::max(done, number);
+      if (!last_done || epoch >= last_done->first) last_done.emplace(epoch, done);
       const auto at = epochs.find(epoch);
       if (at != epochs.end() && at->second.number <= done) epochs.erase(at);
     }
@@ -7206,6 +7213,8 @@ class store {
   // What the session before left. Empty the second time.
   journal::contents take_left() { return std::exchange(left_, {}); }
   bool has_left() const { return !left_.epochs.empty() || left_.upload; }
+  // The highest epoch that the server had confirmed, or refused for good, when this was opened.
+  std::optional<int> last_done_epoch() const noexcept { return last_done_; }
 
   // For where HUB has the final model, which no checkpoint may follow.
   void drop_left_checkpoint(time_point now) {
@@ -7347,6 +7356,7 @@ class store {
           "The spool was written by a newer version of hub_session, and is left alone. Use "
           "that version, or another spool.directory."};
     left_ = *std::move(found);
+    if (left_.last_done) last_done_ = left_.last_done->first;
     last_number_ = left_.last_number;
     if (left_.damaged > 0)
       report_.log(log_level::warning, std::to_string(left_.damaged) +
@@ -7547,6 +7557,7 @@ class store {
   std::unique_ptr<spool_folder> folder_;
   std::function<void()> wake_;
   journal::contents left_;
+  std::optional<int> last_done_ = {};
 
   mutable std::mutex mutex_;
   std::uint64_t last_number_ = 0;
@@ -9004,6 +9015,20 @@ class basic_training_session final : public session_base {
   }
   const std::string& model_file() const noexcept requires std::same_as<Protocol, hub_v1> {
     return model().model_file;
+  }
+
+  // The epoch to begin with: the one after the last that the server has, as far as the spool or the
+  // server says so, where a training is to go on; else 0. What the training goes on from, such as the
+  // checkpoint that fetch_model_file brings, may be older: an epoch that is reported again takes the
+  // place of what was there.
+  int next_epoch() const noexcept {
+    std::optional<int> last;
+    if (spool_ && Protocol::resumes(run_)) last = spool_->last_done_epoch();
+    if constexpr (std::same_as<Protocol, hub_v1>) {
+      if (!train_args().resume) return 0;
+      last = std::max(last, model().last_epoch);
+    }
+    return last && *last >= 0 && *last < std::numeric_limits<int>::max() ? *last + 1 : 0;
   }
 
   // Downloads model_file() to `file`, in its place when whole; FILE.part and FILE.part.json hold
@@ -11349,6 +11374,7 @@ class hub_logic {
     out["cfg"] = about.cfg;
     out["weights"] = told(about.weights);
     out["resume"] = resume;
+    if (training && !model.metrics.empty()) out["last_epoch"] = model.metrics.rbegin()->first;
     const bool flat = about.shape == reply_shape::flat;
     json& fields = flat ? out : out["train_args"];
     fields["data"] = data;

@@ -27,7 +27,7 @@ int main(int argc, char** argv) {
     hub::training_session session{argv[1]};  // endpoints: from the environment
     session.on_pretrain_routine_end();       // the timers start
     const int epochs = session.train_args().epochs.value_or(100);
-    for (int epoch = 0; epoch < epochs; ++epoch) {
+    for (int epoch = session.next_epoch(); epoch < epochs; ++epoch) {
       const float loss = train_one_epoch();  // yours
       session.on_fit_epoch_end(epoch, {{"train/loss", loss}});
       session.on_model_save(epoch, "last.pt", false);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// What a session shows a server on virtual time: tokens that end.
+// What a session shows a server and takes up from it, on virtual time: tokens that end, and
+// where a training goes on.
 
 #include <chrono>
 #include <functional>
@@ -135,4 +136,80 @@ TEST_CASE("without a function the words fit: it is the token that ended") {
   CHECK(sim.said("credentials.renew_id_token"));
   CHECK_FALSE(sim.said("Check the API key"));
   CHECK(session.status().epochs_queued == 1);
+}
+
+// ---- where a training goes on -------------------------------------------------------------------
+
+namespace {
+
+// The loop of the README, which is killed after `stop_before`, if that is not its end.
+std::vector<int> readme_loop(world& sim, int stop_before) {
+  auto session = sim.start();
+  session.on_pretrain_routine_end();
+  const int epochs = session.train_args().epochs.value_or(100);
+  std::vector<int> reported;
+  for (int epoch = session.next_epoch(); epoch < epochs && epoch < stop_before; ++epoch) {
+    session.on_fit_epoch_end(epoch, {{"train/loss", 1.0 / (epoch + 1)}});
+    reported.push_back(epoch);
+    sim.advance(1min);
+  }
+  return reported;
+}
+
+}  // namespace
+
+TEST_CASE("the loop of the README goes on after the last epoch that HUB confirmed") {
+  for (bool keeps : {false, true}) {
+    INFO((keeps ? "with" : "without") << " a spool");
+    world sim;
+    sim.id = sim.hub.add_model({.epochs = 300});
+    if (keeps) sim.with.spool.directory = sim.folder / "spool";
+    CHECK(readme_loop(sim, 100) == epochs(0, 99));
+    sim.model().about.state = hub::model_state::training;
+    CHECK(readme_loop(sim, 200) == epochs(100, 199));
+    CHECK(readme_loop(sim, 1000) == epochs(200, 299));
+    CHECK(readme_loop(sim, 1000).empty());
+    CHECK(sim.epochs_on_hub() == epochs(0, 299));
+  }
+}
+
+TEST_CASE("a spool knows where to go on where HUB does not say it, and without HUB") {
+  world sim;
+  sim.with.spool = {.directory = sim.folder / "spool", .offline = hub::offline_start::allow};
+  sim.id = sim.hub.add_model({.state = hub::model_state::training, .epochs = 300});
+  CHECK(readme_loop(sim, 50) == epochs(0, 49));
+  sim.model().metrics.clear();
+  CHECK(readme_loop(sim, 0).empty());
+  CHECK(readme_loop(sim, 60) == epochs(50, 59));
+  sim.hub.outage(0s, 1000h);
+  {
+    auto session = sim.start();
+    CHECK(session.next_epoch() == 60);
+    CHECK(session.train_args().epochs == 300);
+  }
+}
+
+TEST_CASE("a model that HUB calls new begins at 0, whatever a spool remembers") {
+  world sim;
+  sim.with.spool.directory = sim.folder / "spool";
+  CHECK(readme_loop(sim, 10) == epochs(0, 9));
+  auto session = sim.start();
+  CHECK(session.next_epoch() == 0);
+}
+
+TEST_CASE("a run on the Platform goes on after the last epoch that it confirmed") {
+  hub::testing::simulation sim;
+  scratch_folder folder;
+  hub::session_options with = sim.platform_options();
+  with.spool.directory = folder / "spool";
+  const hub::platform_run run{.project = "lab/helmets", .name = "on", .resume = true};
+  {
+    hub::testing::platform_session session = sim.start(run, with);
+    CHECK(session.next_epoch() == 0);
+    for (int epoch = 0; epoch < 7; ++epoch) session.on_fit_epoch_end(epoch, {{"a", 1}});
+    sim.advance(1min);
+  }
+  hub::testing::platform_session session = sim.start(run, with);
+  CHECK(session.next_epoch() == 7);
+  session.on_train_end(6, "", 0);
 }

@@ -610,7 +610,7 @@ TEST_CASE("models of every state and shape are described so that the library rea
       CHECK(model->state == state);
       const bool resumes = state == hub::model_state::training;
       CHECK(model->train_args.resume == resumes);
-      CHECK(model->train_args.epochs.value_or(17) == 17);
+      CHECK(model->train_args.epochs == 17);
       CHECK_FALSE(model->model_file.empty());
       CHECK_FALSE(model->train_args.data.empty());
     }
