@@ -580,7 +580,7 @@ struct request {
   duration connect_timeout = 10s;             // for the name, each connection and the TLS handshake
   duration stall_timeout = 2min;              // without a byte going out or coming in
   std::size_t reply_bytes_max = mebibyte;     // a longer reply::body is cut and fails
-  bool show_client_certificate = false;       // to HUB alone, where the transport has one
+  bool show_client_certificate = false;       // to the server alone, where the transport has one
 };
 
 struct reply {
@@ -625,6 +625,10 @@ enum class snapshot {
 struct endpoint_options {
   std::string api = {};  // else ULTRALYTICS_HUB_API, else https://api.ultralytics.com
   std::string web = {};  // else ULTRALYTICS_HUB_WEB, else https://hub.ultralytics.com
+  // For a gateway in front of the server. Sent to the server alone, never to a storage host, and kept as
+  // secret as the key.
+  std::vector<std::pair<std::string, std::string>> headers = {};
+  std::string login = {};  // "user:password", as Authorization: Basic; not beside a token there
 };
 
 struct credential_options {
@@ -3198,6 +3202,50 @@ class multipart_body final : public body_source {
   std::string tail_;
 };
 
+// What a gateway in front of the server wants with every request to it. A request to the server is one
+// that may show the client certificate.
+inline void add_for_gateway(const endpoint_options& at, request& what) {
+  if (!what.show_client_certificate) return;
+  for (const auto& [name, value] : at.headers) what.headers.emplace_back(name, value);
+  if (!at.login.empty()) what.headers.emplace_back("authorization", basic_authorization(at.login));
+}
+
+// Why that cannot be sent, if so. `own` is a request with the headers that the session sends itself.
+inline std::optional<error> check_for_gateway(const endpoint_options& at, const request& own) {
+  const auto refuse = [](std::string what) {
+    return error{errc::invalid_credentials, std::move(what)};
+  };
+  const auto is_taken = [&](std::string_view name) {
+    constexpr std::array<std::string_view, 8> others = {
+        "connection",          "content-length", "content-type",      "host",
+        "proxy-authorization", "range",          "transfer-encoding", "user-agent"};
+    const auto same = [&](const auto& header) { return lowered(header.first) == lowered(name); };
+    return std::any_of(own.headers.begin(), own.headers.end(), same) ||
+           std::any_of(others.begin(), others.end(),
+                       [&](std::string_view each) { return each == lowered(name); });
+  };
+  for (const auto& [name, value] : at.headers) {
+    const bool sound = !name.empty() && all_of(name, [](char c) {
+      return is_alphanumeric(c) || "!#$%&'*+-.^_`|~"sv.find(c) != std::string_view::npos;
+    }) && all_of(value, [](char c) { return c == ' ' || is_visible(c); });
+    if (!sound)
+      return refuse(
+          "A header in endpoints.headers has a name or a value that no header may have. "
+          "Look for line breaks and colons.");
+    if (is_taken(name))
+      return refuse("The header " + printable(name) +
+                    " in endpoints.headers is one that the session sends itself. Leave it out.");
+  }
+  if (at.login.empty()) return std::nullopt;
+  if (at.login.find(':') == std::string::npos)
+    return refuse("endpoints.login has no colon. Give it as user:password.");
+  if (is_taken("authorization"))
+    return refuse(
+        "endpoints.login and the session's own token or key would be in the same header, "
+        "Authorization. Have the gateway take another header, and give that in endpoints.headers.");
+  return std::nullopt;
+}
+
 // `who` is the server's name at the beginning of a sentence, here and below.
 inline error unreadable(std::string_view what, std::string_view body,
                         std::string_view who = "HUB") {
@@ -4467,6 +4515,7 @@ inline std::string encode_completion(const run& of, const training_results& resu
 
 inline request authorized_request(const run& of, std::string method, std::string url) {
   request out = plain_request(std::move(method), std::move(url));
+  out.show_client_certificate = true;
   out.headers.emplace_back("authorization", "Bearer " + of.api_key);
   return out;
 }
@@ -7622,11 +7671,12 @@ inline std::string agent_name() {
   return std::string("cpp-" HUB_SESSION_VERSION) + (colab ? "-colab" : "-local");
 }
 
-// The bounds that every request of a session has in common.
-inline void apply_limits(const limit_options& limits, request& what) {
-  what.connect_timeout = limits.connect_timeout;
-  what.stall_timeout = limits.stall_timeout;
-  what.reply_bytes_max = limits.reply_bytes_max;
+// What every request of a session has in common.
+inline void apply_options(const session_options& options, request& what) {
+  what.connect_timeout = options.limits.connect_timeout;
+  what.stall_timeout = options.limits.stall_timeout;
+  what.reply_bytes_max = options.limits.reply_bytes_max;
+  protocols::add_for_gateway(options.endpoints, what);
 }
 
 // ---- on the caller's thread --------------------------------------------------------------------
@@ -7765,7 +7815,7 @@ class startup {
     backoff waits(options_.retry);
     for (;;) {
       what.deadline = std::min(options_.limits.request_deadline, deadline_ - clock_.now());
-      apply_limits(options_.limits, what);
+      apply_options(options_, what);
       outcome came = judge(report_.redacted(send_and_wait(what, transport_, clock_, sleeper_)));
       if (came.verdict == verdict::advanced || came.verdict == verdict::delivered) return came;
       if (came.verdict == verdict::rejected && came.why.code == errc::not_authenticated)
@@ -7804,6 +7854,19 @@ class startup {
     what.is_saved = !what.key.empty() && what.key == read_saved_key(settings_);
     key_from_ = what.token.empty() ? what.from : "";
     if (auto why = Protocol::accept(who, std::move(what))) fail(*why);
+    const endpoint_options& at = options_.endpoints;
+    for (const auto& [name, value] : at.headers) hide(value);
+    hide(at.login);
+    hide(text::base64(at.login));
+    hide(at.login.substr(at.login.find(':') + 1));
+    if (auto why = protocols::check_for_gateway(at, Protocol::make(who, life_order{}, {}, {})))
+      fail(*why);
+  }
+
+  // What is shorter stands in many a word that may be shown.
+  void hide(const std::string& secret) const {
+    constexpr std::size_t bytes_min = 6;
+    if (secret.size() >= bytes_min) report_.add_secret(secret);
   }
 
   // Why the key is not accepted, if so.
@@ -8161,7 +8224,7 @@ class downloader {
 
   reply send(request what, duration deadline) {
     what.deadline = std::min(deadline, deadline_ - clock_.now());
-    apply_limits(options_.limits, what);
+    apply_options(options_, what);
     return send_and_wait(what, transport_, clock_, sleeper_);
   }
 
@@ -9362,7 +9425,7 @@ class basic_training_session final : public session_base {
   reply send(lane which, request what) {
     const limit_options& limits = options_.limits;
     what.deadline = what.content ? limits.upload_deadline : limits.request_deadline;
-    detail::apply_limits(limits, what);
+    detail::apply_options(options_, what);
     return report_.redacted(driver_of(which).transport->send(what));
   }
 
@@ -11423,7 +11486,7 @@ class hub_logic {
   }
 
   bool knows(const server_request& what) const {
-    if (!what.authorization.empty()) return tokens_.contains(what.authorization);
+    if (what.authorization.starts_with("Bearer ")) return tokens_.contains(what.authorization);
     return keys_.contains(what.api_key) || (is_key && is_key(what.api_key));
   }
 

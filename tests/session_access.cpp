@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// What a session shows a server and takes up from it, on virtual time: tokens that end, and
-// where a training goes on.
+// What a session shows a server and takes up from it, on virtual time: tokens that end, what a gateway
+// in front wants, and where a training goes on.
 
 #include <chrono>
 #include <functional>
@@ -58,6 +58,15 @@ struct token_world : world {
     });
   }
 };
+
+std::string start_problem(world& sim) {
+  try {
+    sim.start();
+  } catch (const hub::session_error& problem) {
+    return std::string(to_string(problem.code())) + ": " + problem.what();
+  }
+  return "";
+}
 
 }  // namespace
 
@@ -136,6 +145,104 @@ TEST_CASE("without a function the words fit: it is the token that ended") {
   CHECK(sim.said("credentials.renew_id_token"));
   CHECK_FALSE(sim.said("Check the API key"));
   CHECK(session.status().epochs_queued == 1);
+}
+
+// ---- a gateway in front -------------------------------------------------------------------------
+
+TEST_CASE("what a gateway wants goes to HUB with every request, and to nobody else") {
+  world sim;
+  const std::string address = sim.hub.put_file("models/m/last.pt", "weights");
+  sim.id = sim.hub.add_model({.cfg = "", .weights = address});
+  sim.with.endpoints.headers = {{"X-Gate", "zzzzzzzzzz1"}};
+  sim.with.endpoints.login = "person:zzzzzzzzzz2";
+  std::size_t to_hub = 0, to_storage = 0;
+  {
+    auto session = start_scripted(sim, [&](const hub::request& what) -> std::optional<hub::reply> {
+      const bool own = what.url.starts_with(sim.hub.api_root);
+      ++(own ? to_hub : to_storage);
+      CHECK(header(what, "X-Gate") == (own ? "zzzzzzzzzz1" : ""));
+      CHECK(header(what, "authorization") ==
+            (own ? hub::text::basic_authorization("person:zzzzzzzzzz2") : ""));
+      CHECK(header(what, "x-api-key") == (own ? sim.hub.api_key : ""));
+      CHECK(what.show_client_certificate == own);
+      return std::nullopt;
+    });
+    CHECK(session.fetch_model_file(sim.folder / "fetched.pt"));
+    session.on_fit_epoch_end(0, {{"a", 1}});
+    CHECK(session.on_train_end(0, sim.folder.write("best.pt", "B"), 0.5).complete());
+  }
+  CHECK(to_hub >= 5);
+  CHECK(to_storage == 1);
+}
+
+TEST_CASE("what a gateway is shown stands in no log and no error, even where it is quoted") {
+  world sim;
+  sim.with.endpoints.headers = {{"X-Gate", "zzzzzzzzzz1"}};
+  sim.with.endpoints.login = "person:zzzzzzzzzz2";
+  const std::string quoted = "{\"message\": \"zzzzzzzzzz1 zzzzzzzzzz2 " +
+                             hub::text::basic_authorization("person:zzzzzzzzzz2") + "\"}";
+  auto session = start_scripted(sim, [&](const hub::request& what) -> std::optional<hub::reply> {
+    if (what.method != "POST" || !what.url.ends_with(sim.id)) return std::nullopt;
+    return hub::reply{.status = 403, .body = quoted};
+  });
+  session.on_fit_epoch_end(0, {{"a", 1}});
+  const hub::delivery left = session.flush(10s);
+  REQUIRE(left.why);
+  for (const std::string& text : {left.why->message, sim.log.back()}) {
+    CHECK(world::says_no_secret(text));
+    CHECK_FALSE(world::contains(text, hub::text::base64("person:zzzzzzzzzz2")));
+  }
+}
+
+TEST_CASE("headers that cannot be sent, or that are the session's own, are refused at the start") {
+  using headers = std::vector<std::pair<std::string, std::string>>;
+  for (const auto& [given, words] : std::vector<std::pair<headers, std::string>>{
+           {{{"X-Gate", "a\r\nX-Other: b"}}, "line breaks"},
+           {{{"X Gate", "a"}}, "line breaks and colons"},
+           {{{"", "a"}}, "line breaks and colons"},
+           {{{"X-API-Key", "a"}}, "one that the session sends itself"},
+           {{{"Host", "a"}}, "one that the session sends itself"},
+           {{{"Content-Length", "7"}}, "one that the session sends itself"}}) {
+    world sim;
+    sim.with.endpoints.headers = given;
+    const std::string problem = start_problem(sim);
+    INFO(problem);
+    CHECK(world::contains(problem, "invalid_credentials"));
+    CHECK(world::contains(problem, words));
+    CHECK(sim.hub.requests().empty());
+  }
+}
+
+TEST_CASE("a login needs a colon, and a header that nothing else is in") {
+  world sim;
+  sim.with.endpoints.login = "person";
+  CHECK(world::contains(start_problem(sim), "user:password"));
+  sim.with.endpoints.login = "person:zzzzzzzzzz2";
+  sim.with.credentials.id_token = "tttttttttt1";
+  CHECK(world::contains(start_problem(sim), "in the same header"));
+  CHECK(sim.hub.requests().empty());
+}
+
+TEST_CASE("the Platform's requests carry them too, and the storage host's do not") {
+  hub::testing::simulation sim;
+  scratch_folder folder;
+  hub::session_options with = sim.platform_options();
+  with.endpoints.headers = {{"X-Gate", "zzzzzzzzzz1"}};
+  with.endpoints.login = "person:zzzzzzzzzz2";
+  const hub::platform_run run{.project = "lab/helmets", .name = "gate"};
+  try {
+    sim.start(run, with);
+    FAIL("started");
+  } catch (const hub::session_error& problem) {
+    CHECK(world::contains(problem.what(), "in the same header"));
+  }
+  with.endpoints.login = "";
+  hub::testing::platform_session session = sim.start(run, with);
+  session.on_fit_epoch_end(0, {{"a", 1}});
+  CHECK(session.on_train_end(0, folder.write("best.pt", "B"), 0.5).complete());
+  const hub::platform_wire::run who{.api_key = hub::testing::fake_platform::api_key};
+  CHECK(hub::platform_wire::authorized_request(who, "GET", "https://platform.test/")
+            .show_client_certificate);
 }
 
 // ---- where a training goes on -------------------------------------------------------------------
