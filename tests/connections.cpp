@@ -20,6 +20,8 @@
 #include "support/exchanges.hpp"
 #include "support/raw_server.hpp"
 
+namespace connections_tests {
+
 using namespace hub_test;
 using namespace std::chrono_literals;
 using namespace std::string_literals;
@@ -175,8 +177,8 @@ TEST_CASE("a refusal that is there before the request goes out ends the upload, 
     hub::result<std::size_t> read(std::uint64_t, std::span<char>) override { return 1; }
     raw_server& server;
   };
-  const hub::reply reply = hub::httplib_transport().send(
-      upload(server.url(), std::make_shared<waiting_body>(server)));
+  const hub::reply reply =
+      hub::httplib_transport().send(upload(server.url(), std::make_shared<waiting_body>(server)));
   INFO(message_of(reply));
   CHECK(reply.status == 503);
 }
@@ -784,3 +786,5 @@ TEST_CASE("chunks that break off are no whole body, however httplib reads them")
     CHECK(failure_of(transport.send(get(server.url()))) == "not_reachable");
   }
 }
+
+}  // namespace connections_tests

@@ -22,6 +22,8 @@
 #include "support/raw_server.hpp"
 #include "support/stalls.hpp"
 
+namespace default_policies_tests {
+
 using namespace hub_test;
 using namespace std::chrono_literals;
 using namespace std::string_literals;
@@ -1176,3 +1178,5 @@ TEST_CASE("a SIGPIPE that the program had pending before is still there afterwar
   CHECK(taken == SIGPIPE);
   ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
+
+}  // namespace default_policies_tests

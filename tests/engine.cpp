@@ -27,6 +27,8 @@
 #include <unistd.h>
 #endif
 
+namespace engine_tests {
+
 namespace {
 
 using namespace script;
@@ -1734,3 +1736,5 @@ TEST_CASE("where assertions are on, an outcome that no order waits for ends the 
   CHECK(WTERMSIG(status) == SIGABRT);
 }
 #endif
+
+}  // namespace engine_tests

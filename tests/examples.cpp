@@ -32,6 +32,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+namespace examples_tests {
+
 namespace {
 
 using namespace hub_test;
@@ -738,3 +740,5 @@ TEST_CASE("local_hub speaks https with a certificate of one's own", "[examples]"
 }
 
 }  // namespace
+
+}  // namespace examples_tests

@@ -15,6 +15,8 @@
 #include "support/catch.hpp"
 #include "support/world.hpp"
 
+namespace fail_loop_tests {
+
 namespace {
 
 using namespace std::chrono_literals;
@@ -258,3 +260,5 @@ TEST_CASE(
     "whichever three requests in a row fail, everything arrives or the constructor says why") {
   for (const scenario& each : scenarios) loop(each, 3);
 }
+
+}  // namespace fail_loop_tests

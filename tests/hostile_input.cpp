@@ -28,6 +28,8 @@
 #include "support/catch.hpp"
 #include "support/world.hpp"
 
+namespace hostile_input_tests {
+
 namespace {
 
 namespace fs = std::filesystem;
@@ -306,3 +308,5 @@ TEST_CASE("on a full disk a key is not saved, the settings stay whole, and train
   CHECK(std::distance(fs::directory_iterator(sim.folder.path()), {}) == 1);
 }
 #endif
+
+}  // namespace hostile_input_tests

@@ -26,6 +26,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+namespace local_hub_tests {
+
 #if !defined(HUB_SESSION_TEST_DATA)
 #error "define HUB_SESSION_TEST_DATA as the path of tests/data"
 #endif
@@ -453,3 +455,5 @@ TEST_CASE("what was confirmed is there after kill -9, whenever it comes", "[loca
 }
 
 }  // namespace
+
+}  // namespace local_hub_tests

@@ -17,6 +17,8 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 
+namespace local_hub_disk_tests {
+
 namespace {
 
 using namespace hub_test;
@@ -123,3 +125,5 @@ TEST_CASE("a full disk changes nothing and is told as what it is", "[local_hub]"
 }
 
 }  // namespace
+
+}  // namespace local_hub_disk_tests

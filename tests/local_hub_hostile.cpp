@@ -24,6 +24,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+namespace local_hub_hostile_tests {
+
 namespace {
 
 using namespace hub_test;
@@ -252,3 +254,5 @@ TEST_CASE("slow connections make room for those that ask", "[local_hub]") {
 }
 
 }  // namespace
+
+}  // namespace local_hub_hostile_tests

@@ -15,6 +15,8 @@
 #include <variant>
 #include <vector>
 
+namespace local_hub_http_tests {
+
 namespace {
 
 namespace http = local_hub::http;
@@ -238,3 +240,5 @@ TEST_CASE("no value makes a field of its own in a reply", "[local_hub]") {
 }
 
 }  // namespace
+
+}  // namespace local_hub_http_tests

@@ -14,6 +14,8 @@
 #include <string>
 #include <utility>
 
+namespace local_hub_keys_tests {
+
 namespace {
 
 using namespace hub_test;
@@ -132,3 +134,5 @@ TEST_CASE("who guesses keys is slowed and told of, and whoever has one goes on",
 }
 
 }  // namespace
+
+}  // namespace local_hub_keys_tests

@@ -18,6 +18,8 @@
 #include <utility>
 #include <vector>
 
+namespace local_hub_platform_tests {
+
 #if !defined(HUB_SESSION_TEST_DATA)
 #error "define HUB_SESSION_TEST_DATA as the path of tests/data"
 #endif
@@ -411,3 +413,5 @@ TEST_CASE("each key opens what it is for, on either wire", "[local_hub]") {
 }
 
 }  // namespace
+
+}  // namespace local_hub_platform_tests

@@ -17,6 +17,8 @@
 #include <utility>
 #include <vector>
 
+namespace local_hub_wire_tests {
+
 #if !defined(HUB_SESSION_TEST_DATA)
 #error "define HUB_SESSION_TEST_DATA as the path of tests/data"
 #endif
@@ -239,3 +241,5 @@ TEST_CASE("a gate's own login hides no key", "[local_hub]") {
 }
 
 }  // namespace
+
+}  // namespace local_hub_wire_tests

@@ -37,6 +37,8 @@
 #include <unistd.h>
 #endif
 
+namespace machine_tests {
+
 namespace fs = std::filesystem;
 using namespace std::chrono_literals;
 
@@ -298,3 +300,5 @@ TEST_CASE("what is typed at the prompt is put together as a terminal would") {
 }
 
 }  // namespace
+
+}  // namespace machine_tests

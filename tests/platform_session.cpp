@@ -20,6 +20,8 @@
 #include "support/catch.hpp"
 #include "support/scratch.hpp"
 
+namespace platform_session_tests {
+
 namespace {
 
 using namespace std::chrono_literals;
@@ -385,3 +387,5 @@ TEST_CASE("a run that begins anew leaves an unfinished one of its name alone") {
   CHECK(at.status().epochs_restored == 0);
   at.on_train_end(0, "", 0);
 }
+
+}  // namespace platform_session_tests

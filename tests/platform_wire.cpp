@@ -25,6 +25,8 @@
 #include "support/catch.hpp"
 #include "support/memory_body.hpp"
 
+namespace platform_wire_tests {
+
 #if !defined(HUB_SESSION_TEST_DATA)
 #error "define HUB_SESSION_TEST_DATA as the path of tests/data"
 #endif
@@ -814,3 +816,5 @@ TEST_CASE("a line without an end is broken at its bound, and never within a char
   for (const std::string& line : odd) bytes += line;
   CHECK(bytes == std::string(99, '\x80'));
 }
+
+}  // namespace platform_wire_tests

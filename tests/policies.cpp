@@ -23,6 +23,8 @@
 #include "support/scratch.hpp"
 #include "support/world.hpp"
 
+namespace policies_tests {
+
 namespace {
 
 using namespace std::chrono_literals;
@@ -470,3 +472,5 @@ TEST_CASE("where a policy throws, on_train_end and flush do not say that all is 
   CHECK_FALSE(delivered.final_model_delivered);
   CHECK(delivered.why);
 }
+
+}  // namespace policies_tests

@@ -23,6 +23,8 @@
 #include "support/catch.hpp"
 #include "support/memory_body.hpp"
 
+namespace protocol_tests {
+
 namespace {
 
 using namespace hub::text;
@@ -1835,3 +1837,5 @@ TEST_CASE("the size in a head is digits that fit, or none") {
                                 "18446744073709551616"sv, "1\0"sv, "1\r\n"sv})
     CHECK_FALSE(parse_size(text));
 }
+
+}  // namespace protocol_tests

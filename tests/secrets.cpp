@@ -19,6 +19,8 @@
 #include "support/catch.hpp"
 #include "support/world.hpp"
 
+namespace secrets_tests {
+
 namespace {
 
 namespace fs = std::filesystem;
@@ -156,3 +158,5 @@ TEST_CASE("no secret is said, sent in an address or left in a file, whatever fai
       CHECK(index >= 2);
     }
 }
+
+}  // namespace secrets_tests

@@ -21,6 +21,8 @@
 #include "support/scratch.hpp"
 #include "support/world.hpp"
 
+namespace session_tests {
+
 namespace {
 
 using namespace std::chrono_literals;
@@ -1805,3 +1807,5 @@ TEST_CASE("create_model throws what a session would throw") {
   sim.with.credentials.api_key = "";
   CHECK(code(sim) == "not_authenticated");
 }
+
+}  // namespace session_tests

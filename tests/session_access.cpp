@@ -16,6 +16,8 @@
 #include "support/catch.hpp"
 #include "support/world.hpp"
 
+namespace session_access_tests {
+
 namespace {
 
 using namespace std::chrono_literals;
@@ -320,3 +322,5 @@ TEST_CASE("a run on the Platform goes on after the last epoch that it confirmed"
   CHECK(session.next_epoch() == 7);
   session.on_train_end(6, "", 0);
 }
+
+}  // namespace session_access_tests

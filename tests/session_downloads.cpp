@@ -28,6 +28,8 @@
 #include "support/catch.hpp"
 #include "support/world.hpp"
 
+namespace session_downloads_tests {
+
 namespace {
 
 namespace fs = std::filesystem;
@@ -989,3 +991,5 @@ TEST_CASE("two downloads do not write to one file") {
   sim.check_fetched(session.fetch_model_file(sim.target), weights('A'));
   CHECK(tried);
 }
+
+}  // namespace session_downloads_tests

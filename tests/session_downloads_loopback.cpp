@@ -21,6 +21,8 @@
 #include "support/raw_server.hpp"
 #include "support/scratch.hpp"
 
+namespace session_downloads_loopback_tests {
+
 using namespace hub_test;
 using namespace std::chrono_literals;
 using hub::errc;
@@ -230,3 +232,5 @@ TEST_CASE("a large download needs no memory") {
   CHECK(std::filesystem::file_size(at.target) == total);
   CHECK(peak_bytes() - before < 32 * hub::mebibyte);
 }
+
+}  // namespace session_downloads_loopback_tests

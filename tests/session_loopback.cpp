@@ -34,6 +34,8 @@
 #include "support/child_process.hpp"
 #include "support/raw_server.hpp"
 
+namespace session_loopback_tests {
+
 using namespace hub_test;
 using namespace std::chrono_literals;
 using hub::errc;
@@ -1551,3 +1553,5 @@ TEST_CASE("a scenario is played in a child", "[.][child_process]") {
                  {"fork", &play_fork},
                  {"ask", &play_ask}});
 }
+
+}  // namespace session_loopback_tests

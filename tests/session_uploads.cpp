@@ -25,6 +25,8 @@
 #include "support/scratch.hpp"
 #include "support/world.hpp"
 
+namespace session_uploads_tests {
+
 namespace {
 
 using namespace std::chrono_literals;
@@ -1184,3 +1186,5 @@ TEST_CASE("the destructor does not wait for a long upload, and tidies up") {
   CHECK(sim.model().metrics.size() == 1);
   CHECK(fs::is_empty(sim.folder / "temp"));
 }
+
+}  // namespace session_uploads_tests

@@ -32,6 +32,8 @@
 #include "support/scratch.hpp"
 #include "support/world.hpp"
 
+namespace test_kit_tests {
+
 namespace {
 
 using namespace std::chrono_literals;
@@ -1181,3 +1183,5 @@ TEST_CASE("ten hours of training take some thousand steps and no time") {
   CHECK(sim.model().disconnections(sim.time.now()) == 0);
   CHECK(sim.hub.agents_disconnected(sim.time.now() + 1h) == 1);
 }
+
+}  // namespace test_kit_tests

@@ -17,6 +17,8 @@
 #include "support/catch.hpp"
 #include "support/memory_body.hpp"
 
+namespace test_platform_tests {
+
 #if !defined(HUB_SESSION_TEST_DATA)
 #error "define HUB_SESSION_TEST_DATA as the path of tests/data"
 #endif
@@ -620,3 +622,5 @@ TEST_CASE("what comes after the end of a run is a problem") {
   CHECK(sim.platform.problems() ==
         std::vector<std::string>{"an event came after training_complete"});
 }
+
+}  // namespace test_platform_tests

@@ -15,6 +15,8 @@
 #include "../hub_session.hpp"
 #include "support/catch.hpp"
 
+namespace vocabulary_tests {
+
 namespace {
 
 using named_value = std::pair<std::string, double>;
@@ -172,3 +174,5 @@ TEST_CASE("the defaults are the original's cadence and retries") {
   CHECK(options.handle_signals);
   CHECK_FALSE(options.credentials.save);
 }
+
+}  // namespace vocabulary_tests

@@ -22,6 +22,8 @@
 #include "support/memory_body.hpp"
 #include "support/sha256.hpp"
 
+namespace wire_tests {
+
 #if !defined(HUB_SESSION_TEST_DATA)
 #error "define HUB_SESSION_TEST_DATA as the path of tests/data"
 #endif
@@ -287,3 +289,5 @@ TEST_CASE("a resumed run of the original is said again, but for its uploads of n
     }
   }
 }
+
+}  // namespace wire_tests
