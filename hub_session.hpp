@@ -1272,6 +1272,9 @@ class any_lane {
   // The server has refused for so long that neither a flush nor the ending waits for this lane.
   bool refused() const noexcept { return refused_; }
 
+  // What was refused while nobody waited does not shorten how long the ending may wait.
+  void forget_refusals() noexcept { denied_since_ = never; }
+
   // When the lane's next request may go; never while one is on its way.
   time_point deadline() const {
     if (all_.stopped || in_flight_) return never;
@@ -2217,6 +2220,7 @@ class engine {
   void handle_train_end(std::optional<checkpoint> final_model, time_point now,
                         std::shared_ptr<const run_ending> how = {}) {
     if (!std::exchange(all_.ended, true)) uploads_.end();
+    for (lane which : all_lanes) at(which).forget_refusals();
     all_.stopped = false;
     if (final_model) uploads_.replace(std::move(*final_model), now);
     if (how) epochs_.complete(std::move(how), now);
