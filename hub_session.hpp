@@ -8467,8 +8467,9 @@ class session_base : public training_callbacks {
     guarded(report, &engine::handle_lost_checkpoint);
   }
 
-  // Sends everything that is queued now and waits for it, up to `timeout`. Returns what the server has
-  // confirmed; what is missing stays queued.
+  // Sends everything that is queued now and waits for it, up to `timeout`, and where the server
+  // refuses it up to limits.denied_deadline. Returns what the server has confirmed; what is missing
+  // stays queued.
   hub::delivery flush(duration timeout) noexcept {
     return guarded([&] {
       const time_point deadline = later(now(), timeout);
