@@ -65,7 +65,7 @@
 //
 // When not to use it: to train without either server (there is nothing to report to; the hosted HUB was
 // retired on 31 July 2026), or to upload from a program that cannot afford up to six background
-// threads, seven on the Platform, and one more with a spool.
+// threads, eight on the Platform, and one more with a spool.
 
 #if defined(HUB_SESSION_HPP_INCLUDED) && HUB_SESSION_HPP_INCLUDED != 100
 #error \
@@ -494,8 +494,8 @@ struct new_model {
 
 // How much of the machine the Platform is told with a run.
 enum class environment_disclosure {
-  none,     // nothing
-  machine,  // the system, processors, GPUs, memory and disk
+  none,     // nothing, and no figures of its load either
+  machine,  // the system and processors; with the epochs its load, memory, disks, network and GPUs
   all,      // also the host's name, the command line with its paths, and the git repository
 };
 
@@ -506,7 +506,8 @@ struct platform_run {
   int epochs = 0;            // how many there will be; 0: that is not known
   std::vector<std::pair<std::string, std::string>> arguments = {};  // shown as they are given
   std::string device = {};                                          // such as "cpu" or "cuda:0"
-  bool resume = false;  // take up the run that an earlier session left in the spool
+  bool resume = false;        // take up the run that an earlier session left in the spool
+  unsigned spool_number = 0;  // which of several, as list_spool numbers them; 0: the first
   environment_disclosure environment = environment_disclosure::machine;
 };
 
@@ -598,6 +599,33 @@ struct reply {
   duration latency = {};  // virtual time until the reply is there; zero from a real transport
 };
 
+// ---- figures of the machine ----------------------------------------------------------------------
+
+// What a machine does at the moment, as far as it could be read.
+struct system_figures {
+  struct disk {
+    std::string mount = {};
+    double used_gb = 0;  // of 10^9 bytes
+    double total_gb = 0;
+  };
+  struct traffic {  // in 10^6 bytes a second
+    double in_mbs = 0;
+    double out_mbs = 0;
+  };
+  struct gpu {
+    std::optional<double> usage_percent = {};
+    std::optional<double> memory_percent = {};
+    std::optional<double> celsius = {};
+    std::optional<double> watts = {};
+  };
+  std::optional<double> cpu_percent = {};  // of all processors, since the reading before
+  std::optional<double> memory_percent = {};
+  std::vector<disk> disks = {};
+  std::optional<traffic> disk_io = {};  // read and written
+  std::optional<traffic> network = {};  // received and sent
+  std::vector<gpu> gpus = {};
+};
+
 // ---- options -----------------------------------------------------------------------------------
 
 enum class log_level { info, warning, error };
@@ -651,6 +679,7 @@ struct rate_limit_options {
   duration console = 5s;          // a printed line waits no longer than this for others ...
   std::size_t console_lines = 5;  // ... or for so many, which are sent at once ...
   duration console_gap = 1s;      // ... unless the last ones left just now
+  duration system = 10s;          // between two readings of the machine's figures
 };
 
 struct retry_options {
@@ -738,6 +767,9 @@ struct session_options {
   // left running, and is not called again. Of a transfer that is faster, states are left out.
   std::function<void(log_level, std::string_view)> log = {};    // else stderr
   std::function<void(const transfer_progress&)> progress = {};  // else a bar or lines on stderr
+  // Reads the machine's figures, on a thread of the session's own, for a protocol that shows them; else
+  // the system's and the NVIDIA driver's.
+  std::function<system_figures()> read_system = {};
   bool handle_signals = true;    // flush on SIGINT, SIGTERM and SIGHUP, then hand them on
   std::optional<int> rank = {};  // else by the launcher's variables, see machine::rank_variables
 };
@@ -800,7 +832,7 @@ struct session_status {
   std::size_t epochs_queued = 0;
   std::size_t epochs_set_aside = 0;
   std::size_t epochs_restored = 0;  // of those accepted: what an earlier session left in the spool
-  std::size_t spool_dropped = 0;    // epochs and checkpoints that the spool could not keep
+  std::size_t spool_dropped = 0;    // epochs, checkpoints and lines that the spool could not keep
   std::size_t checkpoints_delivered = 0;
   std::size_t checkpoints_failed = 0;  // refused by HUB, or the file could not be read
   std::size_t console_lines_delivered = 0;
@@ -810,16 +842,26 @@ struct session_status {
   std::optional<error> unanswered_why = {};
 };
 
-// What a model's folder in a spool holds that HUB has not confirmed.
+// What a folder in a spool holds that the server has not confirmed: a model's on HUB v1, a run's on the
+// Platform.
 struct spooled_model {
-  std::string model_id = {};
+  std::string model_id = {};        // "" of a run that is not made yet
+  std::string protocol = "hub-v1";  // or "platform"
+  std::string project = {};         // of a run on the Platform, as its page's address has them
+  std::string name = {};            //
+  unsigned number = 1;              // among the runs of that name, for platform_run::spool_number
   std::size_t epochs = 0;
+  std::size_t console_lines = 0;
+  bool has_ending = false;  // the training ended, which the server does not know yet
   std::uintmax_t journal_bytes = 0;
   std::optional<int> checkpoint_epoch = {};  // of the checkpoint or final model, where there is one
   bool is_final = false;
   std::uintmax_t checkpoint_bytes = 0;
 
-  bool empty() const noexcept { return epochs == 0 && !checkpoint_epoch; }
+  bool empty() const noexcept {
+    return epochs == 0 && !checkpoint_epoch && console_lines == 0 && !has_ending &&
+           !model_id.empty();
+  }
 };
 
 // The abstract base of every session, for training code that is no template. See
@@ -1072,7 +1114,13 @@ struct run_ending {
   int epoch = 0;
   double map = 0;
   std::optional<std::string> failure = {};  // why it did not end well, if so
-  std::shared_ptr<const training_results> results = {};
+  std::string results = {};                 // what it came to, in the protocol's words
+};
+
+// Lines that were printed, in order; the first has a number in the spool, or 0, and the others follow.
+struct printed_lines {
+  std::uint64_t number = 0;
+  std::vector<std::string> lines = {};
 };
 
 // What the spool need not keep any longer: it was delivered, refused for good or replaced. An epoch
@@ -1080,6 +1128,14 @@ struct run_ending {
 struct struck_out {
   std::vector<std::pair<int, std::uint64_t>> epochs = {};
   std::vector<std::uint64_t> uploads = {};
+  std::uint64_t chunk = 0;          // of lines, with ...
+  std::uint64_t lines_through = 0;  // ... all lines up to this number
+  std::string memo = {};            // of the final model in `uploads`, for the ending
+  std::uint64_t ending = 0;
+
+  bool empty() const noexcept {
+    return epochs.empty() && uploads.empty() && chunk == 0 && ending == 0;
+  }
 };
 
 // What a lane is to send next.
@@ -1097,6 +1153,7 @@ struct upload_order {
 struct console_order {
   std::uint64_t chunk = 0;  // 1, 2, ...
   std::shared_ptr<const std::vector<std::string>> lines = {};
+  std::uint64_t through = 0;  // the number of the last of them in the spool
 };
 struct order {
   std::variant<life_order, registration_order, epochs_order, completion_order, upload_order,
@@ -1110,6 +1167,7 @@ struct protocol_traits {
   bool registers = false;             // an order of its own makes the run, before its first epoch
   bool completes = false;             // an order of its own ends the run, after everything else
   bool takes_console = false;         // it has a place for the lines that a training prints
+  bool shows_system = false;          // ... and for the machine's figures
   bool life_in_silence_only = false;  // signs of life only where nothing else was answered
   bool life_is_optional = false;      // one that is refused for good is the last, and harms nothing
   std::size_t epochs_per_request_max = std::numeric_limits<std::size_t>::max();
@@ -1499,26 +1557,57 @@ class epochs_lane final : public any_lane {
     return true;
   }
 
-  // What ends the run once everything else has arrived. A failure waits for the epochs alone.
-  void complete(std::shared_ptr<const run_ending> how, time_point now) {
-    if (!all_.traits.completes || ending_delivered_) return;
+  // What ends the run once everything else has arrived. A failure does not wait for uploads, of which
+  // none is begun any more. `number` is that of the ending in the spool, or 0.
+  void complete(std::shared_ptr<const run_ending> how, std::uint64_t number, time_point now) {
+    if (!all_.traits.completes || ending_delivered_) return strike_ending(number);
+    strike_ending(ending_number_);
     ending_ = std::move(how);
+    ending_number_ = number;
+    ending_is_left_ = ending_is_held_ = false;
     try_at_once(now);
   }
+  // The end of a training that an earlier session could not tell. It waits until a flush says that no
+  // training goes on.
+  void take_left_ending(std::shared_ptr<const run_ending> how, std::uint64_t number,
+                        std::string memo) {
+    ending_ = std::move(how);
+    ending_number_ = number;
+    final_memo_ = std::move(memo);
+    ending_is_left_ = ending_is_held_ = true;
+  }
+  void drop_left_ending() {
+    if (!ending_is_left_ || !ending_) return;
+    all_.say(log_level::info,
+             "The end that an earlier session left is not sent: the training goes on.");
+    strike_ending(ending_number_);
+    ending_.reset();
+    ending_is_left_ = ending_is_held_ = false;
+    final_memo_.clear();
+  }
   // What the final upload left to be said at the end.
-  void take_memo(std::string memo) { final_memo_ = std::move(memo); }
+  void take_memo(std::string memo) {
+    final_memo_ = std::move(memo);
+    all_.struck.memo = final_memo_;
+  }
+  bool ending_delivered() const { return ending_delivered_; }
+  // Nothing else may arrive after it, and what was answered by nothing may have arrived.
+  bool ends_now() const { return ending_delivered_ || ending_was_sent_; }
+  bool fails() const { return ending_ && ending_->failure; }
 
   // ---- the verbs ---------------------------------------------------------------------------------
 
   // Of the epochs alone: the final model goes once they have gone.
   bool epochs_done() const { return all_.stopped || queue_.empty() || gave_up(); }
   bool done() const override {
-    return all_.stopped || gave_up() || refused() || (queue_.empty() && !ending_);
+    return all_.stopped || gave_up() || refused() ||
+           (queue_.empty() && (!ending_ || ending_is_held_));
   }
   // Nothing can be sent any more, as the run will not be made.
   bool never_registers() const { return !registered() && gave_up(); }
 
   void flush(time_point now) override {
+    ending_is_held_ = false;
     if (queue_.empty()) return;
     flush_revision_ = revision_;
     try_at_once(now);
@@ -1563,13 +1652,14 @@ class epochs_lane final : public any_lane {
     switch (next_subject()) {
       case registration: return retry_at_;
       case epochs: return is_awaited() ? retry_at_ : std::max(gate_, retry_at_);
-      case completion: return ending_ && ending_may_go() ? retry_at_ : never;
+      case completion: return ending_ && !ending_is_held_ && ending_may_go() ? retry_at_ : never;
     }
     return never;
   }
 
   bool ending_may_go() const {
-    return ending_->failure || (all_.done(lane::uploads) && all_.done(lane::console));
+    const bool life_rests = !all_.lanes[static_cast<std::size_t>(lane::life)]->in_flight();
+    return life_rests && all_.done(lane::uploads) && all_.done(lane::console);
   }
 
   order next() override {
@@ -1585,6 +1675,7 @@ class epochs_lane final : public any_lane {
   void leaves(time_point now) noexcept override {
     flying_ = next_subject();
     if (flying_ == epochs) gate_ = later(now, all_.rates.metrics);
+    if (flying_ == completion) ending_was_sent_ = true;
   }
 
   void came(const outcome& result, time_point now) override {
@@ -1626,11 +1717,17 @@ class epochs_lane final : public any_lane {
     if (result.verdict == verdict::delivered) {
       ending_.reset();
       ending_delivered_ = true;
+      strike_ending(ending_number_);
       begin_anew();
+      if (ending_is_left_) all_.stopped = true;  // nothing may follow it
     } else {
       latest_error_ = result.why;
       retry_at_ = retry_time(result, now);
     }
+  }
+
+  void strike_ending(std::uint64_t number) {
+    if (number != 0) all_.struck.ending = number;
   }
 
   // ---- epochs ------------------------------------------------------------------------------------
@@ -1767,6 +1864,10 @@ class epochs_lane final : public any_lane {
   std::size_t set_aside_ = 0;
   std::size_t restored_ = 0;
   std::shared_ptr<const run_ending> ending_;  // until the server has it
+  std::uint64_t ending_number_ = 0;           // in the spool
+  bool ending_was_sent_ = false;              //
+  bool ending_is_left_ = false;               // by an earlier session ...
+  bool ending_is_held_ = false;               // ... and not flushed yet
   bool ending_delivered_ = false;
   std::string final_memo_;
   std::optional<error> latest_error_;     // of what may still be delivered
@@ -1797,7 +1898,7 @@ class life_lane final : public any_lane {
 
  private:
   time_point due() const override {
-    if (!runs_ || !epochs_.registered()) return never;
+    if (!runs_ || !epochs_.registered() || epochs_.ends_now()) return never;
     if (!all_.traits.life_in_silence_only) return next_at_;
     return std::max(next_at_, later(all_.answered_at, all_.rates.heartbeat));
   }
@@ -1900,7 +2001,8 @@ class uploads_lane final : public any_lane {
   // ---- the verbs ---------------------------------------------------------------------------------
 
   bool done() const override {
-    return !in_flight() && (!waiting_ || gave_up() || refused() || epochs_.never_registers());
+    return !in_flight() &&
+           (!waiting_ || gave_up() || refused() || epochs_.never_registers() || epochs_.fails());
   }
 
   void flush(time_point now) override {
@@ -1932,7 +2034,7 @@ class uploads_lane final : public any_lane {
   };
 
   time_point due() const override {
-    if (!waiting_ || gave_up() || !epochs_.registered()) return never;
+    if (!waiting_ || gave_up() || !epochs_.registered() || epochs_.fails()) return never;
     if (waiting_->fields.is_final && !epochs_.epochs_done()) return never;  // that one goes last
     const bool at_once = is_awaited() || attempts_ > 0 || so_far_.step > 0;
     return at_once ? retry_at_ : std::max(gate_, retry_at_);
@@ -2037,14 +2139,19 @@ class console_lane final : public any_lane {
   console_lane(lane_commons& all, const epochs_lane& epochs)
       : any_lane(lane::console, all), epochs_(epochs) {}
 
-  void add(std::vector<std::string> lines, time_point now) {
+  void add(printed_lines what, time_point now) {
     if (!all_.traits.takes_console || all_.ended) return;
-    if (lines_.empty() && !lines.empty()) waits_since_ = now;
-    for (std::string& line : lines) {
-      bytes_ += line.size() + line_bytes;
-      lines_.push_back(std::move(line));
-    }
+    enqueue(std::move(what), now);
     while (bytes_ > all_.limits.console_queue_bytes_max && !lines_.empty()) drop_oldest();
+  }
+
+  // What an earlier session left: the chunk that it may have sent, with its number, or that of the next
+  // one; and the lines behind it.
+  void take_left(std::uint64_t chunk, std::uint64_t through,
+                 std::shared_ptr<const std::vector<std::string>> sent) {
+    number_ = chunk;
+    through_ = through;
+    chunk_ = std::move(sent);
   }
 
   bool done() const override {
@@ -2076,20 +2183,23 @@ class console_lane final : public any_lane {
 
   order next() override {
     if (!chunk_) chunk_ = std::make_shared<const std::vector<std::string>>(first_lines());
-    return {console_order{number_, chunk_}, so_far_};
+    return {console_order{number_, chunk_, through_}, so_far_};
   }
   void leaves(time_point now) noexcept override { gate_ = later(now, all_.rates.console_gap); }
 
   void came(const outcome& result, time_point now) override {
     if (result.verdict == verdict::advanced) return;
     if (result.verdict != verdict::delivered && result.verdict != verdict::rejected) {
+      // The number is taken, by a chunk of which a spool that lost its power knows nothing.
+      if (result.verdict == verdict::restart) ++number_;
       retry_at_ = retry_time(result, now);
       return;
     }
     HUB_SESSION_ASSERT(chunk_ && !chunk_->empty());
     (result.verdict == verdict::delivered ? delivered_ : dropped_) += chunk_->size();
     chunk_.reset();
-    ++number_;
+    all_.struck.chunk = number_++;
+    all_.struck.lines_through = through_;
     begin_anew();
     retry_at_ = now;
     waits_since_ = now;
@@ -2097,6 +2207,20 @@ class console_lane final : public any_lane {
   }
 
   bool adds_up() const override { return lines_.empty() == (bytes_ == 0); }
+
+  struct waiting_line {
+    std::string text;
+    std::uint64_t number;  // in the spool
+  };
+
+  void enqueue(printed_lines what, time_point now) {
+    if (lines_.empty() && !what.lines.empty()) waits_since_ = now;
+    for (std::string& line : what.lines) {
+      bytes_ += line.size() + line_bytes;
+      lines_.push_back({std::move(line), what.number});
+      if (what.number != 0) ++what.number;
+    }
+  }
 
   // Moves the lines of the next chunk out of the queue; what did not fit is said in their place.
   std::vector<std::string> first_lines() {
@@ -2107,27 +2231,32 @@ class console_lane final : public any_lane {
       left_out_ = 0;
     }
     while (!lines_.empty() && out.size() < all_.limits.console_chunk_lines_max) {
-      bytes_ -= lines_.front().size() + line_bytes;
-      out.push_back(std::move(lines_.front()));
-      lines_.pop_front();
+      out.push_back(std::move(lines_.front().text));
+      pop(out.back().size());
     }
     return out;
   }
 
   void drop_oldest() {
-    bytes_ -= lines_.front().size() + line_bytes;
-    lines_.pop_front();
+    pop(lines_.front().text.size());
     ++left_out_;
     ++dropped_;
   }
 
+  void pop(std::size_t bytes) {
+    bytes_ -= bytes + line_bytes;
+    through_ = std::max(through_, lines_.front().number);
+    lines_.pop_front();
+  }
+
   const epochs_lane& epochs_;
-  std::deque<std::string> lines_;
+  std::deque<waiting_line> lines_;
   std::size_t bytes_ = 0;
   std::size_t left_out_ = 0;  // between the last chunk and the first line that waits
   time_point waits_since_ = time_point::min();
   time_point gate_ = time_point::min();
   std::uint64_t number_ = 1;
+  std::uint64_t through_ = 0;  // the last number in the spool that left the queue
   std::shared_ptr<const std::vector<std::string>> chunk_;  // being sent
   bool flushes_ = false;
   std::size_t delivered_ = 0;
@@ -2169,6 +2298,7 @@ class engine {
   // Training starts: from now on the rate limits of metrics and checkpoints run.
   void handle_train_start(time_point now) {
     if (std::exchange(all_.train_started, true)) return;
+    epochs_.drop_left_ending();
     uploads_.start(now);
     epochs_.start(now);
   }
@@ -2193,6 +2323,16 @@ class engine {
   void handle_left_upload(checkpoint what, time_point now) {
     uploads_.replace(std::move(what), now);
   }
+  // The next chunk of lines has this number; `sent` are its lines, where it may have been sent already.
+  void handle_left_chunk(std::uint64_t chunk, std::uint64_t through,
+                         std::shared_ptr<const std::vector<std::string>> sent) {
+    console_.take_left(chunk, through, std::move(sent));
+  }
+  // `memo` is what the final upload left to be said with it.
+  void handle_left_ending(std::shared_ptr<const run_ending> how, std::uint64_t number,
+                          std::string memo) {
+    epochs_.take_left_ending(std::move(how), number, std::move(memo));
+  }
 
   // Whether a checkpoint saved now would be taken; if not, it need not be read or copied.
   bool wants_checkpoint(time_point now) {
@@ -2211,19 +2351,18 @@ class engine {
   void handle_lost_checkpoint() noexcept { uploads_.lose(); }
 
   // Lines that the training printed.
-  void handle_console(std::vector<std::string> lines, time_point now) {
-    console_.add(std::move(lines), now);
-  }
+  void handle_console(printed_lines what, time_point now) { console_.add(std::move(what), now); }
 
   // Training is over: what is queued goes out without waiting, then `final_model`, if any, then the
-  // ending, and nothing more. An ending that failed may be repeated.
+  // ending, and nothing more. An ending that failed may be repeated. `number` is that of the ending in
+  // the spool, or 0.
   void handle_train_end(std::optional<checkpoint> final_model, time_point now,
-                        std::shared_ptr<const run_ending> how = {}) {
+                        std::shared_ptr<const run_ending> how = {}, std::uint64_t number = 0) {
     if (!std::exchange(all_.ended, true)) uploads_.end();
     for (lane which : all_lanes) at(which).forget_refusals();
     all_.stopped = false;
     if (final_model) uploads_.replace(std::move(*final_model), now);
-    if (how) epochs_.complete(std::move(how), now);
+    if (how) epochs_.complete(std::move(how), number, now);
     for (lane which : all_lanes) handle_flush(which, now);
   }
 
@@ -2253,6 +2392,7 @@ class engine {
 
   bool in_flight(lane which) const { return at(which).in_flight(); }
   bool registered() const { return epochs_.registered(); }
+  bool ending_delivered() const { return epochs_.ending_delivered(); }
   // Why the run is not made yet, once that was tried.
   std::optional<error> registration_failure() const { return epochs_.registration_failure(); }
   bool stop_requested() const { return all_.cancelled; }
@@ -3531,6 +3671,20 @@ template <class P>
 concept session_protocol = has_identity<P> && has_traits<P> && has_identify<P> &&
     has_credentials<P> && has_opening<P> && has_orders<P> && has_memory<P>;
 
+// How a server is asked for the signed URL of a file, in as many requests as that takes.
+struct file_query {
+  std::string name = {};  // of the file, for messages
+  std::function<request(const progress&)> ask = {};
+  // Delivered: `url` is a fresh one, in place of the one that is not valid any more, "" for none yet.
+  std::function<outcome(const progress&, const reply&, wall_time, std::string& url)> judge = {};
+};
+
+// A protocol whose server has files by address.
+template <class P>
+concept names_files = requires(const typename P::run& run, std::string_view address) {
+  { P::query_file(run, address, true) } -> std::same_as<result<file_query>>;
+};
+
 // For a protocol that has no such thing: the engine makes no order of it.
 template <class Order>
 struct without {
@@ -3539,6 +3693,219 @@ struct without {
     return {};
   }
 };
+
+// ---- the storage host --------------------------------------------------------------------------
+//
+// Files that HUB names lie on a storage host, which is none of HUB's: it is never sent the key, as
+// the URL's own signature is what lets the download in.
+
+namespace storage_host {
+
+using namespace text;
+using namespace protocols;
+
+// How much there is of a file, and of which version of it.
+struct partial_download {
+  std::string address = {};       // the URL it comes from, without the query
+  std::string etag = {};          // of the version; "" where none can be told from another
+  std::uint64_t bytes_total = 0;  // 0 where that shows only at the end
+  std::uint64_t bytes = 0;        // from the beginning on
+};
+
+// The address of a download where a server names `url`, for a session with the server at `api_root`.
+inline result<std::string> download_address(std::string_view url, std::string_view what,
+                                            std::string_view api_root,
+                                            std::string_view who = "HUB") {
+  if (url.find("://") == std::string_view::npos)
+    return error{errc::not_downloadable,
+                 std::string(who) + " names " +
+                     (url.empty() ? "no " + std::string(what)
+                                  : "the " + std::string(what) + " '" +
+                                        printable(without_query(url)) + "', which is no URL") +
+                     ", so there is nothing to download. Take it from where you have it."};
+  const auto refuse = [&](std::string_view why) {
+    return error{errc::invalid_endpoint, std::string(who) + "'s URL of the " + std::string(what) +
+                                             " " + std::string(why) +
+                                             ". Tell whoever runs the server."};
+  };
+  std::string address = escaped_url(url);
+  text::url to;
+  if (const std::string_view fault = read_target(address, to); !fault.empty())
+    return refuse("cannot be used: " + std::string(fault));
+  if (!to.tls && api_root.starts_with("https:"))
+    return refuse("is not https as the server's own is, so the file could be changed on its way");
+  return address;
+}
+
+constexpr bool is_redirect(int status) noexcept {
+  return status == 301 || status == 302 || status == 303 || status == 307 || status == 308;
+}
+
+// Where a redirect in reply to a download from `from` leads.
+inline result<std::string> redirected_address(std::string_view from, const reply& answer) {
+  const auto base = parse_target(from);
+  if (!base) return base.error();
+  const auto refuse = [&](std::string_view why) {
+    return error{errc::unexpected_status,
+                 "The storage host " + base->host + " redirects the download, but " +
+                     std::string(why) + ". Tell whoever runs the server.",
+                 answer.status};
+  };
+  if (answer.location.empty()) return refuse("does not say where to");
+  std::string address = escaped_url(resolved_url(*base, answer.location));
+  url to;
+  if (const std::string_view fault = read_target(address, to); !fault.empty())
+    return refuse("to an address that cannot be used: " + std::string(fault));
+  if (base->tls && !to.tls)
+    return refuse("from https to http, where the file could be changed on its way");
+  return address;
+}
+
+// Asks for the whole file, or for the rest of the version that `have` is the beginning of.
+inline request download_request(std::string_view url, const partial_download& have) {
+  request out = plain_request("GET", std::string(url));
+  if (have.bytes > 0) {
+    out.headers.emplace_back("range", "bytes=" + std::to_string(have.bytes) + "-");
+    out.headers.emplace_back("if-range", have.etag);
+  }
+  return out;
+}
+
+// Whether an ETag tells one version from every other, byte for byte, and may go into a header.
+inline bool is_strong_etag(std::string_view text) {
+  constexpr std::size_t bytes_max = 256;
+  return text.size() > 2 && text.size() <= bytes_max && text.starts_with('"') &&
+         text.find('"', 1) == text.size() - 1 && all_of(text, is_visible);
+}
+
+// What is kept of a download beside its file, with the hash of what came, so that a later run can go on.
+struct download_record {
+  partial_download have;
+  std::uint64_t hash = 0;
+};
+
+inline std::string record_text(const download_record& what) {
+  json out;
+  out["address"] = what.have.address;
+  out["etag"] = what.have.etag;
+  out["bytes_total"] = what.have.bytes_total;
+  out["bytes"] = what.have.bytes;
+  out["fnv1a64"] = what.hash;
+  return out.dump();
+}
+
+// Nothing where it is not sound, or not of a download that can be gone on with.
+inline std::optional<download_record> parse_record(const std::string& text) {
+  const auto record = parse_json(text);
+  if (!record) return std::nullopt;
+  download_record out{{get_string(*record, "address"), get_string(*record, "etag"),
+                       get_unsigned(*record, "bytes_total"), get_unsigned(*record, "bytes")},
+                      get_unsigned(*record, "fnv1a64")};
+  const bool can_go_on =
+      is_strong_etag(out.have.etag) && out.have.bytes > 0 && out.have.bytes < out.have.bytes_total;
+  return can_go_on ? std::optional(std::move(out)) : std::nullopt;
+}
+
+// Reads the head of a 2xx to download_request(have): what is there once its body begins. That is
+// `have` where the rest follows, or nothing of the version that the host has now.
+inline result<partial_download> parse_download_head(const reply& head,
+                                                    const partial_download& have) {
+  const auto refuse = [](std::string_view why) {
+    return error{errc::bad_reply, "The storage host's reply to the download " + std::string(why) +
+                                      ". It is asked again."};
+  };
+  const auto length = parse_size(head.content_length);
+  if (lowered(head.content_type).starts_with("text/html"))
+    return refuse("is an HTML page, so something stands in front of it");
+  if (head.status == 206) {
+    // Without If-Range and its ETag, two versions could be put together.
+    const std::string rest = "bytes " + std::to_string(have.bytes) + "-" +
+                             std::to_string(have.bytes_total - 1) + "/" +
+                             std::to_string(have.bytes_total);
+    if (have.bytes == 0 || head.content_range != rest || head.etag != have.etag ||
+        length.value_or(have.bytes_total - have.bytes) != have.bytes_total - have.bytes)
+      return refuse("is another part of the file, or of another version, than was asked for");
+    return have;
+  }
+  if (head.status != 200) return refuse("is of a status that no download has");
+  // Without its length, nothing could be added to what is there after a break.
+  if (head.is_chunked && !length) return partial_download{have.address, "", 0, 0};
+  if (head.content_length.empty())
+    return error{
+        errc::not_downloadable,
+        "The storage host says neither how long the file is nor where it ends, so that nothing "
+        "would show that it is whole. Tell whoever runs the server."};
+  if (!length || *length == 0)
+    return refuse("does not say how long the file is, or that it is empty");
+  return partial_download{have.address, is_strong_etag(head.etag) ? head.etag : "", *length, 0};
+}
+
+// What a reply to download_request comes to, where the file is not whole with it: `denied` wants a
+// fresh URL from HUB, `restart` wants the file from its beginning.
+inline outcome judge_download(const reply& answer, std::string_view host,
+                              std::chrono::system_clock::time_point wall_now) {
+  if (answer.failure) {
+    outcome out = judge(answer, "a download", wall_now);
+    if (answer.failure->code == errc::not_downloadable) out.verdict = verdict::rejected;
+    return out;
+  }
+  const int status = answer.status;
+  const std::string said = speaker_of(answer, "The storage host " + std::string(host)) +
+                           " answered " + std::to_string(status);
+  const auto came_to = [&](verdict what, errc code, std::string_view why) {
+    return outcome{what, {code, said + " to the download. " + std::string(why), status}};
+  };
+  using enum verdict;
+  if (status >= 200 && status < 300)
+    return came_to(retry, errc::bad_reply, "It sent less than the file; the rest is asked for.");
+  if (is_redirect(status))
+    return came_to(rejected, errc::unexpected_status,
+                   "It leads on to another address more than limits.download_redirects_max times. "
+                   "Tell whoever runs the server.");
+  if (status == 416)
+    return came_to(restart, errc::unexpected_status,
+                   "It has no such rest of the file, which begins anew.");
+  const status_meaning meaning = meaning_of(status);
+  if (meaning.of_expired_url)
+    return came_to(
+        denied, errc::access_denied,
+        "The URL is not valid, or not any more, or the file is gone. Look at the model's "
+        "page.");
+  if (meaning.verdict != retry)
+    return came_to(rejected, errc::unexpected_status, "Tell whoever runs the server.");
+  outcome out = came_to(retry, meaning.code, meaning.advice);
+  out.retry_after = parse_retry_after(answer.retry_after, wall_now);
+  return out;
+}
+
+// Puts a whole file where a signed URL says.
+inline request put_request(std::string_view url, std::shared_ptr<body_source> file) {
+  request out = plain_request("PUT", std::string(url));
+  out.headers.emplace_back("content-type", "application/octet-stream");
+  out.content = std::move(file);
+  return out;
+}
+
+// What a reply to put_request comes to: `restart` wants a fresh URL, as this one is not valid any
+// more.
+inline outcome judge_put(const reply& answer, std::string_view host,
+                         std::chrono::system_clock::time_point wall_now) {
+  outcome out = judge(answer, "the upload of a file", wall_now);
+  if (answer.failure || (answer.status >= 200 && answer.status < 300)) return out;
+  const std::string said = "The storage host " + std::string(host) + " answered " +
+                           std::to_string(answer.status) + " to the upload. ";
+  if (meaning_of(answer.status).of_expired_url) {
+    out.verdict = verdict::restart;
+    out.why.message = said + "Its URL is not valid, or not any more; a fresh one is asked for.";
+  } else {
+    out.why.message = said + (out.verdict == verdict::retry      ? "It is tried again."
+                              : out.verdict == verdict::rejected ? "It does not take this file."
+                                                                 : "Tell whoever runs the server.");
+  }
+  return out;
+}
+
+}  // namespace storage_host
 
 // ---- HUB v1 ------------------------------------------------------------------------------------
 
@@ -3940,6 +4307,14 @@ struct hub_v1 : without<registration_order>, without<completion_order>, without<
     return out;
   }
 
+  // What there is to say where the server does not answer.
+  static std::string advice(const run& of) {
+    if (of.who.api_root != hub_v1_wire::default_api_root) return {};
+    return " The hosted HUB was retired on 31 July 2026. Report to Ultralytics Platform with "
+           "hub::platform_session, or name a server that speaks HUB v1 in ULTRALYTICS_HUB_API or "
+           "endpoints.api.";
+  }
+
   static std::string credentials(const run& of) { return of.who.api_key; }
 
   // A token wins over a key.
@@ -4046,7 +4421,58 @@ struct hub_v1 : without<registration_order>, without<completion_order>, without<
     return out;
   }
 
+  // ---- files ---------------------------------------------------------------------------------------
+
+  // A file of the model: where a description of that has its URL, and whether that names another file
+  // once the training has begun.
+  struct model_part {
+    std::string_view name;
+    std::string (*url_of)(const model_info&);
+    bool depends_on_state;
+  };
+  static constexpr model_part model_file = {
+      "model file", [](const model_info& model) { return model.model_file; }, true};
+  static constexpr model_part dataset = {
+      "dataset", [](const model_info& model) { return model.train_args.data; }, false};
+
+  static result<std::string> url_of(const run& of, const model_info& model,
+                                    const model_part& what) {
+    return storage_host::download_address(what.url_of(model), what.name, of.who.api_root);
+  }
+
+  // Asks HUB for the model once more. `current` is the run at that moment, whose token may be another
+  // by then; what the first URL was from is what it is now.
+  static file_query query_file(const std::function<run()>& current, const model_part& what) {
+    return {std::string(what.name),
+            [current](const progress&) { return hub_v1_wire::model_request(current().who); },
+            [of = current(), what](const progress&, const reply& answer, wall_time wall_now,
+                                   std::string& url) {
+              return judge_file(of, what, answer, wall_now, url);
+            }};
+  }
+
  private:
+  static outcome judge_file(const run& of, const model_part& what, const reply& answer,
+                            wall_time wall_now, std::string& url) {
+    using enum verdict;
+    outcome came = protocols::judge(answer, "the model request", wall_now);
+    if (came.verdict != delivered) return came;
+    const auto model = hub_v1_wire::parse_model(answer.body, of.who.model_id);
+    if (!model) return {model.error().code == errc::bad_reply ? retry : rejected, model.error()};
+    auto fresh = url_of(of, *model, what);
+    if (!fresh) return {rejected, fresh.error()};
+    const bool another = what.depends_on_state && of.model && model->state != of.model->state;
+    if (another || *fresh == url)
+      return {rejected,
+              {errc::access_denied,
+               "The storage host does not accept HUB's URL of the " + std::string(what.name) +
+                   (another ? ", and HUB names another since the training began"
+                            : ", and HUB has no other") +
+                   ". Look at the model on HUB, or begin a new session."}};
+    url = *std::move(fresh);
+    return came;
+  }
+
   // JSON is emptied by hand when the last holder goes: its own destructor needs memory.
   static std::shared_ptr<const model_info> held(model_info model) {
     const auto release = [](model_info* last) {
@@ -4322,6 +4748,47 @@ inline std::string encode_console(std::uint64_t chunk, std::string_view content,
   return data.text();
 }
 
+// The figures that go with an epoch, as the text of a JSON object; "" where there are none.
+inline std::string encode_figures(const system_figures& of) {
+  const auto rounded = [](double value) { return std::round(value * 1000) / 1000; };
+  const auto add = [&](object_writer& to, std::string_view name, std::optional<double> value) {
+    if (value) to.number(name, rounded(*value));
+  };
+  const auto add_traffic = [&](object_writer& to, std::string_view name,
+                               const std::optional<system_figures::traffic>& traffic,
+                               std::string_view in, std::string_view out) {
+    if (!traffic) return;
+    object_writer inner;
+    add(inner, in, traffic->in_mbs);
+    add(inner, out, traffic->out_mbs);
+    to.raw(name, inner.text());
+  };
+  object_writer all, gpus;
+  add(all, "cpu", of.cpu_percent);
+  add(all, "ram", of.memory_percent);
+  std::string disks;
+  for (const system_figures::disk& each : of.disks) {
+    object_writer disk;
+    disk.string("mount", each.mount);
+    add(disk, "used_gb", each.used_gb);
+    add(disk, "total_gb", each.total_gb);
+    disks += (disks.empty() ? "[" : ", ") + disk.text();
+  }
+  if (!disks.empty()) all.raw("disk", disks + ']');
+  add_traffic(all, "disk_io", of.disk_io, "read_mbs", "write_mbs");
+  add_traffic(all, "network", of.network, "recv_mbs", "sent_mbs");
+  for (std::size_t i = 0; i < of.gpus.size(); ++i) {
+    object_writer gpu;
+    add(gpu, "usage", of.gpus[i].usage_percent);
+    add(gpu, "memory", of.gpus[i].memory_percent);
+    add(gpu, "temp", of.gpus[i].celsius);
+    add(gpu, "power", of.gpus[i].watts);
+    gpus.raw(std::to_string(i), gpu.text());
+  }
+  if (!gpus.empty()) all.raw("gpus", gpus.text());
+  return all.empty() ? std::string() : all.text();
+}
+
 // The data of system_metrics, from the figures that go with an epoch: it has other names for some.
 inline std::string encode_system(std::string_view system) {
   constexpr std::array<std::pair<std::string_view, std::string_view>, 6> names = {
@@ -4492,25 +4959,43 @@ inline std::string encode_names(const std::vector<std::string>& names) {
   return out += ']';
 }
 
-// The data of training_complete.
-inline std::string encode_completion(const run& of, const training_results& results,
+// What the program says of its results, as the text of an object: a part of training_complete that
+// keeps in a spool.
+inline std::string encode_results(const training_results& results) {
+  object_writer metrics, out;
+  for (const auto& [name, value] : results.metrics) metrics.number(name, value);
+  out.raw("metrics", metrics.text());
+  if (results.best_epoch) out.integer("bestEpoch", *results.best_epoch);
+  if (results.best_fitness) out.number("bestFitness", *results.best_fitness);
+  if (!results.validation.empty()) out.raw("validation", encode_validation(results.validation));
+  out.raw("classNames", encode_names(results.class_names));
+  return out.raw("plots", encode_plots(results.plots)).text();
+}
+
+// The data of training_complete. `results` is what encode_results made, "" where the program said none.
+inline std::string encode_completion(const run& of, std::string_view results,
                                      const ending_facts& facts) {
-  const double fitness = results.best_fitness.value_or(facts.map);
-  object_writer metrics, inner, data;
-  bool has_fitness = false;
-  for (const auto& [name, value] : results.metrics) {
-    metrics.number(name, value);
-    has_fitness = has_fitness || name == "fitness";
+  const auto said = [&](std::string_view name, std::string_view otherwise) {
+    const auto at = find_json_member(results, name);
+    return at ? results.substr(at->begin, at->length) : otherwise;
+  };
+  std::string map;
+  append_number(map, facts.map);
+  const std::string_view fitness = said("bestFitness", map);
+  std::string metrics(said("metrics", "{}"));
+  if (!find_json_member(metrics, "fitness")) {
+    metrics.pop_back();
+    metrics += (metrics.size() > 1 ? ", " : "") + ("\"fitness\": " + std::string(fitness)) + '}';
   }
-  if (!has_fitness) metrics.number("fitness", fitness);
-  inner.raw("metrics", metrics.text());
-  inner.integer("bestEpoch", results.best_epoch.value_or(facts.epoch));
-  inner.number("bestFitness", fitness);
-  if (!results.validation.empty()) inner.raw("validation", encode_validation(results.validation));
+  object_writer inner, data;
+  inner.raw("metrics", metrics);
+  inner.raw("bestEpoch", said("bestEpoch", std::to_string(facts.epoch)));
+  inner.raw("bestFitness", fitness);
+  if (const auto rows = said("validation", ""); !rows.empty()) inner.raw("validation", rows);
   if (!facts.model_path.empty())
     inner.string("modelPath", facts.model_path).integer("modelSize", facts.model_bytes);
-  data.raw("results", inner.text()).raw("classNames", encode_names(results.class_names));
-  data.raw("plots", encode_plots(results.plots));
+  data.raw("results", inner.text()).raw("classNames", said("classNames", "null"));
+  data.raw("plots", said("plots", "[]"));
   if (!of.run_id.empty()) data.string("runId", of.run_id);
   return data.text();
 }
@@ -4813,215 +5298,36 @@ inline result<std::string> parse_older_resource_reply(const reply& answer) {
 
 }  // namespace platform_wire
 
-// ---- the storage host --------------------------------------------------------------------------
-//
-// Files that HUB names lie on a storage host, which is none of HUB's: it is never sent the key, as
-// the URL's own signature is what lets the download in.
+namespace platform_wire {
 
-namespace storage_host {
-
-using namespace text;
-using namespace protocols;
-
-// How much there is of a file, and of which version of it.
-struct partial_download {
-  std::string address = {};       // the URL it comes from, without the query
-  std::string etag = {};          // of the version; "" where none can be told from another
-  std::uint64_t bytes_total = 0;  // 0 where that shows only at the end
-  std::uint64_t bytes = 0;        // from the beginning on
-};
-
-// The address of a download where HUB names `url`, for a session with the HUB at `api_root`.
-inline result<std::string> download_address(std::string_view url, std::string_view what,
-                                            std::string_view api_root) {
-  if (url.find("://") == std::string_view::npos)
-    return error{errc::not_downloadable,
-                 "HUB names " +
-                     (url.empty() ? "no " + std::string(what)
-                                  : "the " + std::string(what) + " '" +
-                                        printable(without_query(url)) + "', which is no URL") +
-                     ", so there is nothing to download. Take it from where you have it."};
-  const auto refuse = [&](std::string_view why) {
-    return error{errc::invalid_endpoint, "HUB's URL of the " + std::string(what) + " " +
-                                             std::string(why) + ". Tell whoever runs the HUB."};
-  };
-  std::string address = escaped_url(url);
-  text::url to;
-  if (const std::string_view fault = read_target(address, to); !fault.empty())
-    return refuse("cannot be used: " + std::string(fault));
-  if (!to.tls && api_root.starts_with("https:"))
-    return refuse("is not https as HUB's own is, so the file could be changed on its way");
-  return address;
-}
-
-constexpr bool is_redirect(int status) noexcept {
-  return status == 301 || status == 302 || status == 303 || status == 307 || status == 308;
-}
-
-// Where a redirect in reply to a download from `from` leads.
-inline result<std::string> redirected_address(std::string_view from, const reply& answer) {
-  const auto base = parse_target(from);
-  if (!base) return base.error();
-  const auto refuse = [&](std::string_view why) {
-    return error{errc::unexpected_status,
-                 "The storage host " + base->host + " redirects the download, but " +
-                     std::string(why) + ". Tell whoever runs the HUB.",
-                 answer.status};
-  };
-  if (answer.location.empty()) return refuse("does not say where to");
-  std::string address = escaped_url(resolved_url(*base, answer.location));
-  url to;
-  if (const std::string_view fault = read_target(address, to); !fault.empty())
-    return refuse("to an address that cannot be used: " + std::string(fault));
-  if (base->tls && !to.tls)
-    return refuse("from https to http, where the file could be changed on its way");
-  return address;
-}
-
-// Asks for the whole file, or for the rest of the version that `have` is the beginning of.
-inline request download_request(std::string_view url, const partial_download& have) {
-  request out = plain_request("GET", std::string(url));
-  if (have.bytes > 0) {
-    out.headers.emplace_back("range", "bytes=" + std::to_string(have.bytes) + "-");
-    out.headers.emplace_back("if-range", have.etag);
-  }
-  return out;
-}
-
-// Whether an ETag tells one version from every other, byte for byte, and may go into a header.
-inline bool is_strong_etag(std::string_view text) {
-  constexpr std::size_t bytes_max = 256;
-  return text.size() > 2 && text.size() <= bytes_max && text.starts_with('"') &&
-         text.find('"', 1) == text.size() - 1 && all_of(text, is_visible);
-}
-
-// What is kept of a download beside its file, with the hash of what came, so that a later run can go on.
-struct download_record {
-  partial_download have;
-  std::uint64_t hash = 0;
-};
-
-inline std::string record_text(const download_record& what) {
-  json out;
-  out["address"] = what.have.address;
-  out["etag"] = what.have.etag;
-  out["bytes_total"] = what.have.bytes_total;
-  out["bytes"] = what.have.bytes;
-  out["fnv1a64"] = what.hash;
-  return out.dump();
-}
-
-// Nothing where it is not sound, or not of a download that can be gone on with.
-inline std::optional<download_record> parse_record(const std::string& text) {
-  const auto record = parse_json(text);
-  if (!record) return std::nullopt;
-  download_record out{{get_string(*record, "address"), get_string(*record, "etag"),
-                       get_unsigned(*record, "bytes_total"), get_unsigned(*record, "bytes")},
-                      get_unsigned(*record, "fnv1a64")};
-  const bool can_go_on =
-      is_strong_etag(out.have.etag) && out.have.bytes > 0 && out.have.bytes < out.have.bytes_total;
-  return can_go_on ? std::optional(std::move(out)) : std::nullopt;
-}
-
-// Reads the head of a 2xx to download_request(have): what is there once its body begins. That is
-// `have` where the rest follows, or nothing of the version that the host has now.
-inline result<partial_download> parse_download_head(const reply& head,
-                                                    const partial_download& have) {
-  const auto refuse = [](std::string_view why) {
-    return error{errc::bad_reply, "The storage host's reply to the download " + std::string(why) +
-                                      ". It is asked again."};
-  };
-  const auto length = parse_size(head.content_length);
-  if (lowered(head.content_type).starts_with("text/html"))
-    return refuse("is an HTML page, so something stands in front of it");
-  if (head.status == 206) {
-    // Without If-Range and its ETag, two versions could be put together.
-    const std::string rest = "bytes " + std::to_string(have.bytes) + "-" +
-                             std::to_string(have.bytes_total - 1) + "/" +
-                             std::to_string(have.bytes_total);
-    if (have.bytes == 0 || head.content_range != rest || head.etag != have.etag ||
-        length.value_or(have.bytes_total - have.bytes) != have.bytes_total - have.bytes)
-      return refuse("is another part of the file, or of another version, than was asked for");
-    return have;
-  }
-  if (head.status != 200) return refuse("is of a status that no download has");
-  // Without its length, nothing could be added to what is there after a break.
-  if (head.is_chunked && !length) return partial_download{have.address, "", 0, 0};
-  if (head.content_length.empty())
-    return error{
-        errc::not_downloadable,
-        "The storage host says neither how long the file is nor where it ends, so that nothing "
-        "would show that it is whole. Tell whoever runs the HUB."};
-  if (!length || *length == 0)
-    return refuse("does not say how long the file is, or that it is empty");
-  return partial_download{have.address, is_strong_etag(head.etag) ? head.etag : "", *length, 0};
-}
-
-// What a reply to download_request comes to, where the file is not whole with it: `denied` wants a
-// fresh URL from HUB, `restart` wants the file from its beginning.
-inline outcome judge_download(const reply& answer, std::string_view host,
-                              std::chrono::system_clock::time_point wall_now) {
-  if (answer.failure) {
-    outcome out = judge(answer, "a download", wall_now);
-    if (answer.failure->code == errc::not_downloadable) out.verdict = verdict::rejected;
-    return out;
-  }
-  const int status = answer.status;
-  const std::string said = speaker_of(answer, "The storage host " + std::string(host)) +
-                           " answered " + std::to_string(status);
-  const auto came_to = [&](verdict what, errc code, std::string_view why) {
-    return outcome{what, {code, said + " to the download. " + std::string(why), status}};
-  };
+// What the reply to resource_request (step 0) or older_resource_request (step 1) came to. Delivered:
+// `url` leads to the file.
+inline outcome judge_resource(const run& of, const resource& what, const progress& at,
+                              const reply& answer, std::chrono::system_clock::time_point wall_now,
+                              std::string& url) {
   using enum verdict;
-  if (status >= 200 && status < 300)
-    return came_to(retry, errc::bad_reply, "It sent less than the file; the rest is asked for.");
-  if (is_redirect(status))
-    return came_to(rejected, errc::unexpected_status,
-                   "It leads on to another address more than limits.download_redirects_max times. "
-                   "Tell whoever runs the HUB.");
-  if (status == 416)
-    return came_to(restart, errc::unexpected_status,
-                   "It has no such rest of the file, which begins anew.");
-  const status_meaning meaning = meaning_of(status);
-  if (meaning.of_expired_url)
-    return came_to(denied, errc::access_denied,
-                   "HUB's URL is not valid, or not any more, or the file is gone. Look at the "
-                   "model on HUB.");
-  if (meaning.verdict != retry)
-    return came_to(rejected, errc::unexpected_status, "Tell whoever runs the HUB.");
-  outcome out = came_to(retry, meaning.code, meaning.advice);
-  out.retry_after = parse_retry_after(answer.retry_after, wall_now);
-  return out;
+  const std::string name = what.is_dataset ? "dataset" : "model file";
+  const bool older = at.step > 0;
+  // Only an older server does not know the newer call; of one that does, the older call says the same.
+  if (!older && !answer.failure && (answer.status == 404 || answer.status == 405))
+    return {.verdict = advanced, .so_far = {1, {}}};
+  if (!answer.failure && answer.status == 409)
+    return {rejected,
+            {errc::dataset_not_ready,
+             "The Platform is still processing the " + name + ". Try again later.", 409}};
+  outcome out = judge_call(answer, "the request for the " + name, wall_now);
+  const bool redirects = older && storage_host::is_redirect(answer.status);
+  if (out.verdict != delivered && !redirects) return out;
+  const auto found =
+      older ? parse_older_resource_reply(answer) : parse_resource_reply(answer.body, what);
+  if (!found) return {older ? rejected : retry, found.error()};
+  auto address = storage_host::download_address(*found, name, of.at.web, who);
+  if (!address) return {rejected, address.error()};
+  url = *std::move(address);
+  return {};
 }
 
-// Puts a whole file where a signed URL says.
-inline request put_request(std::string_view url, std::shared_ptr<body_source> file) {
-  request out = plain_request("PUT", std::string(url));
-  out.headers.emplace_back("content-type", "application/octet-stream");
-  out.content = std::move(file);
-  return out;
-}
-
-// What a reply to put_request comes to: `restart` wants a fresh URL, as this one is not valid any
-// more.
-inline outcome judge_put(const reply& answer, std::string_view host,
-                         std::chrono::system_clock::time_point wall_now) {
-  outcome out = judge(answer, "the upload of a file", wall_now);
-  if (answer.failure || (answer.status >= 200 && answer.status < 300)) return out;
-  const std::string said = "The storage host " + std::string(host) + " answered " +
-                           std::to_string(answer.status) + " to the upload. ";
-  if (meaning_of(answer.status).of_expired_url) {
-    out.verdict = verdict::restart;
-    out.why.message = said + "Its URL is not valid, or not any more; a fresh one is asked for.";
-  } else {
-    out.why.message = said + (out.verdict == verdict::retry      ? "It is tried again."
-                              : out.verdict == verdict::rejected ? "It does not take this file."
-                                                                 : "Tell whoever runs the server.");
-  }
-  return out;
-}
-
-}  // namespace storage_host
+}  // namespace platform_wire
 
 // ---- Ultralytics Platform as a policy -----------------------------------------------------------
 
@@ -5031,6 +5337,7 @@ struct platform {
   struct run {
     platform_wire::run of = {};
     bool resumes = false;
+    unsigned spool_number = 0;
   };
   // What a reply taught; a member is empty where it said nothing new.
   struct news {
@@ -5041,6 +5348,7 @@ struct platform {
   static constexpr protocol_traits traits = {.registers = true,
                                              .completes = true,
                                              .takes_console = true,
+                                             .shows_system = true,
                                              .life_in_silence_only = true,
                                              .life_is_optional = true,
                                              .epochs_per_request_max = 1,
@@ -5059,7 +5367,7 @@ struct platform {
     if (!roots) return roots.error();
     auto of = platform_wire::make_run(who, *std::move(roots));
     if (!of) return of.error();
-    return run{.of = *std::move(of), .resumes = who.resume};
+    return run{.of = *std::move(of), .resumes = who.resume, .spool_number = who.spool_number};
   }
 
   static std::string credentials(const run& of) { return of.of.api_key; }
@@ -5108,10 +5416,9 @@ struct platform {
       return platform_wire::event_request(of.of, "training_failed",
                                           platform_wire::encode_failure(*what.how->failure));
     const platform_wire::upload_place model = platform_wire::parse_place(at.memo);
-    const training_results none;
     return platform_wire::event_request(
         of.of, "training_complete",
-        platform_wire::encode_completion(of.of, what.how->results ? *what.how->results : none,
+        platform_wire::encode_completion(of.of, what.how->results,
                                          {.epoch = what.how->epoch,
                                           .map = what.how->map,
                                           .model_path = model.path,
@@ -5144,7 +5451,9 @@ struct platform {
   }
   static outcome judge(const run&, const console_order&, const progress&, const reply& answer,
                        wall_time wall_now, news& learned) {
-    return judge_event(answer, "console lines", wall_now, learned);
+    outcome out = judge_event(answer, "console lines", wall_now, learned);
+    if (answer.status == 409) out.verdict = verdict::restart;  // another chunk has this number
+    return out;
   }
   static outcome judge(const run&, const completion_order&, const progress&, const reply& answer,
                        wall_time wall_now, news& learned) {
@@ -5179,6 +5488,7 @@ struct platform {
     of.of.model_id = std::move(told.model_id);
     if (!told.run_id.empty()) of.of.run_id = std::move(told.run_id);
   }
+  static std::string warning(const news& learned) { return learned.told.warning; }
   static std::string page(const run& of) { return of.of.page; }
   static std::string upload_name(const upload_fields& fields) {
     return std::string(platform_wire::upload_file_name(fields));
@@ -5202,6 +5512,33 @@ struct platform {
     return true;
   }
   static bool is_registered(const run& of) { return !of.of.model_id.empty(); }
+  // A model's weights or a dataset by its ul:// address or its page, in the newest way that the server
+  // knows.
+  static result<file_query> query_file(const run& of, std::string_view address, bool is_dataset) {
+    const auto what = platform_wire::parse_resource(address, of.of.at.web);
+    if (!what) return what.error();
+    if (what->is_dataset != is_dataset)
+      return error{errc::invalid_identifier,
+                   platform_wire::in_quotes(address) + " is a " +
+                       (what->is_dataset ? "dataset. Call fetch_dataset."
+                                         : "model. Call fetch_model_file.")};
+    return file_query{is_dataset ? "dataset" : "model file",
+                      [of = of.of, what = *what](const progress& at) {
+                        return at.step == 0 ? platform_wire::resource_request(of, what)
+                                            : platform_wire::older_resource_request(of, what);
+                      },
+                      [of = of.of, what = *what](const progress& at, const reply& answer,
+                                                 wall_time wall_now, std::string& url) {
+                        return platform_wire::judge_resource(of, what, at, answer, wall_now, url);
+                      }};
+  }
+
+  static std::string encode_figures(const system_figures& figures) {
+    return platform_wire::encode_figures(figures);
+  }
+  static std::string encode_results(const training_results& results) {
+    return platform_wire::encode_results(results);
+  }
   static std::string results_problem(const training_results& results) {
     return platform_wire::results_problem(results);
   }
@@ -5219,6 +5556,28 @@ struct platform {
     return {.verdict = verdict::advanced, .so_far = {1, platform_wire::encode_place(*place, true)}};
   }
 };
+
+// ---- folders in a spool ------------------------------------------------------------------------
+
+// Whose folder this is, and what its run file says of that; nothing where it is no protocol's from
+// here. `read` returns the text of a file in it, "" for none.
+inline std::optional<spooled_model> owner_of_folder(
+    const std::string& folder, const std::function<std::string(std::string_view file)>& read) {
+  const auto run = platform_wire::parse_run(read(platform::spool_file));
+  if (!run) {
+    if (!hub_v1_wire::is_model_id(folder)) return std::nullopt;
+    return spooled_model{.model_id = folder, .protocol = std::string(hub_v1::name)};
+  }
+  spooled_model out{.model_id = run->model_id,
+                    .protocol = std::string(platform::name),
+                    .project = run->project,
+                    .name = run->name};
+  const std::string lead = platform::folder({.of = *run}, 1) + "-";
+  if (folder.starts_with(lead))
+    out.number =
+        static_cast<unsigned>(text::parse_size(folder.substr(lead.size())).value_or(out.number));
+  return out;
+}
 
 // =================================================================================================
 // machine
@@ -5271,6 +5630,12 @@ inline constexpr int exclusive = 2, without_waiting = 4;
 int lock(int descriptor, int how) noexcept HUB_SESSION_SYMBOL(flock);
 
 #if defined(__linux__)
+// Weak, as with C libraries before glibc 2.34 a program need not be linked with what has them.
+void* open_library(const char* name, int how) HUB_SESSION_SYMBOL(dlopen) __attribute__((weak));
+void* symbol_of(void* library, const char* name) noexcept HUB_SESSION_SYMBOL(dlsym)
+    __attribute__((weak));
+inline constexpr int resolve_now = 2;
+
 // Weak, as older C libraries do not have it. Copies by reference where the file system can.
 std::ptrdiff_t copy_range(int from, std::int64_t* from_at, int to, std::int64_t* to_at,
                           std::size_t bytes, unsigned flags) HUB_SESSION_SYMBOL(copy_file_range)
@@ -6557,6 +6922,269 @@ class reporter {
   int process_ = process_id();
 };
 
+// ---- what this machine does ----------------------------------------------------------------------
+//
+// Read from /proc, and of GPUs from the NVIDIA driver's library where it is there. Each thing that is
+// missing is left out, and costs nothing else.
+
+inline std::vector<std::string_view> words_of(std::string_view line) {
+  std::vector<std::string_view> out;
+  for (std::size_t at = 0; (at = line.find_first_not_of(" \t", at)) != line.npos;) {
+    const std::size_t end = std::min(line.find_first_of(" \t", at), line.size());
+    out.push_back(line.substr(at, end - at));
+    at = end;
+  }
+  return out;
+}
+
+// Calls `take` with the words of each line that has at least so many.
+template <class Take>
+void for_each_line(std::string_view text, std::size_t words_min, Take take) {
+  while (!text.empty()) {
+    const std::size_t end = std::min(text.find('\n'), text.size());
+    const std::vector<std::string_view> words = words_of(text.substr(0, end));
+    if (words.size() >= words_min) take(words);
+    text.remove_prefix(std::min(end + 1, text.size()));
+  }
+}
+
+inline std::uint64_t count_in(std::string_view word) { return text::parse_size(word).value_or(0); }
+
+struct cpu_ticks {
+  std::uint64_t busy = 0;
+  std::uint64_t all = 0;
+};
+
+// Reads /proc/stat: all processors together, since the machine started.
+inline std::optional<cpu_ticks> parse_cpu(std::string_view stat) {
+  std::optional<cpu_ticks> out;
+  for_each_line(stat, 6, [&](const auto& words) {
+    if (words[0] != "cpu" || out) return;
+    out.emplace();
+    // Of ten columns the last two, of guests, are in the first two already.
+    for (std::size_t i = 1; i < std::min<std::size_t>(words.size(), 9); ++i) {
+      const bool idles = i == 4 || i == 5;  // the latter waits for a disk
+      out->all += count_in(words[i]);
+      out->busy += idles ? 0 : count_in(words[i]);
+    }
+  });
+  return out;
+}
+
+// Reads /proc/meminfo: how much of the memory is in use.
+inline std::optional<double> parse_memory(std::string_view meminfo) {
+  double total = 0;
+  std::optional<double> available;
+  for_each_line(meminfo, 2, [&](const auto& words) {
+    if (words[0] == "MemTotal:") total = static_cast<double>(count_in(words[1]));
+    if (words[0] == "MemAvailable:") available = static_cast<double>(count_in(words[1]));
+  });
+  if (total <= 0 || !available) return std::nullopt;
+  return 100 * (1 - std::min(*available / total, 1.0));
+}
+
+struct byte_counts {
+  std::uint64_t in = 0;
+  std::uint64_t out = 0;
+};
+
+// Reads /proc/net/dev: what all interfaces but the loopback have received and sent.
+inline std::optional<byte_counts> parse_network(std::string_view dev) {
+  std::optional<byte_counts> out;
+  std::string spaced(dev);  // "eth0:123" is there without a blank
+  std::replace(spaced.begin(), spaced.end(), ':', ' ');
+  for_each_line(spaced, 17, [&](const auto& words) {
+    if (words[0] == "lo" || !text::parse_size(words[1])) return;
+    if (!out) out.emplace();
+    out->in += count_in(words[1]);
+    out->out += count_in(words[9]);
+  });
+  return out;
+}
+
+// Reads /proc/diskstats: what all disks have read and written. A part of a disk, and what lies over one
+// or in memory, would count twice.
+inline std::optional<byte_counts> parse_disk_io(std::string_view diskstats) {
+  constexpr std::uint64_t sector_bytes = 512;
+  const auto lies_over = [](std::string_view name) {
+    for (std::string_view lead : {"loop", "ram", "zram", "dm-", "md", "sr", "fd"})
+      if (name.starts_with(lead)) return true;
+    return false;
+  };
+  std::optional<byte_counts> out;
+  std::string_view disk;  // whose parts follow it
+  for_each_line(diskstats, 10, [&](const auto& words) {
+    const std::string_view name = words[2];
+    std::string_view rest = name.substr(std::min(disk.size(), name.size()));
+    if (rest.starts_with('p')) rest.remove_prefix(1);
+    if (lies_over(name) || (!disk.empty() && name.starts_with(disk) && text::parse_size(rest)))
+      return;
+    disk = name;
+    if (!out) out.emplace();
+    out->in += count_in(words[5]) * sector_bytes;
+    out->out += count_in(words[9]) * sector_bytes;
+  });
+  return out;
+}
+
+// Reads /proc/self/mounts: where disks are mounted, each once; the root is among them, whatever it is.
+// What comes over a network is not asked: a server that is gone would hold up whoever asks.
+inline std::vector<std::string> parse_mounts(std::string_view mounts) {
+  constexpr std::size_t mounts_max = 16;
+  std::vector<std::string> out = {"/"};
+  std::set<std::string, std::less<>> seen;
+  for_each_line(mounts, 3, [&](const auto& words) {
+    if (words[1] == "/") seen.emplace(words[0]);
+  });
+  for_each_line(mounts, 3, [&](const auto& words) {
+    const std::string_view mount = words[1];
+    if (!words[0].starts_with("/dev/") || words[0].starts_with("/dev/loop") ||
+        mount.find('\\') != mount.npos || out.size() >= mounts_max)
+      return;
+    std::error_code failed;
+    if (seen.emplace(words[0]).second && fs::is_directory(mount, failed)) out.emplace_back(mount);
+  });
+  return out;
+}
+
+inline std::vector<system_figures::disk> read_disks(const std::vector<std::string>& mounts) {
+  constexpr double gb = 1e9;
+  std::vector<system_figures::disk> out;
+  for (const std::string& mount : mounts) {
+    std::error_code failed;
+    const fs::space_info space = fs::space(mount, failed);
+    if (failed || space.capacity == 0) continue;
+    out.push_back({mount, static_cast<double>(space.capacity - space.free) / gb,
+                   static_cast<double>(space.capacity) / gb});
+  }
+  return out;
+}
+
+// The NVIDIA driver's library, as far as it is used. A function that an older one lacks is null.
+struct gpu_library {
+  using device = void*;
+  struct load {
+    unsigned gpu;
+    unsigned memory;
+  };
+  struct memory {
+    unsigned long long total;
+    unsigned long long free;
+    unsigned long long used;
+  };
+  int (*begin)() = nullptr;
+  int (*count)(unsigned*) = nullptr;
+  int (*at)(unsigned, device*) = nullptr;
+  int (*load_of)(device, load*) = nullptr;
+  int (*memory_of)(device, memory*) = nullptr;
+  int (*temperature_of)(device, int sensor, unsigned* celsius) = nullptr;
+  int (*power_of)(device, unsigned* milliwatts) = nullptr;
+
+  // Blocks until the driver is ready, which may take seconds. Nothing where there is none.
+  static std::optional<gpu_library> open() {
+#if defined(HUB_SESSION_POSIX) && defined(__linux__)
+    if (!posix::open_library || !posix::symbol_of) return std::nullopt;
+    void* const library = posix::open_library("libnvidia-ml.so.1", posix::resolve_now);
+    if (!library) return std::nullopt;
+    const auto find = [&](const char* name, auto& function) {
+      using pointer = std::remove_reference_t<decltype(function)>;
+      function = reinterpret_cast<pointer>(posix::symbol_of(library, name));
+    };
+    gpu_library out;
+    find("nvmlInit_v2", out.begin);
+    find("nvmlDeviceGetCount_v2", out.count);
+    find("nvmlDeviceGetHandleByIndex_v2", out.at);
+    find("nvmlDeviceGetUtilizationRates", out.load_of);
+    find("nvmlDeviceGetMemoryInfo", out.memory_of);
+    find("nvmlDeviceGetTemperature", out.temperature_of);
+    find("nvmlDeviceGetPowerUsage", out.power_of);
+    if (out.begin && out.count && out.at && out.begin() == 0) return out;
+#endif
+    return std::nullopt;
+  }
+
+  std::vector<system_figures::gpu> read() const {
+    constexpr unsigned gpus_max = 64;
+    std::vector<system_figures::gpu> out;
+    unsigned devices = 0;
+    if (count(&devices) != 0) return out;
+    for (unsigned i = 0; i < std::min(devices, gpus_max); ++i) {
+      device one = nullptr;
+      out.push_back(at(i, &one) == 0 ? read(one) : system_figures::gpu());
+    }
+    return out;
+  }
+
+ private:
+  system_figures::gpu read(device one) const {
+    system_figures::gpu out;
+    load busy{};
+    memory bytes{};
+    unsigned celsius = 0, milliwatts = 0;
+    if (load_of && load_of(one, &busy) == 0) out.usage_percent = busy.gpu;
+    if (memory_of && memory_of(one, &bytes) == 0 && bytes.total > 0)
+      out.memory_percent = 100 * static_cast<double>(bytes.used) / static_cast<double>(bytes.total);
+    if (temperature_of && temperature_of(one, 0, &celsius) == 0) out.celsius = celsius;
+    if (power_of && power_of(one, &milliwatts) == 0) out.watts = milliwatts / 1000.0;
+    return out;
+  }
+};
+
+// Reads the machine's figures. What is counted since the start of the machine is told for the time
+// since the reading before, and not at the first one.
+class figure_reader {
+ public:
+  explicit figure_reader(fs::path proc = "/proc",
+                         std::optional<gpu_library> gpus = gpu_library::open())
+      : proc_(std::move(proc)), gpus_(gpus) {}
+
+  system_figures read(time_point now) {
+    system_figures out;
+    out.memory_percent = parse_memory(read_text_file(proc_ / "meminfo"));
+    out.disks = read_disks(parse_mounts(read_text_file(proc_ / "self/mounts")));
+    const counts fresh{parse_cpu(read_text_file(proc_ / "stat")),
+                       parse_disk_io(read_text_file(proc_ / "diskstats")),
+                       parse_network(read_text_file(proc_ / "net/dev"))};
+    const double seconds = std::chrono::duration<double>(now - at_).count();
+    if (fresh.cpu && before_.cpu && fresh.cpu->all > before_.cpu->all)
+      out.cpu_percent =
+          100 * since(fresh.cpu->busy, before_.cpu->busy) / since(fresh.cpu->all, before_.cpu->all);
+    if (seconds > 0) {
+      out.disk_io = traffic(fresh.disks, before_.disks, seconds);
+      out.network = traffic(fresh.network, before_.network, seconds);
+    }
+    before_ = fresh;
+    at_ = now;
+    if (gpus_) out.gpus = gpus_->read();
+    return out;
+  }
+
+ private:
+  struct counts {
+    std::optional<cpu_ticks> cpu = {};
+    std::optional<byte_counts> disks = {};
+    std::optional<byte_counts> network = {};
+  };
+
+  // A count that went back, as a device has gone, is none.
+  static double since(std::uint64_t now, std::uint64_t before) {
+    return now > before ? static_cast<double>(now - before) : 0;
+  }
+  static std::optional<system_figures::traffic> traffic(const std::optional<byte_counts>& now,
+                                                        const std::optional<byte_counts>& before,
+                                                        double seconds) {
+    constexpr double mb = 1e6;
+    if (!now || !before) return std::nullopt;
+    return system_figures::traffic{since(now->in, before->in) / mb / seconds,
+                                   since(now->out, before->out) / mb / seconds};
+  }
+
+  fs::path proc_;
+  std::optional<gpu_library> gpus_;
+  counts before_;
+  time_point at_ = {};
+};
+
 // ---- signals -----------------------------------------------------------------------------------
 
 // Lets every session flush on SIGINT, on SIGTERM, and on SIGHUP where that would end the program, and
@@ -6582,6 +7210,12 @@ class signal_relay {
     const std::lock_guard lock(mutex_);
     subscribers_.emplace_back(++last_id_, std::move(callback));
     return last_id_;
+  }
+
+  // Whether nobody had the signal before us, so that it ends the program once it is handed on.
+  static bool ends_program(int number) {
+    const auto at = std::find(numbers.begin(), numbers.end(), number) - numbers.begin();
+    return was_default[static_cast<std::size_t>(at)];
   }
 
   // Waits for a flush that is under way; the callback is not called afterwards.
@@ -6612,6 +7246,7 @@ class signal_relay {
   static inline std::atomic<bool> is_passed_on = false;
   static inline std::atomic<long> first_at = 0;  // in the clock's milliseconds; 0: none came yet
   static inline std::array<posix::opaque, numbers.size()> before = {};
+  static inline std::array<std::atomic<bool>, numbers.size()> was_default = {};
 
   static void on_signal(int number) {
     const int saved = errno;
@@ -6657,6 +7292,7 @@ class signal_relay {
     for (std::size_t i = 0; i < numbers.size(); ++i) {
       posix::signal_action(numbers[i], nullptr, &before[i]);
       const posix::handler was = posix::handle_signal(numbers[i], &on_signal);
+      was_default[i] = was == nullptr;
       // Programs reload on a SIGHUP that they handle; they end on the others.
       const bool is_theirs = numbers[i] == posix::hang_up && was != nullptr;
       if (was == posix::ignored() || is_theirs)
@@ -6708,6 +7344,7 @@ class signal_relay {
 #else
   // Without POSIX signals the program flushes through the session's destructor alone.
   std::size_t subscribe(const flush&, duration) { return 0; }
+  static bool ends_program(int) { return true; }
   void unsubscribe(std::size_t) noexcept {}
 #endif
 };
@@ -6724,14 +7361,17 @@ class signal_relay {
 // A model's folder in a spool:
 //   journal-N.jsonl   what was accepted and what was struck out again, in segments, N going up
 //   checkpoint-N.pt   the checkpoint or final model that waits
-//   model.json        what HUB last said of the model, for a start without HUB
+//   model.json        what HUB last said of the model, for a start without HUB; on the Platform
+//                     platform.json, the run with its ids, for a session that goes on with it
 //   lock              held while a session uses the folder; names its process
 //
 // The journal is text that is only added to, one JSON object a line. The first member of each is a
 // checksum over the rest of its line, so a torn or flipped line is known without trusting it, and
-// costs nothing but itself. Every epoch and upload has a number, going up over all sessions. A later
-// number for the same epoch supersedes the earlier, and "done" strikes out a number and all before
-// it, so the order of the lines does not matter and a line may be there twice.
+// costs nothing but itself. Every epoch, upload, printed line and ending has a number, going up over all
+// sessions. A later number for the same epoch supersedes the earlier, and "done" strikes out a number
+// and all before it, so the order of the lines does not matter and a line may be there twice. Printed
+// lines are written down once more as the chunk that they are sent in, before that is sent: whoever
+// sends it again sends the same.
 //
 // What is dead goes when the journal is rewritten: a new segment is begun, and the older ones are
 // replaced by one that holds what is alive and says that it is the base, so that what a crash left
@@ -6768,10 +7408,29 @@ struct upload_line {
 };
 struct upload_done_line {
   std::uint64_t number = 0;
+  std::string memo = {};  // what it left for the ending
+};
+using console_line = printed_lines;
+struct chunk_line {
+  std::uint64_t chunk = 0;
+  std::uint64_t through = 0;  // the number of its last line
+  std::vector<std::string> lines = {};
+};
+struct chunk_done_line {
+  std::uint64_t chunk = 0;
+  std::uint64_t through = 0;
+};
+struct ending_line {
+  std::uint64_t number = 0;
+  std::shared_ptr<const run_ending> how = {};
+};
+struct ending_done_line {
+  std::uint64_t number = 0;
 };
 struct unknown_line {};  // whole, but of a kind that this version does not know
 using line =
-    std::variant<unknown_line, head_line, epoch_line, done_line, upload_line, upload_done_line>;
+    std::variant<unknown_line, head_line, epoch_line, done_line, upload_line, upload_done_line,
+                 console_line, chunk_line, chunk_done_line, ending_line, ending_done_line>;
 
 inline constexpr std::string_view lead = "{\"sum\":\"";
 inline constexpr std::size_t sum_digits = 16;
@@ -6849,6 +7508,14 @@ inline void append(std::string& out, const done_line& what) {
   });
 }
 
+inline void append_map(std::string& out, double map) {
+  out += ",\"map\":";
+  if (is_finite(map))
+    text::append_number(out, map);
+  else
+    text::append_json_string(out, text::form_number(map));
+}
+
 inline void append(std::string& out, const upload_line& what) {
   append_line(out, [&] {
     out += "\"upload\":";
@@ -6857,11 +7524,7 @@ inline void append(std::string& out, const upload_line& what) {
     append_integer(out, what.fields.epoch);
     out += what.fields.is_final ? ",\"final\":true" : ",\"final\":false";
     out += what.fields.is_best ? ",\"best\":true" : ",\"best\":false";
-    out += ",\"map\":";
-    if (is_finite(what.fields.map))
-      text::append_number(out, what.fields.map);
-    else
-      text::append_json_string(out, text::form_number(what.fields.map));
+    append_map(out, what.fields.map);
     out += ",\"bytes\":";
     append_integer(out, what.bytes);
     out += ",\"sample\":";
@@ -6872,6 +7535,68 @@ inline void append(std::string& out, const upload_line& what) {
 inline void append(std::string& out, const upload_done_line& what) {
   append_line(out, [&] {
     out += "\"upload_done\":";
+    append_integer(out, what.number);
+    if (what.memo.empty()) return;
+    out += ",\"memo\":";
+    text::append_json_string(out, what.memo);
+  });
+}
+
+inline void append_lines(std::string& out, const std::vector<std::string>& lines) {
+  out += ",\"lines\":[";
+  for (std::size_t i = 0; i < lines.size(); ++i) {
+    if (i > 0) out += ',';
+    text::append_json_string(out, lines[i]);
+  }
+  out += ']';
+}
+
+inline void append(std::string& out, const console_line& what) {
+  append_line(out, [&] {
+    out += "\"console\":";
+    append_integer(out, what.number);
+    append_lines(out, what.lines);
+  });
+}
+
+inline void append_chunk(std::string& out, std::uint64_t chunk, std::uint64_t through,
+                         const std::vector<std::string>& lines) {
+  append_line(out, [&] {
+    out += "\"chunk\":";
+    append_integer(out, chunk);
+    out += ",\"through\":";
+    append_integer(out, through);
+    append_lines(out, lines);
+  });
+}
+
+inline void append(std::string& out, const chunk_done_line& what) {
+  append_line(out, [&] {
+    out += "\"chunk_done\":";
+    append_integer(out, what.chunk);
+    out += ",\"through\":";
+    append_integer(out, what.through);
+  });
+}
+
+inline void append_ending(std::string& out, std::uint64_t number, const run_ending& how) {
+  append_line(out, [&] {
+    out += "\"ending\":";
+    append_integer(out, number);
+    out += ",\"epoch\":";
+    append_integer(out, how.epoch);
+    append_map(out, how.map);
+    out += ",\"results\":";
+    text::append_json_string(out, how.results);
+    if (!how.failure) return;
+    out += ",\"failure\":";
+    text::append_json_string(out, *how.failure);
+  });
+}
+
+inline void append(std::string& out, const ending_done_line& what) {
+  append_line(out, [&] {
+    out += "\"ending_done\":";
     append_integer(out, what.number);
   });
 }
@@ -6933,6 +7658,59 @@ inline std::optional<line> read_upload(const json& fields) {
                      *sample};
 }
 
+inline std::optional<std::vector<std::string>> read_lines(const json& fields) {
+  const json* lines = text::get_member(fields, "lines");
+  if (!lines || !lines->is_array()) return std::nullopt;
+  std::vector<std::string> out;
+  for (const json& each : *lines) {
+    if (!each.is_string()) return std::nullopt;
+    out.push_back(each.get<std::string>());
+  }
+  return out;
+}
+
+inline std::optional<line> read_console(const json& fields) {
+  const auto number = get_count(text::get_member(fields, "console"));
+  auto lines = read_lines(fields);
+  if (!number || !lines) return std::nullopt;
+  return console_line{*number, *std::move(lines)};
+}
+
+inline std::optional<line> read_chunk(const json& fields) {
+  const auto chunk = get_count(text::get_member(fields, "chunk"));
+  const auto through = get_count(text::get_member(fields, "through"));
+  auto lines = read_lines(fields);
+  if (!chunk || !through || !lines) return std::nullopt;
+  return chunk_line{*chunk, *through, *std::move(lines)};
+}
+
+inline std::optional<line> read_chunk_done(const json& fields) {
+  const auto chunk = get_count(text::get_member(fields, "chunk_done"));
+  const auto through = get_count(text::get_member(fields, "through"));
+  if (!chunk || !through) return std::nullopt;
+  return chunk_done_line{*chunk, *through};
+}
+
+inline std::optional<line> read_ending(const json& fields) {
+  const auto number = get_count(text::get_member(fields, "ending"));
+  const auto epoch = text::get_int(fields, "epoch");
+  if (!number || !epoch) return std::nullopt;
+  run_ending how{
+      .epoch = *epoch, .map = read_map(fields), .results = text::get_string(fields, "results")};
+  if (fields.contains("failure")) how.failure = text::get_string(fields, "failure");
+  return ending_line{*number, std::make_shared<const run_ending>(std::move(how))};
+}
+
+// Of what is over, and has a number alone.
+template <class Line>
+std::optional<line> read_number(const json& fields, const char* name) {
+  const auto number = get_count(text::get_member(fields, name));
+  if (!number) return std::nullopt;
+  Line out;
+  out.number = *number;
+  return out;
+}
+
 // Reads a line without its line break; nothing where it is not as it was written.
 inline std::optional<line> read_line(std::string_view text) {
   if (text.size() <= lead_bytes || !text.starts_with(lead)) return std::nullopt;
@@ -6946,10 +7724,16 @@ inline std::optional<line> read_line(std::string_view text) {
   if (fields->contains("metrics")) return read_epoch(*fields);
   if (const json* pairs = text::get_member(*fields, "done")) return read_done(*pairs);
   if (fields->contains("upload")) return read_upload(*fields);
-  if (const json* done = text::get_member(*fields, "upload_done")) {
-    const auto number = get_count(done);
-    return number ? std::optional<line>(upload_done_line{*number}) : std::nullopt;
+  if (fields->contains("upload_done")) {
+    auto done = read_number<upload_done_line>(*fields, "upload_done");
+    if (done) std::get<upload_done_line>(*done).memo = text::get_string(*fields, "memo");
+    return done;
   }
+  if (fields->contains("console")) return read_console(*fields);
+  if (fields->contains("chunk")) return read_chunk(*fields);
+  if (fields->contains("chunk_done")) return read_chunk_done(*fields);
+  if (fields->contains("ending")) return read_ending(*fields);
+  if (fields->contains("ending_done")) return read_number<ending_done_line>(*fields, "ending_done");
   if (const auto version = text::get_int(*fields, "format"))
     return head_line{*version, text::get_flag(*fields, "base")};
   return unknown_line{};
@@ -6961,6 +7745,11 @@ class contents {
   std::map<int, epoch_line> epochs = {};
   std::optional<upload_line> upload = {};
   std::optional<std::pair<int, std::uint64_t>> last_done = {};  // the highest epoch struck out
+  std::string memo = {};                            // what the final upload left for the ending
+  std::map<std::uint64_t, std::string> lines = {};  // printed, by number
+  std::optional<chunk_line> chunk = {};             // made of those before, and perhaps sent
+  chunk_done_line chunk_done = {};                  // the last one that was delivered
+  std::optional<ending_line> ending = {};
   std::uint64_t last_number = 0;
   std::size_t damaged = 0;  // lines that were not as they had been written
   int format = journal::format;
@@ -6981,8 +7770,17 @@ class contents {
     if (last_done) append(out, done_line{{*last_done}});
     for (const auto& [epoch, each] : epochs) append_epoch(out, epoch, each.number, *each.values);
     if (upload) append(out, *upload);
+    if (!memo.empty()) append(out, upload_done_line{upload_done_, memo});
+    if (chunk_done.chunk > 0) append(out, chunk_done);
+    if (chunk) append_chunk(out, chunk->chunk, chunk->through, chunk->lines);
+    for (const auto& [number, text] : lines) append(out, console_line{number, {text}});
+    if (ending) append_ending(out, ending->number, *ending->how);
     return out;
   }
+
+  // How many printed lines wait.
+  std::size_t line_count() const { return lines.size() + (chunk ? chunk->lines.size() : 0); }
+  bool empty() const { return epochs.empty() && !upload && line_count() == 0 && !ending; }
 
  private:
   void take(std::optional<line> what) {
@@ -7000,6 +7798,13 @@ class contents {
     last_done.reset();
     upload.reset();
     upload_done_ = 0;
+    memo.clear();
+    lines.clear();
+    chunk.reset();
+    chunk_done = {};
+    through_ = 0;
+    ending.reset();
+    ending_done_ = 0;
   }
   void take(epoch_line& what) {
     last_number = std::max(last_number, what.number);
@@ -7022,14 +7827,48 @@ class contents {
     last_number = std::max(last_number, what.number);
     if (what.number > upload_done_ && (!upload || what.number > upload->number)) upload = what;
   }
-  void take(const upload_done_line& what) {
+  void take(upload_done_line& what) {
     last_number = std::max(last_number, what.number);
+    if (!what.memo.empty()) memo = std::move(what.memo);
     upload_done_ = std::max(upload_done_, what.number);
     if (upload && upload->number <= upload_done_) upload.reset();
+  }
+  void take(console_line& what) {
+    for (std::string& text : what.lines) {
+      last_number = std::max(last_number, what.number);
+      if (what.number > through_) lines[what.number] = std::move(text);
+      ++what.number;
+    }
+  }
+  void take(chunk_line& what) {
+    take_through(what.through);
+    if (what.chunk > chunk_done.chunk && (!chunk || what.chunk >= chunk->chunk))
+      chunk = std::move(what);
+  }
+  void take(const chunk_done_line& what) {
+    take_through(what.through);
+    if (what.chunk >= chunk_done.chunk) chunk_done = what;
+    if (chunk && chunk->chunk <= chunk_done.chunk) chunk.reset();
+  }
+  void take_through(std::uint64_t number) {
+    last_number = std::max(last_number, number);
+    through_ = std::max(through_, number);
+    lines.erase(lines.begin(), lines.upper_bound(through_));
+  }
+  void take(const ending_line& what) {
+    last_number = std::max(last_number, what.number);
+    if (what.number > ending_done_ && (!ending || what.number > ending->number)) ending = what;
+  }
+  void take(const ending_done_line& what) {
+    last_number = std::max(last_number, what.number);
+    ending_done_ = std::max(ending_done_, what.number);
+    if (ending && ending->number <= ending_done_) ending.reset();
   }
 
   std::map<int, std::uint64_t> epochs_done_ = {};
   std::uint64_t upload_done_ = 0;
+  std::uint64_t through_ = 0;  // the last line that is in a chunk
+  std::uint64_t ending_done_ = 0;
 };
 
 // A number for what a file holds, taken from pieces all over it. It is there to notice what a power
@@ -7265,9 +8104,31 @@ class store {
 
   // What the session before left. Empty the second time.
   journal::contents take_left() { return std::exchange(left_, {}); }
-  bool has_left() const { return !left_.epochs.empty() || left_.upload; }
   // The highest epoch that the server had confirmed, or refused for good, when this was opened.
   std::optional<int> last_done_epoch() const noexcept { return last_done_; }
+  bool has_left() const { return !left_.empty(); }
+  // Something to begin with where nothing waits, too.
+  bool has_chunks() const { return left_.chunk_done.chunk > 0; }
+
+  // For a run that begins anew in a folder that a finished one has left: nothing of that counts. Why
+  // that is not possible, if so; then the folder cannot be used.
+  std::optional<error> begin_anew() {
+    if (left_.empty() && !has_chunks() && !last_done_) return std::nullopt;
+    std::string head;
+    journal::append(head, journal::head_line{.base = true});
+    if (auto why = folder_->replace(segment_name_, head)) return why;
+    if (!left_.empty())
+      report_.log(log_level::warning,
+                  "The spool's folder holds what belongs to no run any more; it is left out.");
+    for (const auto& [number, bytes] : uploads_) folder_->remove(journal::upload_name(number));
+    uploads_.clear();
+    left_ = {};
+    last_done_.reset();
+    fresh_ = false;
+    records_ = 0;
+    journal_bytes_ += head.size();
+    return std::nullopt;
+  }
 
   // For where HUB has the final model, which no checkpoint may follow.
   void drop_left_checkpoint(time_point now) {
@@ -7288,8 +8149,10 @@ class store {
 
   void keep_run(const std::string& text) {
     const auto before = folder_->read(run_file_);
-    if (before && *before == text) return;
-    if (auto why = folder_->replace(run_file_, text)) report_.log(log_level::warning, why->message);
+    // Whoever wrote it may have died before it was safe from a power failure.
+    const bool is_there = before && *before == text;
+    const auto why = is_there ? folder_->sync(run_file_) : folder_->replace(run_file_, text);
+    if (why) report_.log(log_level::warning, why->message);
   }
   // For a run that has ended, which nobody resumes.
   void forget_run() { folder_->remove(run_file_); }
@@ -7312,6 +8175,40 @@ class store {
     else
       ++dropped_;
     return number;
+  }
+
+  // Writes printed lines down and returns the first one's number, or 0 where that could not be. They may
+  // take half of the room, so that epochs have the other.
+  std::uint64_t add_console(const std::vector<std::string>& lines, time_point now) {
+    const std::lock_guard lock(mutex_);
+    printed_lines what{last_number_ + 1, lines};
+    last_number_ += lines.size();
+    buffer_.clear();
+    journal::append(buffer_, what);
+    const bool fits = journal_bytes_ + buffer_.size() <= options_.bytes_max / 2;
+    if (fits && make_room(buffer_.size()) && write(buffer_, now) && settle({})) return what.number;
+    dropped_ += lines.size();
+    return 0;
+  }
+
+  // Writes down what a chunk is made of, before it is sent the first time.
+  void add_chunk(std::uint64_t chunk, std::uint64_t through, const std::vector<std::string>& lines,
+                 time_point now) {
+    const std::lock_guard lock(mutex_);
+    if (chunk <= last_chunk_) return;
+    last_chunk_ = chunk;
+    buffer_.clear();
+    journal::append_chunk(buffer_, chunk, through, lines);
+    if (write(buffer_, now)) settle({});
+  }
+
+  // Writes down how the training ended, and returns the number of that, or 0 where it could not be.
+  std::uint64_t add_ending(const run_ending& how, time_point now) {
+    const std::lock_guard lock(mutex_);
+    const std::uint64_t number = ++last_number_;
+    buffer_.clear();
+    journal::append_ending(buffer_, number, how);
+    return make_room(buffer_.size()) && write(buffer_, now) && settle({}) ? number : 0;
   }
 
   // Takes a checkpoint's file in and returns its number, or 0 where it has to stay where it is.
@@ -7356,12 +8253,15 @@ class store {
   // ---- what is over ------------------------------------------------------------------------------
 
   void strike(const struck_out& what, time_point now) {
-    if (what.epochs.empty() && what.uploads.empty()) return;
+    if (what.empty()) return;
     const std::lock_guard lock(mutex_);
     buffer_.clear();
     if (!what.epochs.empty()) journal::append(buffer_, journal::done_line{what.epochs});
     for (std::uint64_t number : what.uploads)
-      journal::append(buffer_, journal::upload_done_line{number});
+      journal::append(buffer_, journal::upload_done_line{number, what.memo});
+    if (what.chunk > 0)
+      journal::append(buffer_, journal::chunk_done_line{what.chunk, what.lines_through});
+    if (what.ending > 0) journal::append(buffer_, journal::ending_done_line{what.ending});
     struck_ += what.epochs.size();
     if (struck_ * 2 >= records_) rewrite_at_ = std::min(rewrite_at_, rewrite_bytes_min());
     if (!write(buffer_, now)) backlog_ += buffer_;
@@ -7411,6 +8311,7 @@ class store {
     left_ = *std::move(found);
     if (left_.last_done) last_done_ = left_.last_done->first;
     last_number_ = left_.last_number;
+    last_chunk_ = left_.chunk ? left_.chunk->chunk : left_.chunk_done.chunk;
     if (left_.damaged > 0)
       report_.log(log_level::warning, std::to_string(left_.damaged) +
                                           " damaged lines of the spool's journal are left out.");
@@ -7614,6 +8515,7 @@ class store {
 
   mutable std::mutex mutex_;
   std::uint64_t last_number_ = 0;
+  std::uint64_t last_chunk_ = 0;
   std::uint64_t segment_ = 1;  // which is appended to
   std::string segment_name_ = journal::segment_name(1);
   bool fresh_ = true;    // nothing is in that segment yet
@@ -7641,7 +8543,7 @@ class store {
 // One mutex guards the engine; nothing blocks while it is held.
 // =================================================================================================
 
-// What the models' folders in a spool hold that HUB has not confirmed, without taking their locks.
+// What the folders in a spool hold that the server has not confirmed, without taking their locks.
 // Blocks: reads the journals. Empty where there is no such folder.
 inline std::vector<spooled_model> list_spool(const std::filesystem::path& directory) {
   namespace journal = spool::journal;
@@ -7649,15 +8551,20 @@ inline std::vector<spooled_model> list_spool(const std::filesystem::path& direct
   std::error_code failed;
   for (std::filesystem::directory_iterator at(directory, failed), end; !failed && at != end;
        at.increment(failed)) {
-    const std::string model_id = at->path().filename().string();
-    if (!hub_v1_wire::is_model_id(model_id)) continue;
-    spooled_model& model = out.emplace_back(spooled_model{.model_id = model_id});
     const spool::disk_folder folder(at->path());
+    auto whose = owner_of_folder(at->path().filename().string(), [&](std::string_view file) {
+      const auto text = folder.read(file);
+      return text ? *text : std::string();
+    });
+    if (!whose) continue;
+    spooled_model& model = out.emplace_back(*std::move(whose));
     for (const spool_folder::entry& file : folder.list())
       if (journal::segment_index(file.name)) model.journal_bytes += file.bytes;
     const auto left = journal::read(folder);
     if (!left) continue;
     model.epochs = left->epochs.size();
+    model.console_lines = left->line_count();
+    model.has_ending = left->ending.has_value();
     if (!left->upload) continue;
     model.checkpoint_epoch = left->upload->fields.epoch;
     model.is_final = left->upload->fields.is_final;
@@ -8102,36 +9009,23 @@ class part_file final : public body_sink {
   std::uint64_t began_with_ = 0;         // bytes when this attempt began
 };
 
-// Downloads one file that HUB names, on the caller's thread, and goes on after every break until it
-// is whole or a bound is met.
+// Downloads one file that a server names, on the caller's thread, and goes on after every break until
+// it is whole or a bound is met.
 template <class Transport, class Clock, class Sleeper>
 class downloader {
  public:
-  // What to download, where a description of the model has its URL, and whether that names another
-  // file once the training has begun.
-  struct subject {
-    std::string_view name;
-    std::string (*url_of)(const model_info&);
-    bool depends_on_state;
-  };
-
-  // `caller` says who asks at that moment: a token may be renewed meanwhile.
-  downloader(const session_options& options, reporter& report,
-             std::function<hub_v1_wire::caller()> caller, const model_info& model,
-             Transport transport, const Clock& clock, Sleeper& sleeper, std::uint64_t seed)
+  downloader(const session_options& options, reporter& report, Transport transport,
+             const Clock& clock, Sleeper& sleeper, std::uint64_t seed)
       : options_(options),
         report_(report),
-        caller_(std::move(caller)),
-        model_(model),
         transport_(std::move(transport)),
         clock_(clock),
         sleeper_(sleeper),
         random_(seed),
         deadline_(later(clock.now(), options.limits.download_deadline)) {}
 
-  result<fetched_file> fetch(const subject& what, const fs::path& target) {
-    auto url = address_of(model_, what);
-    if (!url) return url.error();
+  // `url`: where the file is as far as is known, "" where that has to be asked first.
+  result<fetched_file> fetch(std::string url, const file_query& query, const fs::path& target) {
     const auto part = std::make_shared<part_file>(
         full_path(target), options_.limits.download_bytes_max,
         [this, name = text::printable(target.filename().string())](
@@ -8139,27 +9033,23 @@ class downloader {
           report_.progress({name, done, total, clock_.now() - began_, transfer::download, before});
         });
     if (auto why = part->open()) return *why;
-    if (auto why = complete(*url, what, part)) return report_.redacted(*std::move(why));
+    if (auto why = complete(url, query, part)) return report_.redacted(*std::move(why));
     return fetched_file{target, part->have().bytes};
   }
 
  private:
   using body = std::shared_ptr<part_file>;
 
-  result<std::string> address_of(const model_info& model, const subject& what) const {
-    return storage_host::download_address(what.url_of(model), what.name, caller_().api_root);
-  }
-
   // Why the file is not there in the end, if so. A try that brings a byte more than any before it
   // is none that failed.
-  std::optional<error> complete(std::string& url, const subject& what, const body& part) {
+  std::optional<error> complete(std::string& url, const file_query& query, const body& part) {
     backoff waits(options_.retry);
     std::uint64_t most = 0;
-    bool refused = false;
+    bool refused = url.empty();
     for (;;) {
-      part->use_address(text::without_query(url));
+      if (!url.empty()) part->use_address(text::without_query(url));
       most = std::max(most, part->have().bytes);
-      outcome came = refused ? renew(url, what) : receive(url, part);
+      outcome came = refused ? renew(url, query) : receive(url, part);
       if (part->whole()) return part->publish();
       if (came.verdict == verdict::rejected) return came.why;
       if (came.verdict == verdict::restart) part->discard();
@@ -8201,29 +9091,16 @@ class downloader {
     }
   }
 
-  // The storage host does not accept the URL, any more or ever: HUB is asked for a fresh one.
-  outcome renew(std::string& url, const subject& what) {
-    using enum verdict;
-    const hub_v1_wire::caller asks = caller_();
-    const reply answer =
-        report_.redacted(send(hub_v1_wire::model_request(asks), options_.limits.request_deadline));
-    outcome came = protocols::judge(answer, "the model request", clock_.wall_now());
-    if (came.verdict == denied) came.verdict = rejected;
-    if (came.verdict != delivered) return came;
-    const auto model = hub_v1_wire::parse_model(answer.body, asks.model_id);
-    if (!model) return {model.error().code == errc::bad_reply ? retry : rejected, model.error()};
-    auto fresh = address_of(*model, what);
-    if (!fresh) return {rejected, fresh.error()};
-    const bool another = what.depends_on_state && model->state != model_.state;
-    if (another || *fresh == url)
-      return {rejected,
-              {errc::access_denied,
-               "The storage host does not accept HUB's URL of the " + std::string(what.name) +
-                   (another ? ", and HUB names another since the training began"
-                            : ", and HUB has no other") +
-                   ". Look at the model on HUB, or begin a new session."}};
-    url = *std::move(fresh);
-    return came;
+  // There is no URL yet, or the storage host does not accept it: the server is asked for a fresh one.
+  outcome renew(std::string& url, const file_query& query) {
+    progress at;
+    for (;;) {
+      const reply answer = report_.redacted(send(query.ask(at), options_.limits.request_deadline));
+      outcome came = query.judge(at, answer, clock_.wall_now(), url);
+      if (came.verdict == verdict::denied) came.verdict = verdict::rejected;
+      if (came.verdict != verdict::advanced) return came;
+      at = std::move(came.so_far);
+    }
   }
 
   reply send(request what, duration deadline) {
@@ -8234,8 +9111,6 @@ class downloader {
 
   const session_options& options_;
   reporter& report_;
-  std::function<hub_v1_wire::caller()> caller_;
-  const model_info& model_;
   Transport transport_;
   const Clock& clock_;
   Sleeper& sleeper_;
@@ -8409,11 +9284,7 @@ class session_base : public training_callbacks {
       if (!best.empty())
         final_model =
             spooled({.epoch = epoch, .is_final = true, .map = map}, machine::full_path(best));
-      auto how = std::make_shared<const run_ending>(
-          run_ending{.epoch = epoch, .map = map, .results = results_});
-      tell([&](engine& decide, time_point now) {
-        decide.handle_train_end(std::move(final_model), now, std::move(how));
-      });
+      end_run({.epoch = epoch, .map = map, .results = results()}, std::move(final_model));
       finish_replaced_upload(deadline);
       wait_until(deadline, [](const engine& decide) { return decide.done(); });
       return end_training();
@@ -8433,7 +9304,9 @@ class session_base : public training_callbacks {
       if (const std::string why = results_problem(results); !why.empty())
         report_.log(log_level::warning, "Not all of the results are sent: " + why +
                                             ". Give each row as many points as x has.");
-      results_ = std::make_shared<const training_results>(std::move(results));
+      std::string text = encode_results(results);
+      const std::lock_guard lock(mutex_);
+      results_ = std::move(text);
     });
   }
 
@@ -8520,6 +9393,10 @@ class session_base : public training_callbacks {
   // Gives up what the lane has in flight. The next two are called under the mutex.
   virtual void cancel_request(lane which) noexcept = 0;
   virtual std::string agent_id() const = 0;
+  // What the protocol makes of the machine's figures, "" for nothing.
+  virtual std::string encode_figures(const system_figures& figures) const = 0;
+  // What the protocol makes of the results, "" for nothing.
+  virtual std::string encode_results(const training_results& results) const = 0;
   // What of the results the protocol leaves out, and why; "" where it is all sent, or none is.
   virtual std::string results_problem(const training_results& results) const = 0;
 
@@ -8611,7 +9488,23 @@ class session_base : public training_callbacks {
 
   void hand_lines(std::vector<std::string> lines) {
     if (lines.empty()) return;
-    tell([&](engine& decide, time_point now) { decide.handle_console(std::move(lines), now); });
+    printed_lines what{spool_ ? spool_->add_console(lines, now()) : std::uint64_t{0},
+                       std::move(lines)};
+    tell([&](engine& decide, time_point now) { decide.handle_console(std::move(what), now); });
+  }
+
+  std::string results() const {
+    const std::lock_guard lock(mutex_);
+    return results_;
+  }
+
+  void end_run(run_ending how, std::optional<checkpoint> final_model) {
+    const std::uint64_t number =
+        spool_ && traits_.completes ? spool_->add_ending(how, now()) : std::uint64_t{0};
+    auto ending = std::make_shared<const run_ending>(std::move(how));
+    tell([&](engine& decide, time_point now) {
+      decide.handle_train_end(std::move(final_model), now, std::move(ending), number);
+    });
   }
 
   // What was printed last need not have ended in a line feed.
@@ -8627,10 +9520,9 @@ class session_base : public training_callbacks {
   void fail_training(std::string why) {
     if (!traits_.completes || ending_said_.exchange(true)) return;
     finish_console();
-    auto how = std::make_shared<const run_ending>(run_ending{.failure = std::move(why)});
-    tell([&](engine& decide, time_point now) {
-      decide.handle_train_end(std::nullopt, now, std::move(how));
-    });
+    end_run({.failure = std::move(why)}, std::nullopt);
+    for (const lane other : {lane::uploads, lane::life})
+      cancel(other);  // the end waits for neither
   }
 
   // When a lane is called again, as far as is known outside it.
@@ -8640,8 +9532,10 @@ class session_base : public training_callbacks {
 
   // Hands the engine what the last session left in the spool, before anything else is sent.
   void send_left() {
-    if (!spool_ || !spool_->has_left()) return;
+    if (!spool_ || !(spool_->has_left() || spool_->has_chunks())) return;
     const spool::journal::contents left = spool_->take_left();
+    send_left_lines(left);
+    if (left.empty()) return;
     std::size_t later = 0;
     for (const auto& [epoch, line] : left.epochs)
       if (!engine_.handle_left_epoch(epoch, line.values, line.number)) ++later;
@@ -8650,22 +9544,66 @@ class session_base : public training_callbacks {
                                   .number = left.upload->number,
                                   .bytes = left.upload->bytes},
                                  now());
-    const std::string file = !left.upload                   ? ""
-                             : left.upload->fields.is_final ? " and the final model"
-                                                            : " and a checkpoint";
+    if (left.ending) engine_.handle_left_ending(left.ending->how, left.ending->number, left.memo);
+    std::string more = !left.upload                   ? ""
+                       : left.upload->fields.is_final ? " and the final model"
+                                                      : " and a checkpoint";
+    if (left.line_count() > 0) more += " and " + std::to_string(left.line_count()) + " lines";
+    if (left.ending) more += " and the end of the training";
     report_.log(log_level::info,
-                "The last session left " + std::to_string(left.epochs.size()) + " epochs" + file +
+                "The last session left " + std::to_string(left.epochs.size()) + " epochs" + more +
                     " in the spool; they are sent now." +
                     (later > 0 ? " " + std::to_string(later) +
                                      " of them do not fit in the queue and wait for the next one."
                                : ""));
   }
 
-  // What every session has going on beside its lanes.
-  void add_spool_task(std::vector<background_task>& tasks) {
-    if (!spool_) return;
-    spool_->on_work([this, task = tasks.size()] { wake(task); });
-    tasks.push_back({"spool", [this] { return spool_->maintain(now()); }});
+  void send_left_lines(const spool::journal::contents& left) {
+    std::shared_ptr<const std::vector<std::string>> sent;
+    if (left.chunk) sent = std::make_shared<const std::vector<std::string>>(left.chunk->lines);
+    const std::uint64_t done = left.chunk_done.chunk;
+    const std::uint64_t through = left.chunk ? left.chunk->through : left.chunk_done.through;
+    engine_.handle_left_chunk(sent ? left.chunk->chunk : done + 1, through, std::move(sent));
+    for (const auto& [number, line] : left.lines) engine_.handle_console({number, {line}}, now());
+  }
+
+  // What the server warns of, each once; a server that says something else each time is heard so often.
+  void say_warning(const std::string& text) {
+    if (text.empty()) return;
+    {
+      const std::lock_guard lock(mutex_);
+      if (warnings_.size() >= warnings_max || !warnings_.insert(text).second) return;
+    }
+    report_.log(log_level::warning, "The server warns: ", text);
+  }
+
+  // What a session has going on beside its lanes.
+  void add_tasks(std::vector<background_task>& tasks) {
+    if (spool_) {
+      spool_->on_work([this, task = tasks.size()] { wake(task); });
+      tasks.push_back({"spool", [this] { return spool_->maintain(now()); }});
+    }
+    if (traits_.shows_system) tasks.push_back({"system", [this] { return read_system(); }});
+  }
+
+  // Where nothing can be read, that is not tried again.
+  time_point read_system() {
+    std::string text;
+    try {
+      if (options_.read_system) {
+        text = encode_figures(options_.read_system());
+      } else {
+        if (!figures_) figures_.emplace();
+        text = encode_figures(figures_->read(now()));
+      }
+    } catch (const std::exception& problem) {
+      report_.log(log_level::warning,
+                  "The machine's figures are not told any more: ", problem.what());
+    }
+    const bool goes_on = !text.empty();
+    const std::lock_guard lock(mutex_);
+    system_ = std::move(text);
+    return goes_on ? later(now(), std::max<duration>(options_.rate_limits.system, 1s)) : never;
   }
 
   void cancel(lane which) noexcept {
@@ -8696,6 +9634,12 @@ class session_base : public training_callbacks {
       report_.log(log_level::warning,
                   "Signal " + std::to_string(number) + ": sending the last metrics.");
       const time_point deadline = later(now(), options_.limits.shutdown_deadline);
+      // A program that has a handler of its own may go on, and end its training by itself.
+      if (traits_.completes && !goes_on_ && machine::signal_relay::ends_program(number)) {
+        fail_training("Signal " + std::to_string(number) + " ended the training.");
+        wait_until(deadline, [](const engine& decide) { return decide.done(); });
+        return;
+      }
       tell([](engine& decide, time_point now) { decide.handle_flush(lane::epochs, now); });
       wait_until(deadline, [](const engine& decide) { return decide.epochs_done(); });
       say_missing();
@@ -8731,16 +9675,19 @@ class session_base : public training_callbacks {
   process_rank rank_;
   int process_ = 0;
   bool started_ = false;
+  bool goes_on_ = false;  // whatever ends this session, another one takes the run up again
 
   mutable std::mutex mutex_;
   engine engine_;
   std::string model_url_;
   std::string said_missing_;  // under the mutex
+  std::string system_;        // the machine's figures, in the protocol's words
 
  private:
   static constexpr const char* forked =
       "This process was forked from the one that began the session, and reports nothing. Begin the "
       "session after the fork, in the process that trains.";
+  static constexpr std::size_t warnings_max = 20;
   static constexpr std::string_view given_up =
       "A call was given up, and what it was to report may be missing: ";
 
@@ -8870,7 +9817,6 @@ class session_base : public training_callbacks {
     has_ended_ = true;
     for (lane which : all_lanes)
       if (which != lane::life) cancel(which);
-    if (spool_ && delivered.ending_delivered) spool_->forget_run();
     if (delivered.complete())
       report_.log(log_level::info,
                   "Done: all " + std::to_string(delivered.epochs_delivered) + " epochs " +
@@ -8893,7 +9839,9 @@ class session_base : public training_callbacks {
   std::atomic<bool> has_ended_ = false;  // by on_train_end
   std::atomic<bool> was_told_ = false;   // anything that has to arrive
   std::atomic<bool> fork_said_ = false;
-  std::shared_ptr<const training_results> results_;
+  std::string results_;                            // in the protocol's words
+  std::set<std::string> warnings_;                 // that were said
+  std::optional<machine::figure_reader> figures_;  // of the task that reads them
   std::mutex console_mutex_;
   text::console_lines console_;
   std::mt19937_64 boundary_random_{seed()};
@@ -9033,12 +9981,16 @@ class basic_training_session final : public session_base {
     Transport& first = driver_of(lane::epochs).transport.emplace(prototype_);
     startup begin(options_, report_, first, clock_, sleeper_);
     run_ = begin.identify(identity);
-    if constexpr (requires { Protocol::disclosure(identity); })
+    if constexpr (requires { Protocol::disclosure(identity); }) {
       Protocol::describe(run_, machine::describe(Protocol::disclosure(identity)));
+      if (Protocol::disclosure(identity) == environment_disclosure::none)
+        traits_.shows_system = false;
+    }
     open_spool();
     begin.find_credentials(run_);
     open(begin);
     model_url_ = Protocol::page(run_);
+    goes_on_ = spool_ && Protocol::resumes(run_);
     start_reporting();
   }
 
@@ -9047,7 +9999,7 @@ class basic_training_session final : public session_base {
   ~basic_training_session() override {
     if (!live()) return;
     guarded([&] {
-      if (spool_ && Protocol::resumes(run_)) return;  // the next session takes the run up again
+      if (goes_on_) return;
       fail_training(std::uncaught_exceptions() > exceptions_before_
                         ? "An exception ended the training."
                         : "The program ended before the training did.");
@@ -9109,15 +10061,29 @@ class basic_training_session final : public session_base {
   // Protocol: GET of the URL, without the key; GET /v1/models/{id} for a fresh one.
   result<fetched_file> fetch_model_file(
       const std::filesystem::path& file) noexcept requires std::same_as<Protocol, hub_v1> {
-    return fetch({"model file", [](const model_info& model) { return model.model_file; }, true},
-                 file);
+    return fetch(Protocol::model_file, file);
   }
 
   // The same for the dataset, train_args().data.
   result<fetched_file> fetch_dataset(
       const std::filesystem::path& file) noexcept requires std::same_as<Protocol, hub_v1> {
-    return fetch({"dataset", [](const model_info& model) { return model.train_args.data; }, false},
-                 file);
+    return fetch(Protocol::dataset, file);
+  }
+
+  // The same for the weights of a model, or a dataset, that the server has by address; on the Platform
+  // ul://USER/PROJECT/MODEL, ul://USER/datasets/NAME or the page of either.
+  // Errors: also invalid_identifier for what is no such address, and dataset_not_ready.
+  // Protocol: Platform GET /api/models/.../files or /api/datasets/.../export, and where the server does
+  //   not know that, HEAD of the older call; then GET of the URL, without the key.
+  result<fetched_file> fetch_model_file(std::string_view address,
+                                        const std::filesystem::path& file) noexcept requires
+      names_files<Protocol> {
+    return fetch_from(address, false, file);
+  }
+  result<fetched_file> fetch_dataset(std::string_view address,
+                                     const std::filesystem::path& file) noexcept requires
+      names_files<Protocol> {
+    return fetch_from(address, true, file);
   }
 
  private:
@@ -9158,6 +10124,18 @@ class basic_training_session final : public session_base {
     else
       return {};
   }
+  std::string encode_figures([[maybe_unused]] const system_figures& figures) const override {
+    if constexpr (requires { Protocol::encode_figures(figures); })
+      return Protocol::encode_figures(figures);
+    else
+      return {};
+  }
+  std::string encode_results([[maybe_unused]] const training_results& results) const override {
+    if constexpr (requires { Protocol::encode_results(results); })
+      return Protocol::encode_results(results);
+    else
+      return {};
+  }
   std::string results_problem([[maybe_unused]] const training_results& results) const override {
     if constexpr (requires { Protocol::results_problem(results); })
       return Protocol::results_problem(results);
@@ -9170,29 +10148,39 @@ class basic_training_session final : public session_base {
   // A model's folder is one for all its trainings. A run that has to be made has a folder of its own:
   // a new one takes the first that no unfinished run has, a resumed one the first that one has.
   void open_spool() {
-    for (unsigned number = 1; number <= runs_of_a_name_max; ++number) {
-      const bool last = !traits_.registers || number == runs_of_a_name_max;
+    unsigned first = 1;
+    if constexpr (requires { run_.spool_number; }) first = std::max(run_.spool_number, 1u);
+    const unsigned end = traits_.registers ? first - 1 + runs_of_a_name_max : 1;
+    for (unsigned number = first; number <= end; ++number) {
       try {
         spool_ = spool::store::open(options_.spool, Protocol::folder(run_, number),
                                     Protocol::spool_file, report_);
       } catch (const session_error& problem) {
-        if (last || problem.code() != errc::spool_locked) throw;
+        if (number == end || problem.code() != errc::spool_locked) throw;
         continue;
       }
-      if (last || !spool_) return;
+      if (!spool_ || !traits_.registers) return;
       const auto kept = spool_->kept_run();
-      if (kept.has_value() != Protocol::resumes(run_)) {
-        if (!kept) return no_run_to_resume();
-        continue;
-      }
-      if (kept && !Protocol::recall(run_, *kept)) continue;
-      return;
+      if (!kept) return begin_anew();
+      if (Protocol::resumes(run_) && Protocol::recall(run_, *kept)) return;
     }
+    spool_.reset();
+    report_.log(
+        log_level::error,
+        "The spool holds " + std::to_string(runs_of_a_name_max) +
+            " unfinished runs of this name, and takes no further one. Send them with sync, or "
+            "name the run otherwise. The training goes on in memory alone.");
   }
 
-  void no_run_to_resume() {
-    report_.log(log_level::warning,
-                "The spool holds no unfinished run of this name, so a new one begins.");
+  // In a folder that no unfinished run has.
+  void begin_anew() {
+    if (Protocol::resumes(run_))
+      report_.log(log_level::info,
+                  "The spool holds no unfinished run of this name, so a new one begins.");
+    const auto why = spool_->begin_anew();
+    if (!why) return;
+    report_.log(log_level::error, why->message + " The training goes on in memory alone.");
+    spool_.reset();
   }
 
   // Asks the server what has to be known first, or does without where that is allowed and it cannot be
@@ -9205,18 +10193,28 @@ class basic_training_session final : public session_base {
     } catch (const session_error& problem) {
       // HUB takes what belongs to a training that has ended, but no further one.
       if (problem.code() == errc::already_trained && spool_) finish_left();
-      if (!detail::may_pass(problem.code())) throw;
-      if (!knows_key || !spool_ || options_.spool.offline != offline_start::allow || !recall())
-        throw session_error({problem.code(),
-                             problem.error().message +
-                                 " A session with a spool can start without HUB: set spool.offline "
-                                 "to allow, and spool.train_args for the first start.",
-                             problem.error().http_status});
+      error why = with_advice(problem.error());
+      if (!detail::may_pass(why.code)) throw session_error(std::move(why));
+      if (!knows_key || !spool_ || options_.spool.offline != offline_start::allow || !recall()) {
+        why.message +=
+            " A session with a spool can start without HUB: set spool.offline to allow, and "
+            "spool.train_args for the first start.";
+        throw session_error(std::move(why));
+      }
       report_.log(log_level::warning,
-                  problem.error().message +
+                  why.message +
                       " The session starts without HUB, on what it knows of the "
                       "model, and keeps trying.");
     }
+  }
+
+  // What the protocol has to say of a server that does not answer, or not as one.
+  error with_advice(error why) const {
+    if constexpr (requires { Protocol::advice(run_); })
+      if (detail::may_pass(why.code) || why.code == errc::bad_reply ||
+          why.code == errc::unexpected_status)
+        why.message += Protocol::advice(run_);
+    return why;
   }
 
   // The run as the server last described it, else as the program does.
@@ -9270,12 +10268,12 @@ class basic_training_session final : public session_base {
 
   void start_lanes() {
     std::vector<background_task> tasks;
-    tasks.reserve(lane_count + 1);  // the spool's
+    tasks.reserve(lane_count + 2);  // the spool's and the figures'
     for (lane which : all_lanes)
       if (which != lane::console ||
           traits_.takes_console)  // the last one, so the others keep their places
         tasks.push_back({to_string(which), [this, which] { return step(which); }});
-    add_spool_task(tasks);
+    add_tasks(tasks);
     process_ = machine::process_id();
     started_ = true;
     try {
@@ -9330,17 +10328,21 @@ class basic_training_session final : public session_base {
     }
     std::optional<order> next;
     typename Protocol::run run;
+    std::string system;
     {
       const std::lock_guard lock(mutex_);
       if (!at.transport) at.transport.emplace(prototype_);
       run = run_;  // before the engine counts on the order: here memory may run out
       at.token_number = token_number_;
+      system = system_;
       next = engine_.poll(which, clock_.now());
       scheduled(which) = next ? time_point::min() : engine_.deadline(which);
       if (!next) return scheduled(which);
     }
     at.sent = std::move(next);
-    at.pending = perform(which, run, *at.sent);
+    if (const auto* lines = std::get_if<console_order>(&at.sent->what); lines && spool_)
+      spool_->add_chunk(lines->chunk, lines->through, *lines->lines, clock_.now());
+    at.pending = perform(which, run, *at.sent, std::move(system));
     at.due = later(clock_.now(), at.pending->latency);
     return at.due;
   }
@@ -9370,16 +10372,21 @@ class basic_training_session final : public session_base {
         sent.what);
     came.why = report_.redacted(std::move(came.why));
     renew_token(which, came);
+    if constexpr (requires { Protocol::warning(news); }) say_warning(Protocol::warning(news));
     std::string remembered;
+    bool has_ended = false;
     tell([&](engine& decide, time_point now) {
       if (std::exchange(driver_of(which).cancelled, false)) driver_of(which).transport.reset();
       const bool was_made = decide.registered();
+      const bool was_over = decide.ending_delivered();
       Protocol::adopt(run_, std::move(news));
       model_url_ = Protocol::page(run_);
       decide.handle_outcome(which, came, now);
       if (spool_ && !was_made && decide.registered()) remembered = Protocol::remember(run_);
+      has_ended = !was_over && decide.ending_delivered();
     });
     if (!remembered.empty()) spool_->keep_run(remembered);
+    if (has_ended && spool_) spool_->forget_run();
   }
 
   // Where the server does not accept the token any more, one lane has it renewed, and each lane that was
@@ -9408,14 +10415,16 @@ class basic_training_session final : public session_base {
   }
 
   // Where memory runs out or the transport throws, that is the reply.
-  reply perform(lane which, const typename Protocol::run& run, const order& what) noexcept {
+  reply perform(lane which, const typename Protocol::run& run, order& what,
+                std::string system) noexcept {
     try {
-      sending with{.agent = agent_};
-      if (const auto* upload = std::get_if<upload_order>(&what.what);
+      sending with{.agent = agent_, .system = std::move(system)};
+      if (auto* const upload = std::get_if<upload_order>(&what.what);
           upload && Protocol::sends_file(what.so_far)) {
         auto file = open_upload(upload->what, Protocol::upload_name(upload->what.fields));
         if (!file) return {.failure = file.error()};
         with.file = *std::move(file);
+        upload->what.bytes = with.file->size_bytes();  // as it is now
         with.boundary = boundary();
       }
       request out =
@@ -9438,16 +10447,47 @@ class basic_training_session final : public session_base {
 
   using downloader = detail::downloader<Transport, Clock, Sleeper>;
 
-  result<fetched_file> fetch(const typename downloader::subject& what,
-                             const std::filesystem::path& file) noexcept {
+  template <class Part>
+  result<fetched_file> fetch(const Part& what, const std::filesystem::path& file) noexcept {
+    return guarded_fetch([&]() -> result<fetched_file> {
+      const auto current = [this] {
+        const std::lock_guard lock(mutex_);
+        return run_;
+      };
+      auto url = Protocol::url_of(current(), model(), what);
+      if (!url) return url.error();
+      return downloader(options_, report_, prototype_, clock_, sleeper_, seed())
+          .fetch(*std::move(url), Protocol::query_file(current, what), file);
+    });
+  }
+
+  // No constraint, but a branch: clang 14 makes the code of constrained members too, where it is told to
+  // make a whole class.
+  result<fetched_file> fetch_from([[maybe_unused]] std::string_view address,
+                                  [[maybe_unused]] bool is_dataset,
+                                  [[maybe_unused]] const std::filesystem::path& file) noexcept {
+    return guarded_fetch([&]() -> result<fetched_file> {
+      if constexpr (names_files<Protocol>) {
+        typename Protocol::run run;
+        {
+          const std::lock_guard lock(mutex_);
+          run = run_;
+        }
+        const auto query = Protocol::query_file(run, address, is_dataset);
+        if (!query) return query.error();
+        return downloader(options_, report_, prototype_, clock_, sleeper_, seed())
+            .fetch({}, *query, file);
+      } else {
+        return error{};
+      }
+    });
+  }
+
+  template <class Work>
+  result<fetched_file> guarded_fetch(Work&& work) noexcept {
     if (!live()) return fetched_file{};
     try {
-      const auto caller = [this] {
-        const std::lock_guard lock(mutex_);
-        return run_.who;
-      };
-      return downloader(options_, report_, caller, model(), prototype_, clock_, sleeper_, seed())
-          .fetch(what, file);
+      return work();
     } catch (const std::exception& problem) {
       report_.log(log_level::error, problem.what());
     } catch (...) {
@@ -11724,6 +12764,7 @@ class platform_logic {
  public:
   bool keep_contents = false;                 // of uploads
   bool is_strict = true;                      // else what the contract does not have is let through
+  std::string warning = {};                   // stands in each reply to an event
   bool has_newer_calls = true;                // files and dataset
   bool has_older_calls = true;                // older_files and older_dataset
   std::function<std::string()> make_id = {};  // of models and runs; else they count up
@@ -11939,6 +12980,7 @@ class platform_logic {
     json reply;
     reply["received"] = true;
     reply["cancelled"] = model.cancelled && event == "epoch_end";
+    if (!warning.empty()) reply["warning"] = warning;
     return {{200, reply.dump()}, platform_change{now, *id, event, *data}};
   }
 
@@ -13131,14 +14173,17 @@ class simulation {
 
   void advance(duration by) { time.advance(by); }
 
-  // Ends a session as the death of its process would: nothing more that it does reaches HUB or its
-  // spool's disk, which is then as the next process finds it.
-  void crash(std::unique_ptr<training_session>& session, crash_disk& disk,
+  // Ends a session as the death of its process would: nothing more that it does reaches a server or
+  // its spool's disk, which is then as the next process finds it.
+  template <class Session>
+  void crash(std::unique_ptr<Session>& session, crash_disk& disk,
              crash_kind what = crash_kind::process, std::uint64_t seed = 0) {
     if (!disk.dead()) disk.die_at(0);
-    const bool before = std::exchange(hub.unreachable, true);
+    const bool hub_before = std::exchange(hub.unreachable, true);
+    const bool platform_before = std::exchange(platform.unreachable, true);
     session.reset();
-    hub.unreachable = before;
+    hub.unreachable = hub_before;
+    platform.unreachable = platform_before;
     disk.restart(what, seed);
   }
 
@@ -13153,6 +14198,7 @@ class simulation {
     out.retry.seed = 1;
     out.log = [this](log_level, std::string_view text) { log.emplace_back(text); };
     out.progress = [](const transfer_progress&) {};
+    out.read_system = [] { return system_figures(); };
     out.handle_signals = false;
     out.rank = 0;
     return out;

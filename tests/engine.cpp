@@ -687,7 +687,7 @@ TEST_CASE("a run that cannot be made holds up neither its uploads nor its consol
   hub::time_point now = hub::time_point{} + 1000h;
   decide.handle_signed_in(now, false);
   decide.handle_epoch(0, values(1), now);
-  decide.handle_console({"a line"}, now);
+  decide.handle_console({.lines = {"a line"}}, now);
   decide.handle_train_end(hub::checkpoint{{.epoch = 0, .is_final = true}, "best.pt"}, now,
                           std::make_shared<const hub::run_ending>());
   const hub::time_point before = now;

@@ -8,6 +8,7 @@
 #endif
 #include "../hub_session.hpp"
 
+#include <array>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -16,6 +17,7 @@
 #include <future>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -300,5 +302,102 @@ TEST_CASE("what is typed at the prompt is put together as a terminal would") {
 }
 
 }  // namespace
+
+// ---- figures of the machine ----------------------------------------------------------------------
+
+TEST_CASE("the load of all processors is read, and what waits for a disk is idle") {
+  const auto ticks = hub::machine::parse_cpu(
+      "cpu  100 20 30 800 50 1 2 3 4 5\ncpu0 1 2 3 4 5 6 7 8 9 10\nctxt 12\n");
+  REQUIRE(ticks);
+  CHECK(ticks->busy == 156);
+  CHECK(ticks->all == 1006);
+  CHECK_FALSE(hub::machine::parse_cpu(""));
+  CHECK_FALSE(hub::machine::parse_cpu("cpu 1 2"));
+}
+
+TEST_CASE("memory in use is what is not available") {
+  CHECK(hub::machine::parse_memory("MemTotal: 2000 kB\nMemFree: 10 kB\nMemAvailable: 500 kB\n") ==
+        75.0);
+  CHECK_FALSE(hub::machine::parse_memory("MemTotal: 2000 kB\n"));
+  CHECK_FALSE(hub::machine::parse_memory("MemTotal: 0 kB\nMemAvailable: 0 kB\n"));
+}
+
+TEST_CASE("traffic is that of all interfaces but the loopback") {
+  const auto bytes = hub::machine::parse_network(
+      "Inter-|   Receive   |  Transmit\n"
+      " face |bytes packets errs drop fifo frame compressed multicast|bytes packets errs drop fifo "
+      "colls carrier compressed\n"
+      "    lo: 9 1 0 0 0 0 0 0 9 1 0 0 0 0 0 0\n"
+      "  eth0:1000 1 0 0 0 0 0 0 200 1 0 0 0 0 0 0\n"
+      "  eth1: 500 1 0 0 0 0 0 0 30 1 0 0 0 0 0 0\n");
+  REQUIRE(bytes);
+  CHECK(bytes->in == 1500);
+  CHECK(bytes->out == 230);
+  CHECK_FALSE(hub::machine::parse_network("nothing"));
+}
+
+TEST_CASE("a disk's parts, and what lies over disks, do not count twice") {
+  const auto bytes = hub::machine::parse_disk_io(
+      " 7 0 loop0 1 0 999 0 1 0 999 0 0 0 0\n"
+      " 259 0 nvme0n1 10 0 100 0 10 0 50 0 0 0 0\n"
+      " 259 1 nvme0n1p1 10 0 60 0 10 0 50 0 0 0 0\n"
+      " 8 0 sda 10 0 8 0 10 0 4 0 0 0 0\n"
+      " 8 1 sda1 10 0 8 0 10 0 4 0 0 0 0\n"
+      " 253 0 dm-0 10 0 8 0 10 0 4 0 0 0 0\n");
+  REQUIRE(bytes);
+  CHECK(bytes->in == 108 * 512);
+  CHECK(bytes->out == 54 * 512);
+}
+
+TEST_CASE("disks are asked where they are mounted, and never what comes over a network") {
+  const auto mounts = hub::machine::parse_mounts(
+      "/dev/sda1 / ext4 rw 0 0\n/dev/sda1 /tmp ext4 rw 0 0\nserver:/home /home nfs rw 0 0\n"
+      "/dev/loop3 /usr ext4 rw 0 0\n/dev/sdb1 /usr ext4 rw 0 0\n/dev/sdc1 /a\\040b ext4 rw 0 0\n");
+  CHECK(mounts == std::vector<std::string>{"/", "/usr"});
+}
+
+TEST_CASE("figures are of the time since the reading before; what is missing is left out") {
+  using namespace std::chrono_literals;
+  const scratch_folder proc;
+  std::filesystem::create_directories(proc / "net");
+  proc.write("stat", "cpu 100 0 0 100 0 0 0 0\n");
+  proc.write("net/dev", "eth0: 1000000 1 0 0 0 0 0 0 0 1 0 0 0 0 0 0\n");
+  hub::machine::figure_reader reader(proc.path(), std::nullopt);
+  const hub::system_figures first = reader.read(hub::time_point(1s));
+  CHECK_FALSE(first.cpu_percent);
+  CHECK_FALSE(first.network);
+  CHECK_FALSE(first.memory_percent);
+  proc.write("stat", "cpu 130 0 0 170 0 0 0 0\n");
+  proc.write("net/dev", "eth0: 5000000 1 0 0 0 0 0 0 2000000 1 0 0 0 0 0 0\n");
+  const hub::system_figures second = reader.read(hub::time_point(3s));
+  CHECK(second.cpu_percent == 30.0);
+  REQUIRE(second.network);
+  CHECK(second.network->in_mbs == 2);
+  CHECK(second.network->out_mbs == 1);
+  CHECK_FALSE(second.disk_io);
+  CHECK(second.gpus.empty());
+}
+
+TEST_CASE("of each GPU what its driver tells is told, and nothing else") {
+  hub::machine::gpu_library driver;
+  driver.begin = [] { return 0; };
+  driver.count = [](unsigned* count) { return *count = 2, 0; };
+  driver.at = [](unsigned index, void** device) {
+    static std::array<int, 2> devices;
+    return *device = &devices[index], index == 0 ? 0 : 15;  // the second one has fallen off the bus
+  };
+  driver.load_of = [](void*, hub::machine::gpu_library::load* out) { return out->gpu = 87, 0; };
+  driver.memory_of = [](void*, hub::machine::gpu_library::memory* out) {
+    return *out = {1000, 750, 250}, 0;
+  };
+  driver.temperature_of = [](void*, int, unsigned*) { return 3; };  // it does not know that
+  const auto gpus = driver.read();
+  REQUIRE(gpus.size() == 2);
+  CHECK(gpus[0].usage_percent == 87.0);
+  CHECK(gpus[0].memory_percent == 25.0);
+  CHECK_FALSE(gpus[0].celsius);
+  CHECK_FALSE(gpus[0].watts);
+  CHECK_FALSE(gpus[1].usage_percent);
+}
 
 }  // namespace machine_tests

@@ -6,9 +6,13 @@
 #include <algorithm>
 #include <chrono>
 #include <cstddef>
+#include <filesystem>
+#include <fstream>
 #include <functional>
 #include <iostream>
+#include <iterator>
 #include <memory>
+#include <set>
 #include <sstream>
 #include <stdexcept>
 #include <string>
@@ -385,6 +389,357 @@ TEST_CASE("a run that begins anew leaves an unfinished one of its name alone") {
   session at = in.start(in.run, in.spooled());
   CHECK(in.platform.models().size() == 2);
   CHECK(at.status().epochs_restored == 0);
+  at.on_train_end(0, "", 0);
+}
+
+// ---- what the spool keeps ------------------------------------------------------------------------
+
+namespace {
+
+hub::platform_run resumed(const scene& in) {
+  hub::platform_run out = in.run;
+  out.resume = true;
+  return out;
+}
+
+std::string lines_of(const hub::testing::platform_model& model) {
+  std::string out;
+  for (const auto& [chunk, data] : model.console) out += data["content"].get<std::string>() + "\n";
+  return out;
+}
+
+}  // namespace
+
+TEST_CASE(
+    "a run that never had a network is whole once there is one: epochs, lines, model and end") {
+  scene in;
+  in.platform.unreachable = true;
+  {
+    session at = in.start(in.run, in.spooled());
+    at.console("[2026] a line\n");
+    at.set_results({.best_epoch = 3, .class_names = {"helmet"}});
+    CHECK_FALSE(train(at, in).complete());
+  }
+  const auto left = hub::list_spool(in.folder / "spool");
+  REQUIRE(left.size() == 1);
+  CHECK(left[0].protocol == "platform");
+  CHECK(left[0].project + "/" + left[0].name == "lab/helmets/yolo11n-640");
+  CHECK(left[0].model_id.empty());
+  CHECK(left[0].epochs == 5);
+  CHECK(left[0].console_lines == 1);
+  CHECK(left[0].is_final);
+  CHECK(left[0].has_ending);
+  CHECK_FALSE(left[0].empty());
+
+  in.platform.unreachable = false;
+  {
+    session at = in.start(resumed(in), in.spooled());
+    in.advance(1min);
+    CHECK(in.model().state == platform_state::training);  // it might go on
+    check_whole(in, at.flush(1h));
+  }
+  CHECK(lines_of(in.model()) == "[2026] a line\n");
+  CHECK(in.model().ending["results"]["bestEpoch"] == 3);
+  CHECK(in.model().ending["results"]["modelSize"] == 2000);
+  CHECK(in.model().ending["classNames"][0] == "helmet");
+  CHECK(in.platform.problems().empty());
+  CHECK(hub::list_spool(in.folder / "spool").empty());
+}
+
+TEST_CASE("the end that a session could not tell is not told where the training goes on") {
+  scene in;
+  {
+    session at = in.start(resumed(in), in.spooled());
+    at.on_fit_epoch_end(0, {{"loss", 1}});
+    in.advance(10s);
+    in.platform.unreachable = true;
+    CHECK_FALSE(at.on_train_end(0, "", 0.25).complete());
+  }
+  in.platform.unreachable = false;
+  {
+    session at = in.start(resumed(in), in.spooled());
+    at.on_fit_epoch_end(1, {{"loss", 1}});
+    at.flush(1min);
+    CHECK(in.model().state == platform_state::training);
+    CHECK(in.said("The end that an earlier session left is not sent: the training goes on."));
+    check_whole(in, train(at, in, 2));
+  }
+  CHECK(in.model().ending["results"]["bestFitness"] == 0.5);
+}
+
+TEST_CASE("the final model that arrived before its program died is named by the end all the same") {
+  scene in;
+  {
+    session at = in.start(resumed(in), in.spooled());
+    in.platform.fail_next(endpoint::training_complete, {.kind = fault_kind::status, .status = 503},
+                          100);
+    CHECK_FALSE(train(at, in).ending_delivered);
+  }
+  in.platform.no_more_faults();
+  {
+    session at = in.start(resumed(in), in.spooled());
+    check_whole(in, at.flush(1h));
+  }
+  CHECK(in.platform.count(endpoint::upload) == 1);
+  CHECK(in.model().ending["results"]["modelSize"] == 2000);
+}
+
+TEST_CASE("lines that may have arrived before the program died are sent again as the same chunk") {
+  scene in;
+  hub::session_options with = in.spooled();
+  const auto disk = std::make_shared<hub::testing::crash_disk>();
+  with.spool.storage = disk;
+  std::unique_ptr<session> at(new session(in.start(resumed(in), with)));
+  in.platform.fail_next(endpoint::console_output, {.kind = fault_kind::reply_lost}, 100);
+  for (int i = 0; i < 7; ++i) at->console("[2026] line " + std::to_string(i) + "\n");
+  in.advance(1min);
+  REQUIRE(in.model().console.size() == 1);
+  in.crash(at, *disk);
+  in.platform.no_more_faults();
+  at.reset(new session(in.start(resumed(in), with)));
+  at->console("[2026] line 7\n");
+  in.advance(1min);
+  std::string wanted;
+  for (int i = 0; i < 8; ++i) wanted += "[2026] line " + std::to_string(i) + "\n";
+  CHECK(lines_of(in.model()) == wanted);
+  CHECK(at->on_train_end(0, "", 0).complete());
+  CHECK(in.platform.problems().empty());
+}
+
+TEST_CASE("a number of a chunk that the server has for other lines is passed over") {
+  scene in;
+  session at = in.start(in.run);
+  in.platform.fail_next(endpoint::console_output, {.kind = fault_kind::status, .status = 409});
+  at.console("[2026] a line\n");
+  CHECK(at.on_train_end(0, "", 0).complete());
+  REQUIRE(in.model().console.size() == 1);
+  CHECK(in.model().console.begin()->first == 2);
+  CHECK(at.status().console_lines_delivered == 1);
+}
+
+TEST_CASE("each of several unfinished runs of one name is reached by its number") {
+  scene in;
+  for (int run = 0; run < 3; ++run) {
+    session at = in.start(in.run, in.spooled());
+    in.platform.unreachable = true;
+    at.on_fit_epoch_end(run, {{"loss", 1}});
+    CHECK_FALSE(at.on_train_end(run, "", 0).complete());
+    in.platform.unreachable = false;
+  }
+  auto left = hub::list_spool(in.folder / "spool");
+  REQUIRE(left.size() == 3);
+  for (const hub::spooled_model& each : left) {
+    hub::platform_run run = resumed(in);
+    run.spool_number = each.number;
+    session at = in.start(run, in.spooled());
+    CHECK(at.flush(1h).complete());
+  }
+  CHECK(hub::list_spool(in.folder / "spool").empty());
+  REQUIRE(in.platform.models().size() == 3);
+  std::set<int> epochs;
+  for (const auto& [id, model] : in.platform.models()) {
+    CHECK(model.state == platform_state::completed);
+    for (const auto& [epoch, data] : model.epochs) epochs.insert(epoch);
+  }
+  CHECK(epochs == std::set<int>{0, 1, 2});
+}
+
+TEST_CASE("what a folder holds of no run does not get into the next one") {
+  scene in;
+  {
+    session at = in.start(in.run, in.spooled());
+    in.platform.unreachable = true;
+    at.on_fit_epoch_end(7, {{"loss", 1}});
+  }
+  in.platform.unreachable = false;
+  std::filesystem::remove(in.folder / "spool" / "platform-lab-helmets-yolo11n-640" /
+                          "platform.json");
+  session at = in.start(in.run, in.spooled());
+  CHECK(in.said("holds what belongs to no run any more"));
+  CHECK(at.status().epochs_restored == 0);
+  CHECK(at.on_train_end(0, "", 0).complete());
+}
+
+TEST_CASE("what the Platform warns of is said once") {
+  scene in;
+  in.platform.warning = "Your plan keeps runs for a week.";
+  session at = in.start(in.run);
+  for (int epoch = 0; epoch < 3; ++epoch) {
+    at.on_fit_epoch_end(epoch, {{"loss", 1}});
+    in.advance(10s);
+  }
+  CHECK(std::count(in.log.begin(), in.log.end(),
+                   "The server warns: Your plan keeps runs for a week.") == 1);
+  at.on_train_end(2, "", 0);
+}
+
+TEST_CASE("a failure is told last: no upload is begun any more, and none is waited for") {
+  scene in;
+  hub::session_options with = in.platform_options();
+  with.rate_limits.checkpoint = 0s;
+  {
+    session at = in.start(in.run, with);
+    at.on_fit_epoch_end(0, {{"loss", 1}});
+    at.console("[2026] a line\n");
+    in.platform.latency_per_upload_byte = 1s;
+    at.on_model_save(0, in.folder.write("last.pt", std::string(5000, 'L')), false);
+    in.advance(1s);
+  }
+  CHECK(in.model().state == platform_state::failed);
+  CHECK(in.model().epochs.size() == 1);
+  CHECK(lines_of(in.model()) == "[2026] a line\n");
+  CHECK(in.model().ending["error"] == "The program ended before the training did.");
+}
+
+TEST_CASE("figures of the machine go with each epoch and with each sign of life") {
+  scene in;
+  hub::session_options with = in.platform_options();
+  int readings = 0;
+  with.read_system = [&] {
+    return hub::system_figures{.cpu_percent = 12.3456,
+                               .disks = {{"/", 10, 100.5}},
+                               .gpus = {{.usage_percent = ++readings}}};
+  };
+  session at = in.start(in.run, with);
+  at.on_fit_epoch_end(0, {{"loss", 1}});
+  in.advance(1h);
+  at.on_fit_epoch_end(1, {{"loss", 1}});
+  in.advance(1min);
+  const auto& model = in.model();
+  CHECK(model.epochs.at(0)["system"]["cpu"] == 12.346);
+  CHECK(model.epochs.at(0)["system"]["disk"][0]["total_gb"] == 100.5);
+  CHECK(model.epochs.at(0)["system"]["gpus"]["0"]["usage"] == 1);
+  CHECK(model.epochs.at(1)["system"]["gpus"]["0"]["usage"] > 100);
+  REQUIRE_FALSE(model.system.empty());
+  CHECK(model.system[0]["cpu"] == 12.346);
+  CHECK_FALSE(model.system[0].contains("memory"));
+  at.on_train_end(1, "", 0);
+}
+
+TEST_CASE("figures that cannot be read, or are not to be told, cost nothing else") {
+  scene in;
+  hub::session_options with = in.platform_options();
+  int readings = 0;
+  with.read_system = [&]() -> hub::system_figures {
+    ++readings;
+    throw std::runtime_error("no driver");
+  };
+  hub::platform_run silent = in.run;
+  silent.environment = hub::environment_disclosure::none;
+  {
+    session at = in.start(silent, with);
+    in.advance(1h);
+    at.on_train_end(0, "", 0);
+  }
+  CHECK(readings == 0);
+  CHECK(in.model().started.count("environment") == 0);
+  session at = in.start(in.run, with);
+  in.advance(1h);
+  CHECK(train(at, in).complete());
+  CHECK(readings == 1);
+  CHECK(in.said("The machine's figures are not told any more: no driver"));
+}
+
+TEST_CASE("a session whose HUB is the retired one says so, and where to report instead") {
+  scene in;
+  in.hub.unreachable = true;
+  hub::session_options with = in.options();
+  with.endpoints = {};
+  try {
+    in.start("abcdefghij0123456789", with);
+    FAIL("started");
+  } catch (const hub::session_error& problem) {
+    const std::string said = problem.what();
+    CHECK(said.find("was retired") != said.npos);
+    CHECK(said.find("hub::platform_session") != said.npos);
+    CHECK(said.find("ULTRALYTICS_HUB_API") != said.npos);
+  }
+  try {
+    in.start("abcdefghij0123456789", in.options());
+    FAIL("started");
+  } catch (const hub::session_error& problem) {
+    CHECK(std::string(problem.what()).find("retired") == std::string::npos);
+  }
+}
+
+// ---- files by address ----------------------------------------------------------------------------
+
+namespace {
+
+// A Platform that has a model with weights, and a dataset.
+struct library : scene {
+  const std::string weights = std::string(300'000, 'W');
+  library() {
+    hub::platform_run earlier = run;
+    earlier.name = "trained";
+    session at = start(earlier);
+    at.on_train_end(0, folder.write("best.pt", weights), 0.5);
+    platform.add_dataset(
+        {.owner = "lab",
+         .name = "helmets",
+         .file = platform.put_file("helmets.ndjson", "{\"type\": \"dataset\"}\n")});
+    platform.add_dataset({.owner = "lab", .name = "new"});
+    platform.refusals_are_problems = false;
+  }
+  std::string read(const char* name) const {
+    std::ifstream in(folder / name, std::ios::binary);
+    return {std::istreambuf_iterator<char>(in), {}};
+  }
+};
+
+}  // namespace
+
+TEST_CASE("weights and datasets are fetched by their address or page, in the newest way there is") {
+  for (const bool newer : {true, false}) {
+    library in;
+    in.platform.has_newer_calls = newer;
+    in.platform.has_older_calls = !newer;
+    session at = in.start(in.run);
+    for (const char* address :
+         {"ul://lab/helmets/trained", "https://platform.test/lab/helmets/trained/?tab=files"}) {
+      const auto fetched = at.fetch_model_file(address, in.folder / "start.pt");
+      REQUIRE(fetched);
+      CHECK(fetched->size_bytes == in.weights.size());
+      CHECK(in.read("start.pt") == in.weights);
+    }
+    REQUIRE(at.fetch_dataset("ul://lab/datasets/helmets", in.folder / "data.ndjson"));
+    CHECK(in.read("data.ndjson") == "{\"type\": \"dataset\"}\n");
+    at.on_train_end(0, "", 0);
+    CHECK(in.platform.problems().empty());  // no key at the storage host
+  }
+}
+
+TEST_CASE("a download from the Platform survives a break and a URL whose time is over") {
+  library in;
+  session at = in.start(in.run);
+  in.platform.fail_next(endpoint::files, {.kind = fault_kind::status, .status = 503});
+  in.platform.fail_next(endpoint::storage, {.kind = fault_kind::reset_in_body});
+  in.platform.fail_next(endpoint::storage, {.kind = fault_kind::status, .status = 403});
+  REQUIRE(at.fetch_model_file("ul://lab/helmets/trained", in.folder / "start.pt"));
+  CHECK(in.read("start.pt") == in.weights);
+  CHECK(in.platform.count(endpoint::files) == 3);
+  at.on_train_end(0, "", 0);
+}
+
+TEST_CASE("why a file of the Platform cannot be fetched is said, and nothing is left behind") {
+  library in;
+  session at = in.start(in.run);
+  const auto code_of = [&](const hub::result<hub::fetched_file>& fetched) {
+    REQUIRE_FALSE(fetched);
+    CHECK_FALSE(fetched.error().message.empty());
+    CHECK(in.read("file").empty());
+    return fetched.error().code;
+  };
+  using hub::errc;
+  const auto file = in.folder / "file";
+  CHECK(code_of(at.fetch_model_file("ul://lab/helmets", file)) == errc::invalid_identifier);
+  CHECK(code_of(at.fetch_model_file("ul://lab/datasets/helmets", file)) ==
+        errc::invalid_identifier);
+  CHECK(code_of(at.fetch_dataset("ul://lab/helmets/trained", file)) == errc::invalid_identifier);
+  CHECK(code_of(at.fetch_model_file("ul://lab/helmets/none", file)) == errc::unexpected_status);
+  CHECK(code_of(at.fetch_model_file("ul://lab/helmets/yolo11n-640", file)) ==
+        errc::not_downloadable);
+  CHECK(code_of(at.fetch_dataset("ul://lab/datasets/new", file)) == errc::dataset_not_ready);
   at.on_train_end(0, "", 0);
 }
 

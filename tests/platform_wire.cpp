@@ -217,7 +217,8 @@ class repetition {
       const ending_facts facts{
           .epoch = 4, .map = 0.42356, .model_path = place_.path, .model_bytes = 2000};
       check_same(record,
-                 event_request(run_, event, encode_completion(run_, recorded_results(), facts)));
+                 event_request(run_, event,
+                               encode_completion(run_, encode_results(recorded_results()), facts)));
     } else if (body.is_object()) {
       check_same(record, upload_request(run_, {.epoch = 0, .is_best = true}));
       place_ = *parse_upload_place(reply_of(record), run_);
@@ -450,7 +451,7 @@ TEST_CASE("numbers that are not finite become null in every event") {
                                  "modelInfo": {"gflops": null}})"));
   hub::training_results results{.metrics = {{"val/loss", not_a_number}}, .best_fitness = infinity};
   results.plots.confusion_matrix = {{not_a_number}};
-  const json end = json::parse(encode_completion({}, results, {.epoch = 2}));
+  const json end = json::parse(encode_completion({}, encode_results(results), {.epoch = 2}));
   CHECK(end.at("results").at("metrics") == json({{"val/loss", nullptr}, {"fitness", nullptr}}));
   CHECK(end.at("results").at("bestFitness").is_null());
   CHECK(end.at("plots").at(0).at("matrix") == json::parse("[[null]]"));

@@ -116,6 +116,105 @@ class minimal_sleeper {
   stage& stage_;
 };
 
+// A protocol for a server that takes three calls and answers 200. To write one of your own, begin here.
+struct minimal_protocol : hub::without<hub::registration_order>,
+                          hub::without<hub::completion_order>,
+                          hub::without<hub::console_order> {
+  struct identity {
+    std::string name;
+  };
+  struct run {
+    std::string api = {};
+    std::string key = {};
+    std::string name = {};
+  };
+  struct news {};
+  static constexpr std::string_view name = "minimal";
+  static constexpr std::string_view spool_file = "minimal.txt";
+  static constexpr hub::protocol_traits traits = {};
+
+  static hub::result<run> identify(const identity& who, const hub::endpoint_options& at,
+                                   const hub::variable_reader&) {
+    return run{.api = at.api, .name = who.name};
+  }
+  static std::string credentials(const run& of) { return of.key; }
+  static std::optional<hub::error> accept(run& of, hub::credential what) {
+    of.key = std::move(what.key);
+    return std::nullopt;
+  }
+  static hub::error no_key(const run&) { return {errc::not_authenticated, "There is no key."}; }
+  static std::string key_page(const run&) { return {}; }
+
+  static std::optional<hub::request> opening(const run&, const hub::progress&) {
+    return std::nullopt;
+  }
+  static hub::outcome judge_opening(run&, const hub::progress&, const hub::reply&, hub::wall_time) {
+    return {};
+  }
+
+  using without<hub::registration_order>::make;
+  using without<hub::registration_order>::judge;
+  using without<hub::completion_order>::make;
+  using without<hub::completion_order>::judge;
+  using without<hub::console_order>::make;
+  using without<hub::console_order>::judge;
+  static hub::request make(const run& of, const hub::life_order&, const hub::progress&,
+                           const hub::sending&) {
+    return call(of, "life");
+  }
+  static hub::request make(const run& of, const hub::epochs_order& what, const hub::progress&,
+                           const hub::sending&) {
+    hub::request out = call(of, "epochs");
+    for (const hub::queued_epoch& each : what.batch) out.body += std::to_string(each.first) + "\n";
+    return out;
+  }
+  static hub::request make(const run& of, const hub::upload_order&, const hub::progress&,
+                           const hub::sending& with) {
+    hub::request out = call(of, "upload");
+    out.content = with.file;
+    return out;
+  }
+  static hub::outcome judge(const run&, const hub::life_order&, const hub::progress&,
+                            const hub::reply& answer, hub::wall_time, news&) {
+    return came(answer);
+  }
+  static hub::outcome judge(const run&, const hub::epochs_order&, const hub::progress&,
+                            const hub::reply& answer, hub::wall_time, news&) {
+    return came(answer);
+  }
+  static hub::outcome judge(const run&, const hub::upload_order&, const hub::progress&,
+                            const hub::reply& answer, hub::wall_time, news&) {
+    return came(answer);
+  }
+
+  static void adopt(run&, news&&) {}
+  static std::string page(const run&) { return {}; }
+  static bool sends_file(const hub::progress&) { return true; }
+  static std::string upload_name(const hub::upload_fields&) { return "weights"; }
+  static std::string folder(const run& of, unsigned) { return of.name; }
+  static bool resumes(const run&) { return false; }
+  static std::string remember(const run& of) { return of.name; }
+  static bool recall(run& of, std::string_view remembered) { return of.name == remembered; }
+
+ private:
+  static hub::request call(const run& of, const std::string& what) {
+    hub::request out;
+    out.method = "POST";
+    out.url = of.api + "/v1/" + what;
+    out.headers.emplace_back("x-key", of.key);
+    return out;
+  }
+  static hub::outcome came(const hub::reply& answer) {
+    if (answer.status == 200) return {};
+    return {.verdict = hub::verdict::retry,
+            .why = {errc::server_error, "The server did not answer 200."}};
+  }
+};
+
+static_assert(hub::session_protocol<minimal_protocol>);
+static_assert(hub::session_protocol<hub::hub_v1>);
+static_assert(hub::session_protocol<hub::platform>);
+static_assert(!hub::session_protocol<minimal_transport>);
 static_assert(hub::http_transport<minimal_transport>);
 static_assert(hub::monotonic_clock<minimal_clock>);
 static_assert(hub::sleeper<minimal_sleeper>);
@@ -191,6 +290,23 @@ void check_lifecycle(const stage& where) {
 }
 
 }  // namespace
+
+TEST_CASE("a session runs with a protocol that has nothing but what the concept asks for") {
+  stage where;
+  {
+    hub::basic_training_session<minimal_transport, minimal_clock, minimal_sleeper, minimal_protocol>
+        session({"a-run"}, quiet_options(), minimal_transport(where), minimal_clock(where),
+                minimal_sleeper(where));
+    play_lifecycle(where, session);
+  }
+  const auto count = [&](const char* call) {
+    return std::count(where.sent.begin(), where.sent.end(), call);
+  };
+  CHECK(count("POST /v1/life") == 5);
+  CHECK(count("POST /v1/epochs") == 4);
+  CHECK(count("POST /v1/upload") == 2);
+  CHECK(where.tasks.empty());
+}
 
 TEST_CASE("a session runs on policies that have what the concepts ask for and nothing else") {
   stage where;

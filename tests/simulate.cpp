@@ -7,6 +7,8 @@
 //   simulate --fleet N               N sessions on one HUB that goes down for an hour
 //   simulate --speed                 sessions and lane steps a second
 //
+// Seeds are played with both protocols, or with one of them: --protocol hub_v1, --protocol platform.
+//
 // The same seed does the same on every machine: the dice are our own, and nothing reads a clock but
 // the figures at the end. The last line is `N passed, N failed`; the exit code is zero only if none
 // failed.
@@ -15,6 +17,7 @@
 #define HUB_SESSION_NO_HTTPLIB
 #endif
 
+#include <array>
 #include <atomic>
 #include <cinttypes>
 #include <csignal>
@@ -23,11 +26,15 @@
 #include <cstdlib>
 #include <filesystem>
 #include <limits>
+#include <optional>
+#include <string>
 #include <system_error>
+#include <vector>
 
 #include "../examples/flags.hpp"
 #include "../hub_session.hpp"
 #include "simulate/fleet.hpp"
+#include "simulate/platform.hpp"
 #include "simulate/speed.hpp"
 #include "simulate/spooled.hpp"
 #include "simulate/training.hpp"
@@ -38,8 +45,8 @@ namespace {
 using namespace simulate;
 
 constexpr const char* usage =
-    "simulate --seeds N [--first S]\n"
-    "simulate --seed S [--trace]\n"
+    "simulate --seeds N [--first S] [--protocol hub_v1|platform]\n"
+    "simulate --seed S [--trace] [--protocol hub_v1|platform]\n"
     "simulate --fleet N\n"
     "simulate --speed\n";
 
@@ -61,30 +68,65 @@ std::filesystem::path fast_folder() {
 }
 
 std::atomic<int> current_seed = 0;
+std::atomic<const char*> current_protocol = "hub_v1";
 
 // A crash, too, says which seed it was.
 extern "C" void on_crash(int signal_number) {
-  std::fprintf(stderr, "crashed; replay: simulate --seed %d --trace\n", current_seed.load());
+  std::fprintf(stderr, "crashed; replay: simulate --seed %d --protocol %s --trace\n",
+               current_seed.load(), current_protocol.load());
   std::signal(signal_number, SIG_DFL);
   std::raise(signal_number);
 }
 
+struct play {
+  const char* protocol;
+  course (*run)(std::uint64_t seed, const scratch_folder& scratch, bool aloud);
+};
+
 // Every third training has a spool.
-course run_seed(int seed, const scratch_folder& scratch, bool aloud) {
-  current_seed = seed;
-  const auto number = static_cast<std::uint64_t>(seed);
-  if (seed % 3 == 0) return spooled_training(number, scratch.path(), aloud).run();
-  return training(number, scratch.path(), aloud).run();
+course play_hub_v1(std::uint64_t seed, const scratch_folder& scratch, bool aloud) {
+  if (seed % 3 == 0) return spooled_training(seed, scratch.path(), aloud).run();
+  return training(seed, scratch.path(), aloud).run();
 }
 
-bool held(int seed, const course& one) {
+course play_platform(std::uint64_t seed, const scratch_folder& scratch, bool aloud) {
+  return platform_training(seed, scratch.path(), aloud).run();
+}
+
+constexpr std::array<play, 2> all_plays = {{{"hub_v1", play_hub_v1}, {"platform", play_platform}}};
+
+// All of them where none is named.
+std::vector<play> plays_named(const std::optional<std::string>& protocol) {
+  std::vector<play> out;
+  for (const play& each : all_plays)
+    if (!protocol || *protocol == each.protocol) out.push_back(each);
+  if (out.empty())
+    throw examples::usage_error("--protocol: there is no '" + *protocol +
+                                "'; give hub_v1 or platform.");
+  return out;
+}
+
+course run_seed(const play& how, int seed, const scratch_folder& scratch, bool aloud) {
+  current_seed = seed;
+  current_protocol = how.protocol;
+  return how.run(static_cast<std::uint64_t>(seed), scratch, aloud);
+}
+
+bool held(const play& how, int seed, const course& one) {
   if (one.broken.empty()) return true;
-  std::printf("seed %d at %s\n  replay: simulate --seed %d --trace\n", seed, one.broken.c_str(),
-              seed);
+  std::printf("seed %d at %s\n  replay: simulate --seed %d --protocol %s --trace\n", seed,
+              one.broken.c_str(), seed, how.protocol);
   return false;
 }
 
+// Test cases.
+struct score {
+  int passed = 0;
+  int failed = 0;
+};
+
 struct totals {
+  const char* protocol;
   int seeds = 0;
   trace all{false};
   std::uint64_t sessions = 0;
@@ -105,7 +147,7 @@ struct totals {
 
   void print(const stopwatch& clock) const {
     const double core = clock.processor();
-    std::printf("%d seeds, trace %016" PRIx64 "\n", seeds, all.hash());
+    std::printf("%s: %d seeds, trace %016" PRIx64 "\n", protocol, seeds, all.hash());
     std::printf("%" PRIu64 " sessions, %" PRIu64 " epochs, %" PRIu64 " requests, %" PRIu64
                 " lane steps, %.0f simulated hours in %.1f s, %.1f s of a core\n",
                 sessions, epochs, requests, steps, hours(simulated), clock.wall(), core);
@@ -118,34 +160,50 @@ struct totals {
 };
 
 // One test case is that every rule held, another that the same seed does the same twice.
-int run_seeds(int first, int count) {
+score run_seeds(const play& how, int first, int count) {
   constexpr int twice_each = 50;
   const scratch_folder scratch(fast_folder());
   const stopwatch clock;
-  totals sum;
+  totals sum{how.protocol};
   int unequal = 0;
   for (int i = 0; i < count; ++i) {
     const int seed = first + i;
-    const course one = run_seed(seed, scratch, false);
+    const course one = run_seed(how, seed, scratch, false);
     sum.add(one);
-    if (!held(seed, one)) return conclude(0, 1);
-    if (i % twice_each == 0 && run_seed(seed, scratch, false).hash != one.hash) {
+    if (!held(how, seed, one)) return {0, 1};
+    if (i % twice_each == 0 && run_seed(how, seed, scratch, false).hash != one.hash) {
       std::printf("seed %d does not do the same twice\n", seed);
       ++unequal;
     }
   }
   sum.print(clock);
-  return conclude(unequal == 0 ? 2 : 1, unequal == 0 ? 0 : 1);
+  return unequal == 0 ? score{2, 0} : score{1, 1};
 }
 
-int replay(int seed, bool aloud) {
+int run_all_seeds(const std::vector<play>& plays, int first, int count) {
+  score sum;
+  for (const play& each : plays) {
+    const score one = run_seeds(each, first, count);
+    sum.passed += one.passed;
+    sum.failed += one.failed;
+  }
+  return conclude(sum.passed, sum.failed);
+}
+
+bool replay(const play& how, int seed, bool aloud) {
   const scratch_folder scratch(fast_folder());
   const stopwatch clock;
-  const course one = run_seed(seed, scratch, aloud);
-  totals sum;
+  const course one = run_seed(how, seed, scratch, aloud);
+  totals sum{how.protocol};
   sum.add(one);
   sum.print(clock);
-  return held(seed, one) ? conclude(1, 0) : conclude(0, 1);
+  return held(how, seed, one);
+}
+
+int replay_all(const std::vector<play>& plays, int seed, bool aloud) {
+  int passed = 0;
+  for (const play& each : plays) passed += replay(each, seed, aloud) ? 1 : 0;
+  return conclude(passed, static_cast<int>(plays.size()) - passed);
 }
 
 // ---- a fleet -----------------------------------------------------------------------------------
@@ -166,13 +224,15 @@ int run_fleet(int size) {
 int main(int argc, char** argv) {
   constexpr int most = std::numeric_limits<int>::max() / 2;
   try {
-    const examples::flags given(argc, argv, {"--seeds", "--first", "--seed", "--fleet"},
+    const examples::flags given(argc, argv,
+                                {"--seeds", "--first", "--seed", "--fleet", "--protocol"},
                                 {"--trace", "--speed"});
+    const std::vector<play> plays = plays_named(given.text("--protocol"));
     for (int number : {SIGABRT, SIGSEGV, SIGFPE}) std::signal(number, on_crash);
     if (const auto count = given.whole_number("--seeds", 1, most))
-      return run_seeds(given.whole_number("--first", 0, most).value_or(1), *count);
+      return run_all_seeds(plays, given.whole_number("--first", 0, most).value_or(1), *count);
     if (const auto seed = given.whole_number("--seed", 0, most))
-      return replay(*seed, given.has("--trace"));
+      return replay_all(plays, *seed, given.has("--trace"));
     if (const auto size = given.whole_number("--fleet", 1, 1'000'000)) return run_fleet(*size);
     if (given.has("--speed")) return print_speed(), 0;
     std::fputs(usage, stderr);

@@ -8,6 +8,7 @@
 #include <exception>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "../../hub_session.hpp"
 #include "rules.hpp"
@@ -39,8 +40,13 @@ std::string first_broken_rule(hub::testing::simulation& world, std::unique_ptr<S
     out = clock_text(world.time.now()) + ": " + problem.what();
   }
   session.reset();
-  for (const std::string& each : world.hub.problems())
-    if (out.empty()) out = clock_text(world.time.now()) + ": HUB was sent what it refuses: " + each;
+  const auto refused = [&](const char* who, const std::vector<std::string>& problems) {
+    if (out.empty() && !problems.empty())
+      out = clock_text(world.time.now()) + ": " + who +
+            " was sent what it refuses: " + problems.front();
+  };
+  refused("HUB", world.hub.problems());
+  refused("the Platform", world.platform.problems());
   return out;
 }
 

@@ -145,6 +145,52 @@ inline void nothing_follows_the_end(std::uint64_t requests_then, std::uint64_t r
   require(requests_then == requests_now, "after the end nothing is sent");
 }
 
+inline void epochs_go_in_order(bool earlier_are_there) {
+  require(earlier_are_there, "an epoch goes after those before it");
+}
+
+inline void ending_is_last(bool all_is_there) {
+  require(all_is_there, "the end goes after everything else");
+}
+
+inline void chunks_are_numbered(bool follows) {
+  require(follows, "chunks of lines are numbered from 1 on, without a gap");
+}
+
+inline void lines_are_in_order(bool follows) {
+  require(follows, "lines arrive in the order in which they were printed, each once");
+}
+
+// `promised`: the session was not killed before the spool had it.
+inline void line_is_there_once(int times, bool promised) {
+  require(times <= 1, "a line that was printed once is there once");
+  require(times == 1 || !promised, "every line that was promised is there");
+}
+
+// ---- a run on the Platform -----------------------------------------------------------------------
+
+inline void nothing_is_refused(bool may_be) {
+  require(may_be, "the Platform is sent nothing that it refuses");
+}
+
+inline void run_is_made_once(std::size_t models, std::size_t most) {
+  require(models <= most, "a run is made once, however often its session is killed");
+}
+
+inline void run_ends_once(std::size_t completed) {
+  require(completed == 1, "a run is completed, and only once");
+}
+
+inline void run_stays_open(bool is_open) {
+  require(is_open, "a run that will be resumed stays open");
+}
+
+inline void end_in_the_middle_is_told(bool failed) {
+  require(failed, "a run that ends in the middle is told as failed");
+}
+
+inline void stop_is_heard(bool heard) { require(heard, "a wish to stop reaches the program"); }
+
 // ---- pace --------------------------------------------------------------------------------------
 
 inline void metrics_keep_their_rate_limit(time_point now, time_point earlier, duration limit,
@@ -185,6 +231,10 @@ inline void backoff_is_kept(time_point now, time_point not_before) {
 
 inline void retry_budget_is_kept(time_point used_until, time_point allowed_until) {
   require(used_until <= allowed_until, "the retry budget is kept");
+}
+
+inline void minute_limit_is_kept(std::size_t in_a_minute, std::size_t most) {
+  require(in_a_minute < most, "no minute has more requests than the server allows");
 }
 
 inline void what_waits_is_tried(time_point now, time_point latest) {

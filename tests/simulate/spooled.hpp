@@ -4,8 +4,7 @@
 // the power, and is started again, while HUB and the disk fail. Then nothing fails any more, and
 // every epoch that was promised must be on HUB with its last value.
 //
-// Rules: what a session promises is worked out from what was called and when, and from spool_sync's
-// words. Whatever happens is rolled, in an order that the seed alone decides.
+// Rules: whatever happens is rolled, in an order that the seed alone decides.
 
 #pragma once
 
@@ -27,19 +26,11 @@
 #include "files.hpp"
 #include "metrics.hpp"
 #include "plan.hpp"
+#include "promises.hpp"
 #include "rules.hpp"
 #include "trace.hpp"
 
 namespace simulate {
-
-// One telling of an epoch, and how much of a promise there is that it is not lost.
-struct telling {
-  std::uint64_t version = 0;
-  std::uint64_t start = 0;  // the program's, counted from 1
-  time_point at = {};
-  bool written = false;  // the spool took it: the death of the program leaves it
-  bool forced = false;   // and it was forced to the disk: power may fail
-};
 
 class spooled_training {
  public:
@@ -60,6 +51,7 @@ class spooled_training {
 
  private:
   time_point now() const { return world_.time.now(); }
+  hub::testing::crash_disk& disk() { return *promises_.disk; }
 
   void play() {
     set_up();
@@ -82,7 +74,7 @@ class spooled_training {
     options_.limits.metrics_queue_bytes_max = hub::limit_options().metrics_queue_bytes_max;
     options_.temp_folder = files_.folder();
     options_.spool.directory = "spool";
-    options_.spool.storage = disk_;
+    options_.spool.storage = promises_.disk;
     options_.spool.sync = rolls_.pick<hub::spool_sync>(
         {hub::spool_sync::each, hub::spool_sync::interval, hub::spool_sync::none});
     options_.spool.sync_interval = rolls_.pick<duration>({100ms, 1s, 1s, 20s});
@@ -130,21 +122,13 @@ class spooled_training {
 
   void break_disk() {
     trace_.say(now(), "the disk is full or broken");
-    disk_failed_ = may_go_back_ = true;
-    if (rolls_.percent(50))
-      disk_->broken = true;
-    else
-      disk_->bytes_max = disk_->bytes() + rolls_.below(std::uint64_t{400});
-    if (!disk_trouble_since_) disk_trouble_since_ = now();
-    disk_trouble_until_ = hub::never;
+    may_go_back_ = true;
+    promises_.break_disk(now(), rolls_);
   }
 
   void mend_disk() {
-    if (disk_trouble_until_ != hub::never) return;
-    trace_.say(now(), "the disk works again");
-    disk_->broken = false;
-    disk_->bytes_max = std::numeric_limits<std::uintmax_t>::max();
-    disk_trouble_until_ = now();
+    if (promises_.disk_fails()) trace_.say(now(), "the disk works again");
+    promises_.mend_disk(now());
   }
 
   void stop_faults() {
@@ -160,9 +144,9 @@ class spooled_training {
 
   // At one of the next operations on the disk, whoever makes it.
   void doom() {
-    disk_->die_at(rolls_.below(std::uint64_t{30}), [this] {
+    disk().die_at(rolls_.below(std::uint64_t{30}), [this] {
       world_.hub.unreachable = true;
-      died_at_ = now();
+      promises_.program_dies(now());
       trace_.say(now(), "the program dies");
     });
   }
@@ -171,50 +155,21 @@ class spooled_training {
   void crash() {
     using hub::testing::crash_kind;
     const auto kind = rolls_.percent(60) ? crash_kind::process : crash_kind::power;
-    if (!disk_->dead()) died_at_ = now();
+    if (!disk().dead()) promises_.program_dies(now());
     trace_.say(now(), kind == crash_kind::power ? "the power is gone" : "the process is gone");
-    world_.crash(session_, *disk_, kind, rolls_.below(std::uint64_t{4}));
+    world_.crash(session_, disk(), kind, rolls_.below(std::uint64_t{4}));
     world_.hub.unreachable = false;
-    settle_promises(kind);
+    promises_.settle(kind, now());
     rules::require(!secret_is_out_ && !disk_holds_secret(), "no log line or file holds the key");
     check_hub_never_goes_back(kind);
     rules::no_snapshot_is_left_behind(files_.leftovers());
   }
 
-  // What is left of what was promised.
-  void settle_promises(hub::testing::crash_kind kind) {
-    for (auto& [number, tellings] : epochs_) {
-      for (telling& each : tellings) each.forced = each.forced || was_forced(each);
-      if (kind == hub::testing::crash_kind::power)
-        std::erase_if(tellings, [](const telling& each) { return !each.forced; });
-      else
-        std::erase_if(tellings, [](const telling& each) { return !each.written; });
-    }
-    disk_trouble_since_ = disk_trouble_until_ == hub::never ? std::optional(now()) : std::nullopt;
-  }
-
-  // Whether the session that wrote it has forced it to the disk before it died.
-  bool was_forced(const telling& what) const {
-    if (!what.written || options_.spool.sync == hub::spool_sync::none) return false;
-    if (options_.spool.sync == hub::spool_sync::each) return true;
-    const time_point due = what.at + options_.spool.sync_interval;
-    const bool before_trouble = !disk_trouble_since_ || due < *disk_trouble_since_;
-    const bool after_trouble = disk_trouble_until_ != hub::never && what.at > disk_trouble_until_;
-    return what.start == starts_ && due < died_at_ && (before_trouble || after_trouble);
-  }
-
-  // A session that begins or ends in order forces all to the disk that it finds or has written.
-  void force_all() {
-    if (options_.spool.sync == hub::spool_sync::none || disk_trouble_until_ == hub::never) return;
-    for (auto& [number, tellings] : epochs_)
-      for (telling& each : tellings) each.forced = each.written;
-  }
-
   static bool holds_secret(std::string_view text) {
     return text.find(hub::testing::fake_hub::api_key) != text.npos;
   }
-  bool disk_holds_secret() const {
-    const auto& files = disk_->folder(fs::absolute(options_.spool.directory) / model_id_);
+  bool disk_holds_secret() {
+    const auto& files = disk().folder(fs::absolute(options_.spool.directory) / model_id_);
     return std::any_of(files.begin(), files.end(),
                        [](const auto& file) { return holds_secret(file.second); });
   }
@@ -226,17 +181,17 @@ class spooled_training {
     for (int tries = 0; tries < 30; ++tries) {
       if (tries > 10) stop_faults();
       if (faulty_ && rolls_.percent(kills_)) doom();
-      ++starts_;
+      promises_.program_starts();
       try {
         session_.reset(new hub::testing::training_session(world_.start(model_id_, options_)));
         ++sessions_;
-        if (!disk_->dead()) force_all();
+        if (!disk().dead()) promises_.force_all();
         trace_.say(now(), "a session begins");
       } catch (const hub::session_error& why) {
         trace_.say(now(), "no session: ", why.what());
-        if (!disk_->dead() && why.code() == hub::errc::already_trained) return;
+        if (!disk().dead() && why.code() == hub::errc::already_trained) return;
       }
-      if (disk_->dead())
+      if (disk().dead())
         crash();
       else if (session_)
         return begin_training();
@@ -247,7 +202,7 @@ class spooled_training {
 
   void begin_training() {
     constexpr std::uint64_t not_soon = std::uint64_t{1} << 60;
-    disk_->die_at(not_soon);
+    disk().die_at(not_soon);
     session_->on_pretrain_routine_end();
   }
 
@@ -262,8 +217,9 @@ class spooled_training {
     if ((epoch_ + 1) % plan_.save_period == 0) save();
     if (rolls_.percent(30)) world_.advance(rolls_.between(0s, plan_.epoch_max));
     // A disk that fails may not let a rewritten journal go.
-    rules::require(disk_failed_ || disk_->bytes() <= options_.spool.bytes_max + unbounded_bytes,
-                   "the spool keeps to its bound");
+    rules::require(
+        promises_.disk_failed() || disk().bytes() <= options_.spool.bytes_max + unbounded_bytes,
+        "the spool keeps to its bound");
     ++epoch_;
     if (dies) {
       crash();
@@ -272,7 +228,7 @@ class spooled_training {
       epoch_ -= rolls_.below(std::min(3, epoch_ + 1));  // it goes on from its last checkpoint
     } else if (rolls_.percent(3)) {
       session_.reset();
-      force_all();
+      promises_.force_all();
       start_session();
     }
   }
@@ -283,9 +239,9 @@ class spooled_training {
     const time_point before = now();
     session_->on_fit_epoch_end(epoch, values);
     rules::training_is_not_held_up(now() - before);
-    const bool written = !disk_->dead() && session_->status().spool_dropped == dropped;
+    const bool written = !disk().dead() && session_->status().spool_dropped == dropped;
     trace_.say(now(), "epoch ", epoch, " is told, version ", version_, written ? "" : ", in vain");
-    epochs_[epoch].push_back({version_, starts_, now(), written});
+    promises_.told(epoch, version_, now(), written);
   }
 
   void save() {
@@ -313,21 +269,16 @@ class spooled_training {
   void end_training() {
     const hub::delivery said = finish();
     rules::without_faults_all_completes(said, false, true);
-    // What the last session was told is on HUB, whether the spool took it or not.
-    for (auto& [number, tellings] : epochs_)
-      for (telling& each : tellings) each.written = each.written || each.start == starts_;
+    promises_.all_arrived();
     session_.reset();
   }
 
   void check_end() {
     const hub::testing::hub_model& model = world_.hub.model(model_id_);
-    for (const auto& [number, tellings] : epochs_) {
-      std::uint64_t least = 0;
-      for (const telling& each : tellings)
-        if (each.written) least = each.version;
+    for (const auto& [number, tellings] : promises_.epochs) {
       const auto found = model.metrics.find(number);
       const std::uint64_t there = found == model.metrics.end() ? 0 : version_of(found->second);
-      rules::promised_value_is_on_hub(there, least);
+      rules::promised_value_is_on_hub(there, spool_promises::least(tellings));
       if (there != 0)
         rules::values_arrive_exactly(found->second, metrics_of(seed_, there, plan_.metrics, false));
     }
@@ -368,22 +319,16 @@ class spooled_training {
   trace trace_;
   dice rolls_;
   trainer_files files_;
-  std::shared_ptr<hub::testing::crash_disk> disk_ = std::make_shared<hub::testing::crash_disk>();
+  spool_promises promises_{options_.spool};
   hub::testing::simulation world_;
   std::string model_id_;
   std::unique_ptr<hub::testing::training_session> session_;
-  std::map<int, std::vector<telling>> epochs_;
   std::map<int, std::uint64_t> seen_on_hub_;
-  std::optional<time_point> disk_trouble_since_;
-  time_point disk_trouble_until_ = beginning;  // hub::never while it lasts
-  time_point died_at_ = {};
-  bool disk_failed_ = false;
   bool may_go_back_ = false;
   bool secret_is_out_ = false;
   bool faulty_ = false;
   int epoch_ = 0;
   std::uint64_t version_ = 0;
-  std::uint64_t starts_ = 0;
   std::uint64_t sessions_ = 0;  // that began
   std::uint64_t requests_ = 0;
   std::uint64_t metrics_requests_ = 0;
