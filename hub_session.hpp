@@ -2577,6 +2577,15 @@ inline void append_json_string(std::string& out, std::string_view text) {
   out += '"';
 }
 
+// The number that the whole text is.
+template <class Number>
+std::optional<Number> whole_number(std::string_view text) {
+  Number number{};
+  const auto read = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (read.ec != std::errc() || read.ptr != text.data() + text.size()) return std::nullopt;
+  return number;
+}
+
 // ---- JSON --------------------------------------------------------------------------------------
 
 // The text of a JSON object, written member by member.
@@ -2698,9 +2707,9 @@ inline std::optional<json> parse_json(std::string_view text, const json_bounds& 
 
 // Empties a value from its leaves on: nlohmann's destructor allocates where there is something in a
 // value, and ends the program where it cannot.
-inline void take_apart(json& value) noexcept {
+inline void clear_from_leaves(json& value) noexcept {
   if (!value.is_structured()) return;
-  for (json& each : value) take_apart(each);
+  for (json& each : value) clear_from_leaves(each);
   value.clear();
 }
 
@@ -2880,11 +2889,8 @@ inline error bad_url(std::string_view why) {
 }
 
 inline std::optional<int> parse_port(std::string_view text) {
-  int port = 0;
-  const auto [end, failed] = std::from_chars(text.data(), text.data() + text.size(), port);
-  if (failed != std::errc() || end != text.data() + text.size() || port < 1 || port > 65535)
-    return std::nullopt;
-  return port;
+  const auto port = whole_number<int>(text);
+  return port && *port >= 1 && *port <= 65535 ? port : std::nullopt;
 }
 
 inline bool is_host(std::string_view host, bool bracketed) {
@@ -3141,10 +3147,7 @@ inline std::optional<duration> parse_retry_after(std::string_view text,
 }
 
 inline std::optional<std::uint64_t> parse_size(std::string_view text) {
-  std::uint64_t size = 0;
-  const auto read = std::from_chars(text.data(), text.data() + text.size(), size);
-  if (text.empty() || !all_of(text, is_digit) || read.ec != std::errc()) return std::nullopt;
-  return size;
+  return whole_number<std::uint64_t>(text);
 }
 
 // ---- lines of a terminal ------------------------------------------------------------------------
@@ -4476,7 +4479,8 @@ struct hub_v1 : without<registration_order>, without<completion_order>, without<
   // JSON is emptied by hand when the last holder goes: its own destructor needs memory.
   static std::shared_ptr<const model_info> held(model_info model) {
     const auto release = [](model_info* last) {
-      for (nlohmann::json* each : {&last->raw, &last->train_args.raw}) text::take_apart(*each);
+      for (nlohmann::json* each : {&last->raw, &last->train_args.raw})
+        text::clear_from_leaves(*each);
       delete last;
     };
     return {new model_info(std::move(model)), release};
@@ -5689,6 +5693,12 @@ int own_group() noexcept HUB_SESSION_SYMBOL(getpgrp);
 
 // ---- the process --------------------------------------------------------------------------------
 
+// For dice that shall fall otherwise in each process.
+inline std::uint64_t random_seed() {
+  std::random_device device;
+  return (std::uint64_t{device()} << 32) | device();
+}
+
 // For constructors alone, on the thread that calls them: beside another thread's setenv() it would read
 // what is freed.
 inline std::string env(const char* name) {
@@ -6507,12 +6517,8 @@ inline constexpr std::array<rank_variable, 9> rank_variables = {{
 
 // The whole number, 0 or more, that a variable holds and nothing else.
 inline std::optional<int> env_number(const char* name) {
-  const std::string text = env(name);
-  int number = 0;
-  const auto read = std::from_chars(text.data(), text.data() + text.size(), number);
-  if (read.ec != std::errc() || read.ptr != text.data() + text.size() || number < 0)
-    return std::nullopt;
-  return number;
+  const auto number = text::whole_number<int>(env(name));
+  return number && *number >= 0 ? number : std::nullopt;
 }
 
 // A rank, and what a person has to know of how it was found; `words` is empty for a process that trains
@@ -8220,7 +8226,10 @@ class store {
     std::unique_lock lock(mutex_);
     const std::uint64_t number = ++last_number_;
     const std::string name = journal::upload_name(number);
-    if (!make_room(source->size_bytes)) return ++dropped_, 0;
+    if (!make_room(source->size_bytes)) {
+      ++dropped_;
+      return 0;
+    }
     uploads_[number] = source->size_bytes;
     lock.unlock();
     const auto bytes = folder_->adopt(file, name, may_link);
@@ -8236,7 +8245,8 @@ class store {
     }
     uploads_.erase(number);
     folder_->remove(name);
-    return ++dropped_, 0;
+    ++dropped_;
+    return 0;
   }
 
   result<std::shared_ptr<body_source>> open_upload(std::uint64_t number) const {
@@ -8668,7 +8678,7 @@ class startup {
         clock_(clock),
         sleeper_(sleeper),
         settings_(find_settings_file(options.credentials.settings_file)),
-        random_(options.retry.seed != 0 ? options.retry.seed : std::random_device{}()),
+        random_(options.retry.seed != 0 ? options.retry.seed : random_seed()),
         deadline_(later(clock.now(), options.limits.start_deadline)) {}
 
   run identify(const typename Protocol::identity& who) {
@@ -9403,9 +9413,7 @@ class session_base : public training_callbacks {
   // ---- the engine --------------------------------------------------------------------------------
 
   std::uint64_t seed() const {
-    if (options_.retry.seed != 0) return options_.retry.seed;
-    std::random_device device;
-    return (std::uint64_t{device()} << 32) | device();
+    return options_.retry.seed != 0 ? options_.retry.seed : machine::random_seed();
   }
 
   // Finds this process's rank and says what there is to say of it. True where it reports.
@@ -10321,7 +10329,7 @@ class basic_training_session final : public session_base {
   time_point step(lane which) {
     driver& at = driver_of(which);
     if (at.pending) {
-      if (clock_.now() < at.due && !cut(which)) return at.due;
+      if (clock_.now() < at.due && !replaced_by_cancel(which)) return at.due;
       hand_over(which, *at.pending);
       at.pending.reset();  // only now: where memory ran out, the same reply is handed over again
       at.sent.reset();     // and with it the hold on its file
@@ -10349,7 +10357,7 @@ class basic_training_session final : public session_base {
 
   // Whether the reply that is still on its way was given up; if so, that is the reply. On a real
   // transport the reply is never on its way here: send() waited for it.
-  bool cut(lane which) {
+  bool replaced_by_cancel(lane which) {
     const std::lock_guard lock(mutex_);
     if (!driver_of(which).cancelled) return false;
     driver_of(which).pending =
@@ -12579,13 +12587,6 @@ class hub_logic {
     return {200, answer + "}}"};
   }
 
-  static std::optional<int> whole_number(std::string_view text) {
-    int number = 0;
-    const auto read = std::from_chars(text.data(), text.data() + text.size(), number);
-    if (read.ec != std::errc() || read.ptr != text.data() + text.size()) return std::nullopt;
-    return number;
-  }
-
   // Takes all epochs of a request or none.
   static server_reply take_metrics(hub_model& model, const std::string& body) {
     const auto said = text::parse_json(body);
@@ -12594,7 +12595,7 @@ class hub_logic {
       return refuse(400, "metrics and type are needed");
     std::vector<std::pair<int, json>> taken;
     for (const auto& [key, text] : epochs->items()) {
-      const std::optional<int> epoch = whole_number(key);
+      const std::optional<int> epoch = text::whole_number<int>(key);
       std::optional<json> values =
           text.is_string() ? text::parse_json(text.get_ref<const std::string&>()) : std::nullopt;
       if (!epoch || !values || !values->is_object())
@@ -12619,7 +12620,7 @@ class hub_logic {
       return nullptr;
     };
     const form_part* epoch = field("epoch");
-    const auto epoch_number = epoch ? whole_number(epoch->content) : std::nullopt;
+    const auto epoch_number = epoch ? text::whole_number<int>(epoch->content) : std::nullopt;
     const form_part* type = field("type");
     const bool is_final = type && type->content == "final";
     const form_part* file = field(is_final ? "best.pt" : "last.pt");

@@ -19,6 +19,7 @@
 #include "support/certificates.hpp"
 #include "support/exchanges.hpp"
 #include "support/raw_server.hpp"
+#include "support/scratch.hpp"
 
 namespace connections_tests {
 
@@ -638,7 +639,7 @@ TEST_CASE("where a certificate is not trusted, the host is named, and what was t
   CHECK(contains(by_system, place));
   CHECK(contains(by_system, "name its file in httplib_options::ca_file"));
   // Where the file itself is the trouble, the host is not.
-  const temporary_folder folder;
+  const scratch_folder folder;
   std::ofstream(folder / "empty.pem") << "no certificate\n";
   for (const std::string& file : {(folder / "missing.pem").string(),
                                   (folder / "empty.pem").string(), folder.path().string()}) {

@@ -29,6 +29,7 @@
 #include "support/certificates.hpp"
 #include "support/raw_hub.hpp"
 #include "support/raw_server.hpp"
+#include "support/scratch.hpp"
 #include "support/stalls.hpp"
 
 using namespace hub_test;
@@ -123,7 +124,7 @@ class surroundings {
   certificate_authority authority = {};
 
  private:
-  temporary_folder folder_;
+  scratch_folder folder_;
   raw_hub hub_;
 };
 

@@ -13,6 +13,7 @@
 
 #include "../hub_session.hpp"
 #include "support/catch.hpp"
+#include "support/statuses.hpp"
 #include "support/world.hpp"
 
 namespace fail_loop_tests {
@@ -149,8 +150,7 @@ bool is_start(const seen_request& seen) {
 bool passes_by(const fault& what) {
   using enum fault_kind;
   if (what.kind == html || what.kind == truncated || what.kind == wrong_types) return false;
-  return what.kind != status ||
-         hub::protocols::meaning_of(what.status).verdict == hub::verdict::retry;
+  return what.kind != status || verdict_of_status(what.status) == hub::verdict::retry;
 }
 
 // HUB refused these for good: they count as done with.

@@ -24,6 +24,7 @@
 #include "../hub_session.hpp"
 #include "support/catch.hpp"
 #include "support/memory_body.hpp"
+#include "support/text.hpp"
 
 namespace platform_wire_tests {
 
@@ -43,10 +44,6 @@ const std::string key = "ul_0123456789abcdef0123456789abcdef01234567";
 const std::string root = "http://127.0.0.1:8100";
 constexpr double not_a_number = std::numeric_limits<double>::quiet_NaN();
 constexpr double infinity = std::numeric_limits<double>::infinity();
-
-bool contains(std::string_view text, std::string_view piece) {
-  return text.find(piece) != std::string_view::npos;
-}
 
 std::vector<json> recording(const std::string& name) {
   std::ifstream file(std::string(HUB_SESSION_TEST_DATA) + "/" + name);

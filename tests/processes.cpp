@@ -30,6 +30,7 @@
 #include "support/child_process.hpp"
 #include "support/raw_hub.hpp"
 #include "support/raw_server.hpp"
+#include "support/scratch.hpp"
 
 using namespace hub_test;
 using namespace std::chrono_literals;
@@ -61,7 +62,7 @@ class chance {
 // A HUB for the children, in the clear or over TLS.
 struct stage {
   certificate_authority authority = {};
-  temporary_folder folder = {};
+  scratch_folder folder = {};
   raw_hub hub;
 
   explicit stage(bool tls)

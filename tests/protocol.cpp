@@ -22,6 +22,8 @@
 #include "../hub_session.hpp"
 #include "support/catch.hpp"
 #include "support/memory_body.hpp"
+#include "support/statuses.hpp"
+#include "support/text.hpp"
 
 namespace protocol_tests {
 
@@ -43,10 +45,6 @@ using nlohmann::json;
 const std::string key = "Zq7Xk2Vw9Jr4Hy6Tn8Qb3Gx5Wd1Kz0Mv7Pf2Yj4Lc8";
 const std::string id = "abcdefghij0123456789";
 const std::string web(default_web_root);
-
-bool contains(std::string_view text, std::string_view piece) {
-  return text.find(piece) != std::string_view::npos;
-}
 
 // Whether so much of the secret stands in the text that it is no accident.
 bool shows(std::string_view text, std::string_view secret, std::size_t telling = 5) {
@@ -1576,6 +1574,11 @@ constexpr auto wall = std::chrono::sys_days(std::chrono::October / 21 / 2026) + 
 hub::outcome judged(hub::reply answer) { return judge(answer, "an upload", wall); }
 
 }  // namespace
+
+TEST_CASE("each status means what HTTP says of it") {
+  for (int status = 100; status < 700; ++status)
+    if (meaning_of(status).verdict != verdict_of_status(status)) FAIL_CHECK(status);
+}
 
 TEST_CASE("a page of HTML is no confirmation, whatever its status") {
   for (const char* page : {"<html>", " \r\n<!doctype html>", "\xEF\xBB\xBF<p>"}) {

@@ -63,9 +63,9 @@ std::vector<int> epochs_in(const hub::request& what) {
 }
 
 bool carries_metrics(const hub::request& what) {
-  return world::contains(what.body, "\"type\": \"metrics\"");
+  return contains(what.body, "\"type\": \"metrics\"");
 }
-bool is_heartbeat(const hub::request& what) { return world::contains(what.url, "/heartbeat/"); }
+bool is_heartbeat(const hub::request& what) { return contains(what.url, "/heartbeat/"); }
 
 // A hundred epochs of a minute, with a checkpoint after each.
 template <class Session>
@@ -359,7 +359,7 @@ TEST_CASE("the constructor says what is wrong, to what, and what to do, and neve
       INFO(problem.what());
       CHECK(to_string(problem.code()) == to_string(each.code));
       CHECK(problem.error().message == problem.what());
-      CHECK(world::contains(problem.what(), each.advice));
+      CHECK(contains(problem.what(), each.advice));
       CHECK(problem.error().message.size() >= 10);
       CHECK(world::says_no_secret(problem.what()));
     }
@@ -447,9 +447,9 @@ TEST_CASE("a key comes from the identifier, the options, the environment or the 
       }
       return std::string();
     };
-    CHECK(world::contains(why(), "from ULTRALYTICS_API_KEY"));
+    CHECK(contains(why(), "from ULTRALYTICS_API_KEY"));
     sim.with.credentials.api_key = other;
-    CHECK(world::contains(why(), "from session_options::credentials"));
+    CHECK(contains(why(), "from session_options::credentials"));
   }
   SECTION("a page's query may hold it") {
     const std::string page = "HTTPS://hub.test:443/models/" + sim.id + "?api_key=" + good;
@@ -516,7 +516,7 @@ TEST_CASE("each fault of the sign-in or the model that passes by is survived") {
       const bool garbled =
           each.what.kind == html || each.what.kind == truncated || each.what.kind == wrong_types;
       if (garbled || (each.what.kind == fault_kind::status &&
-                      hub::protocols::meaning_of(each.what.status).verdict != hub::verdict::retry))
+                      verdict_of_status(each.what.status) != hub::verdict::retry))
         continue;
       INFO(to_string(which) << ": " << each.name);
       world sim;

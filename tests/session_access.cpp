@@ -192,7 +192,7 @@ TEST_CASE("what a gateway is shown stands in no log and no error, even where it 
   REQUIRE(left.why);
   for (const std::string& text : {left.why->message, sim.log.back()}) {
     CHECK(world::says_no_secret(text));
-    CHECK_FALSE(world::contains(text, hub::text::base64("person:zzzzzzzzzz2")));
+    CHECK_FALSE(contains(text, hub::text::base64("person:zzzzzzzzzz2")));
   }
 }
 
@@ -209,8 +209,8 @@ TEST_CASE("headers that cannot be sent, or that are the session's own, are refus
     sim.with.endpoints.headers = given;
     const std::string problem = start_problem(sim);
     INFO(problem);
-    CHECK(world::contains(problem, "invalid_credentials"));
-    CHECK(world::contains(problem, words));
+    CHECK(contains(problem, "invalid_credentials"));
+    CHECK(contains(problem, words));
     CHECK(sim.hub.requests().empty());
   }
 }
@@ -218,10 +218,10 @@ TEST_CASE("headers that cannot be sent, or that are the session's own, are refus
 TEST_CASE("a login needs a colon, and a header that nothing else is in") {
   world sim;
   sim.with.endpoints.login = "person";
-  CHECK(world::contains(start_problem(sim), "user:password"));
+  CHECK(contains(start_problem(sim), "user:password"));
   sim.with.endpoints.login = "person:zzzzzzzzzz2";
   sim.with.credentials.id_token = "tttttttttt1";
-  CHECK(world::contains(start_problem(sim), "in the same header"));
+  CHECK(contains(start_problem(sim), "in the same header"));
   CHECK(sim.hub.requests().empty());
 }
 
@@ -236,7 +236,7 @@ TEST_CASE("the Platform's requests carry them too, and the storage host's do not
     sim.start(run, with);
     FAIL("started");
   } catch (const hub::session_error& problem) {
-    CHECK(world::contains(problem.what(), "in the same header"));
+    CHECK(contains(problem.what(), "in the same header"));
   }
   with.endpoints.login = "";
   hub::testing::platform_session session = sim.start(run, with);

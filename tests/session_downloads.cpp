@@ -26,6 +26,7 @@
 
 #include "../hub_session.hpp"
 #include "support/catch.hpp"
+#include "support/text.hpp"
 #include "support/world.hpp"
 
 namespace session_downloads_tests {
@@ -39,11 +40,6 @@ using hub::testing::endpoint;
 using hub::testing::fault;
 using hub::testing::fault_kind;
 using hub::testing::seen_request;
-
-std::string read_file(const fs::path& file) {
-  std::ifstream in(file, std::ios::binary);
-  return {std::istreambuf_iterator<char>(in), {}};
-}
 
 // Two files of the same size are told apart at every byte.
 std::string weights(char of, std::size_t bytes = 100'000) {
@@ -102,9 +98,9 @@ void check_error(const hub::result<hub::fetched_file>& got, errc code, std::stri
   REQUIRE_FALSE(got);
   INFO(got.error().message);
   CHECK(to_string(got.error().code) == to_string(code));
-  CHECK(world::contains(got.error().message, words));
+  CHECK(contains(got.error().message, words));
   CHECK(world::says_no_secret(got.error().message));
-  CHECK_FALSE(world::contains(got.error().message, "?"));
+  CHECK_FALSE(contains(got.error().message, "?"));
 }
 
 }  // namespace
@@ -381,7 +377,7 @@ namespace {
 // What a download comes to where this fault goes on until it gives up.
 bool may_end(const hub::error& why, const fault& what) {
   if (what.kind != fault_kind::status) return false;
-  const bool passes = hub::protocols::meaning_of(what.status).verdict == hub::verdict::retry;
+  const bool passes = verdict_of_status(what.status) == hub::verdict::retry;
   return !passes && why.http_status == what.status;
 }
 
@@ -838,7 +834,7 @@ TEST_CASE("a later run goes on where the last one was") {
     REQUIRE(::stat(each.c_str(), &facts) == 0);
     CHECK((facts.st_mode & 0777) == 0600);
   }
-  CHECK_FALSE(world::contains(read_file(sim.record), "Signature"));
+  CHECK_FALSE(contains(read_file(sim.record), "Signature"));
   sim.advance(24h);  // and its URL is a fresh one
   auto session = sim.start_watched();
   sim.check_fetched(session.fetch_model_file(sim.target), weights('A'));

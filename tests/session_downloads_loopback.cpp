@@ -20,6 +20,7 @@
 #include "support/catch.hpp"
 #include "support/raw_server.hpp"
 #include "support/scratch.hpp"
+#include "support/text.hpp"
 
 namespace session_downloads_loopback_tests {
 
@@ -32,15 +33,6 @@ namespace {
 const std::string api_key(42, 'k');
 const std::string model_id(20, 'm');
 const std::string path = "/b%20c/last.pt?X-Sig=a+b/c==";
-
-std::string read_file(const std::filesystem::path& file) {
-  std::ifstream in(file, std::ios::binary);
-  return {std::istreambuf_iterator<char>(in), {}};
-}
-
-bool contains(std::string_view text, std::string_view part) {
-  return text.find(part) != std::string_view::npos;
-}
 
 std::string pattern(std::size_t bytes) {
   std::string out(bytes, '\0');

@@ -33,6 +33,8 @@
 #include "support/certificates.hpp"
 #include "support/child_process.hpp"
 #include "support/raw_server.hpp"
+#include "support/scratch.hpp"
+#include "support/text.hpp"
 
 namespace session_loopback_tests {
 
@@ -47,15 +49,6 @@ const std::string good_key = "goodKEYgoodKEYgoodKEYgoodKEYgoodKEYgoodKEY";
 const std::string bad_key = "badKEY0badKEY0badKEY0badKEY0badKEY0badKEY0";
 const std::string good_token = "token.good-TOKEN_good";
 const std::string model_id = "abcdefghij0123456789";
-
-bool contains(std::string_view text, std::string_view part) {
-  return text.find(part) != std::string_view::npos;
-}
-
-std::string read_file(const std::filesystem::path& file) {
-  std::ifstream in(file, std::ios::binary);
-  return {std::istreambuf_iterator<char>(in), {}};
-}
 
 void write_file(const std::filesystem::path& file, std::string_view text) {
   std::filesystem::create_directories(file.parent_path());
@@ -107,7 +100,7 @@ class clean_environment {
     before_.emplace(name, value ? std::optional<std::string>(value) : std::nullopt);
     ::unsetenv(name.c_str());
   }
-  temporary_folder home_;
+  scratch_folder home_;
   std::map<std::string, std::optional<std::string>> before_;
 };
 
@@ -356,7 +349,7 @@ class journal {
 // that waits for nothing but the HUB.
 struct stage {
   clean_environment environment = {};
-  temporary_folder folder = {};
+  scratch_folder folder = {};
   journal said = {};
   scripted_hub hub;
 

@@ -508,7 +508,7 @@ TEST_CASE("what is no readable file is an error in the log, and nothing is sent"
       sim.advance(1s);
       CHECK(session.status().checkpoints_failed == failed + 1);
       REQUIRE(sim.log.size() == lines + 1);
-      CHECK(world::contains(sim.log.back(), words));
+      CHECK(contains(sim.log.back(), words));
       CHECK_FALSE(session.status().checkpoint_waiting);
     }
     CHECK(sim.hub.count(endpoint::upload) == 0);
@@ -534,7 +534,7 @@ TEST_CASE("a key in the name of a file is shown neither in the log nor in an err
   CHECK(sim.said("***.pt does not exist"));
   for (const hub::delivery& missed : {session.flush(1s), session.on_train_end(1, missing, 0.5)}) {
     REQUIRE(missed.why);
-    CHECK(world::contains(missed.why->message, "does not exist"));
+    CHECK(contains(missed.why->message, "does not exist"));
     CHECK(world::says_no_secret(missed.why->message));
   }
 }
@@ -927,7 +927,7 @@ TEST_CASE("a final model that is missing or no file is said, and not waited for"
     CHECK_FALSE(delivered.final_model_delivered);
     REQUIRE(delivered.why);
     CHECK(delivered.why->code == errc::file_error);
-    CHECK(world::contains(delivered.why->message, name));
+    CHECK(contains(delivered.why->message, name));
     CHECK(sim.hub.count(endpoint::upload) == 0);
     CHECK_FALSE(sim.said("Done"));
   }
@@ -976,8 +976,8 @@ TEST_CASE("once HUB has the final model the session is over, and says so to a fu
   CHECK(over.final_model_delivered);
   REQUIRE(over.why);
   CHECK(over.why->code == errc::already_trained);
-  CHECK(world::contains(over.why->message, "The session is over"));
-  CHECK(world::contains(over.why->message, "other.pt"));
+  CHECK(contains(over.why->message, "The session is over"));
+  CHECK(contains(over.why->message, "other.pt"));
   CHECK(sim.hub.count(endpoint::upload) == 1);
   CHECK(session.on_train_end(0, "", 0.5).complete());
 }

@@ -26,6 +26,7 @@
 #include "../hub_session.hpp"
 #include "support/catch.hpp"
 #include "support/scratch.hpp"
+#include "support/text.hpp"
 #include "support/world.hpp"
 
 namespace {
@@ -87,11 +88,6 @@ std::map<int, std::uint64_t> alive(const journal::contents& in) {
   std::map<int, std::uint64_t> out;
   for (const auto& [epoch, line] : in.epochs) out[epoch] = line.number;
   return out;
-}
-
-std::string read_file(const fs::path& file) {
-  std::ifstream in(file, std::ios::binary);
-  return {std::istreambuf_iterator<char>(in), {}};
 }
 
 // ---- sessions that die --------------------------------------------------------------------------
@@ -1040,7 +1036,7 @@ TEST_CASE("without HUB a session starts on what HUB said last, if that is allowe
   const auto why = refusal(sim);
   REQUIRE(why);
   CHECK(why->code == errc::not_reachable);
-  CHECK(world::contains(why->message, "spool.offline"));
+  CHECK(contains(why->message, "spool.offline"));
 
   sim.with.spool.offline = hub::offline_start::allow;
   auto& session = sim.begin();
@@ -1056,8 +1052,7 @@ TEST_CASE("without HUB a session starts on what HUB said last, if that is allowe
   sim.advance(10min);
   CHECK(sim.epochs_on_hub() == std::vector<int>{0});
   CHECK(session.status().heartbeats_answered > 0);
-  for (const auto& [name, content] : sim.files())
-    CHECK_FALSE(world::contains(content, "Signature"));
+  for (const auto& [name, content] : sim.files()) CHECK_FALSE(contains(content, "Signature"));
 }
 
 TEST_CASE("a first start without HUB needs the program's train args and a key") {
@@ -1187,9 +1182,9 @@ TEST_CASE("on the disk a second session on a model is refused, and told what to 
     FAIL("it was not refused");
   } catch (const hub::session_error& problem) {
     CHECK(problem.code() == errc::spool_locked);
-    CHECK(world::contains(problem.what(), sim.id));
-    CHECK(world::contains(problem.what(), "process " + std::to_string(hub::machine::process_id())));
-    CHECK(world::contains(problem.what(), "spool.directory"));
+    CHECK(contains(problem.what(), sim.id));
+    CHECK(contains(problem.what(), "process " + std::to_string(hub::machine::process_id())));
+    CHECK(contains(problem.what(), "spool.directory"));
   }
   sim.session.reset();
   sim.begin();

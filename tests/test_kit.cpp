@@ -30,6 +30,7 @@
 #include "support/catch.hpp"
 #include "support/memory_body.hpp"
 #include "support/scratch.hpp"
+#include "support/text.hpp"
 #include "support/world.hpp"
 
 namespace test_kit_tests {
@@ -64,10 +65,6 @@ std::string logic_error_of(Work&& work) {
   } catch (const std::logic_error& problem) {
     return problem.what();
   }
-}
-
-bool contains(std::string_view text, std::string_view words) {
-  return text.find(words) != std::string_view::npos;
 }
 
 }  // namespace

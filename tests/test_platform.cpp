@@ -16,6 +16,7 @@
 #include "../hub_session.hpp"
 #include "support/catch.hpp"
 #include "support/memory_body.hpp"
+#include "support/text.hpp"
 
 namespace test_platform_tests {
 
@@ -39,10 +40,6 @@ using nlohmann::json;
 
 const std::string key = "ul_0123456789abcdef0123456789abcdef01234567";
 constexpr hub::time_point now{};
-
-bool contains(std::string_view text, std::string_view piece) {
-  return text.find(piece) != std::string_view::npos;
-}
 
 platform_logic make_platform() {
   platform_logic out;

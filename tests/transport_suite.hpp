@@ -37,6 +37,7 @@
 #include "support/child_process.hpp"
 #include "support/raw_server.hpp"
 #include "support/stalls.hpp"
+#include "support/text.hpp"
 
 namespace hub_test {
 
@@ -177,10 +178,6 @@ inline std::string failure_of(const hub::reply& answer) {
 
 inline std::string message_of(const hub::reply& answer) {
   return answer.failure ? answer.failure->message : std::string();
-}
-
-inline bool contains(std::string_view text, std::string_view part) {
-  return text.find(part) != std::string_view::npos;
 }
 
 // How many header lines of this name, in small letters, a request had.

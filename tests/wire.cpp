@@ -21,6 +21,7 @@
 #include "support/catch.hpp"
 #include "support/memory_body.hpp"
 #include "support/sha256.hpp"
+#include "support/text.hpp"
 
 namespace wire_tests {
 
@@ -50,10 +51,6 @@ std::vector<json> recording(const std::string& name) {
   for (std::string line; std::getline(file, line);) out.push_back(json::parse(line));
   REQUIRE_FALSE(out.empty());
   return out;
-}
-
-bool contains(std::string_view text, std::string_view piece) {
-  return text.find(piece) != std::string_view::npos;
 }
 
 // ---- the recorded side ----------------------------------------------------------------------

@@ -25,6 +25,7 @@
 #include <vector>
 
 #include "../../hub_session.hpp"
+#include "../support/statuses.hpp"
 #include "files.hpp"
 #include "metrics.hpp"
 #include "rules.hpp"
@@ -347,7 +348,7 @@ class referee {
     }
     at.answered = out.status == 200 && met_ == fault_kind::none;
     using enum hub::verdict;
-    const hub::verdict meaning = hub::protocols::meaning_of(out.status).verdict;
+    const hub::verdict meaning = verdict_of_status(out.status);
     if (meaning == delivered || meaning == rejected) return;
     at.retries = true;
     duration wait = meaning == denied && !awaited(which) ? options_.retry.denied_interval : 0s;

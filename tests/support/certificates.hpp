@@ -18,32 +18,9 @@
 #include <openssl/x509.h>
 #include <openssl/x509v3.h>
 
-#include <unistd.h>
+#include "scratch.hpp"
 
 namespace hub_test {
-
-// A folder of the test's own, gone with it.
-class temporary_folder {
- public:
-  temporary_folder() {
-    std::string name =
-        (std::filesystem::temp_directory_path() / "hub_session_test-XXXXXX").string();
-    if (!::mkdtemp(name.data())) throw std::runtime_error("no temporary folder can be made");
-    path_ = name;
-  }
-  temporary_folder(const temporary_folder&) = delete;
-  temporary_folder& operator=(const temporary_folder&) = delete;
-  ~temporary_folder() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-
-  const std::filesystem::path& path() const { return path_; }
-  std::filesystem::path operator/(const std::filesystem::path& name) const { return path_ / name; }
-
- private:
-  std::filesystem::path path_;
-};
 
 // What a server shows: two PEM files.
 struct server_identity {
@@ -152,7 +129,7 @@ class certificate_authority {
     write_file(name, [&](std::FILE* to) { return PEM_write_X509(to, &what); });
   }
 
-  temporary_folder folder_;
+  scratch_folder folder_;
   std::unique_ptr<EVP_PKEY, free_openssl> key_;
   std::unique_ptr<X509, free_openssl> certificate_;
   mutable int issued_ = 0;

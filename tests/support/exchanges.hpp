@@ -18,6 +18,7 @@
 #include "../../hub_session.hpp"
 #include "certificates.hpp"
 #include "raw_server.hpp"
+#include "text.hpp"
 
 namespace hub_test {
 
@@ -137,10 +138,6 @@ inline std::string failure_of(const hub::reply& answer) {
 
 inline std::string message_of(const hub::reply& answer) {
   return answer.failure ? answer.failure->message : std::string();
-}
-
-inline bool contains(std::string_view text, std::string_view part) {
-  return text.find(part) != std::string_view::npos;
 }
 
 inline std::size_t count_of(std::string_view text, std::string_view part) {

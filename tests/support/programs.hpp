@@ -11,6 +11,7 @@
 #include "../../hub_session.hpp"
 #include "catch.hpp"
 #include "scratch.hpp"
+#include "text.hpp"
 
 #include <algorithm>
 #include <array>
@@ -43,15 +44,6 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 using words = std::vector<std::string>;
 using variables = std::map<std::string, std::string>;
-
-inline std::string read_file(const fs::path& file) {
-  std::ifstream in(file, std::ios::binary);
-  return {std::istreambuf_iterator<char>(in), {}};
-}
-
-inline bool contains(std::string_view text, std::string_view part) {
-  return text.find(part) != std::string_view::npos;
-}
 
 // ---- a process ----------------------------------------------------------------------------------
 

@@ -14,13 +14,14 @@
 #include <string_view>
 #include <utility>
 
-// A folder of the test's own, gone with it.
+// A folder of the test's own, for nobody else's eyes and gone with it.
 class scratch_folder {
  public:
-  explicit scratch_folder(
-      const std::filesystem::path& where = std::filesystem::temp_directory_path())
+  scratch_folder() : scratch_folder(std::filesystem::temp_directory_path()) {}
+  explicit scratch_folder(const std::filesystem::path& where)
       : path_(where / ("hub_session-test-" + std::to_string(std::random_device{}()))) {
     std::filesystem::create_directories(path_);
+    std::filesystem::permissions(path_, std::filesystem::perms::owner_all);
   }
   scratch_folder(const scratch_folder&) = delete;
   scratch_folder& operator=(const scratch_folder&) = delete;
@@ -30,7 +31,7 @@ class scratch_folder {
   }
 
   const std::filesystem::path& path() const noexcept { return path_; }
-  std::filesystem::path operator/(std::string_view name) const { return path_ / name; }
+  std::filesystem::path operator/(const std::filesystem::path& name) const { return path_ / name; }
 
   // Writes a file that seems an hour old. A file system's clock stands still for milliseconds, so
   // one that was written just now could be overwritten without a trace.

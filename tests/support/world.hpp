@@ -19,6 +19,8 @@
 #include "../../hub_session.hpp"
 #include "catch.hpp"
 #include "scratch.hpp"
+#include "statuses.hpp"
+#include "text.hpp"
 
 struct world : hub::testing::simulation {
   scratch_folder folder;
@@ -59,9 +61,6 @@ struct world : hub::testing::simulation {
         log.begin(), log.end(), [&](const std::string& line) { return contains(line, words); }));
   }
 
-  static bool contains(std::string_view text, std::string_view words) {
-    return text.find(words) != std::string_view::npos;
-  }
   // The keys and tokens of these tests are rows of one letter.
   static bool says_no_secret(std::string_view text) {
     for (char c : {'k', 'z', 't'})
@@ -135,5 +134,5 @@ inline std::vector<named_fault> every_fault() {
 inline bool ends_delivery(const hub::testing::fault& what) {
   using hub::testing::fault_kind;
   return what.kind == fault_kind::status &&
-         hub::protocols::meaning_of(what.status).verdict == hub::verdict::rejected;
+         verdict_of_status(what.status) == hub::verdict::rejected;
 }
