@@ -301,29 +301,6 @@ TEST_CASE("a reply without an end is cut at the cap") {
 
 namespace {
 
-// Keeps what comes; refuses it at the head, or once there are so many bytes.
-struct memory_sink final : hub::body_sink {
-  std::optional<hub::error> begin(const hub::reply& what) override {
-    ++begun;
-    head = what;
-    if (refuses_head) return hub::error{errc::bad_reply, "no such head is wanted"};
-    return std::nullopt;
-  }
-  std::optional<hub::error> write(std::string_view piece) override {
-    if (throws) throw std::bad_alloc();
-    body += piece;
-    if (body.size() >= full_at) return hub::error{errc::file_error, "it is full"};
-    return std::nullopt;
-  }
-
-  bool refuses_head = false;
-  bool throws = false;
-  std::size_t full_at = SIZE_MAX;
-  int begun = 0;
-  hub::reply head;
-  std::string body;
-};
-
 hub::request get_into(std::string url, const std::shared_ptr<memory_sink>& sink) {
   hub::request out = get(std::move(url));
   out.sink = sink;

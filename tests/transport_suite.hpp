@@ -35,9 +35,9 @@
 #include "support/catch.hpp"
 #include "support/certificates.hpp"
 #include "support/child_process.hpp"
+#include "support/exchanges.hpp"
 #include "support/raw_server.hpp"
 #include "support/stalls.hpp"
-#include "support/text.hpp"
 
 namespace hub_test {
 
@@ -49,114 +49,7 @@ namespace suite {
 using namespace std::chrono_literals;
 using hub::errc;
 
-// ---- requests -----------------------------------------------------------------------------------
-
-inline const std::string secret_key = "K3yK3yK3yK3yK3yK3yK3yK3yK3yK3yK3yK3yK3yK3y";
-
-// As patient as can be: what ends an exchange is then the thing under test.
-inline hub::request request_to(std::string method, std::string url) {
-  return {.method = std::move(method),
-          .url = std::move(url),
-          .headers = {{"x-api-key", secret_key}},
-          .connect_timeout = 24h,
-          .stall_timeout = 24h};
-}
-
-inline hub::request get(std::string url) { return request_to("GET", std::move(url)); }
-
-inline hub::request post(std::string url, std::string body) {
-  hub::request out = request_to("POST", std::move(url));
-  out.headers.emplace_back("content-type", "application/json");
-  out.body = std::move(body);
-  return out;
-}
-
-inline hub::request upload(std::string url, std::shared_ptr<hub::body_source> content) {
-  hub::request out = request_to("POST", std::move(url));
-  out.headers.emplace_back("content-type", "application/octet-stream");
-  out.content = std::move(content);
-  return out;
-}
-
-// ---- bodies -------------------------------------------------------------------------------------
-
-// The byte of the pattern at this place.
-inline char pattern_at(std::uint64_t offset) {
-  return static_cast<char>((offset * 2654435761U >> 11) & 0xFF);
-}
-
-// A body of any size that needs no memory. May end early: with an error, or with nothing at all.
-class pattern_body final : public hub::body_source {
- public:
-  enum class ending { whole, error, nothing };
-
-  explicit pattern_body(std::uint64_t size, ending how = ending::whole, std::uint64_t last = 0)
-      : size_(size), how_(how), last_(last) {}
-
-  std::uint64_t size_bytes() const override { return size_; }
-
-  hub::result<std::size_t> read(std::uint64_t offset, std::span<char> out) override {
-    if (how_ != ending::whole && offset >= last_) {
-      if (++refusals > 1000) std::abort();  // asked for ever
-      if (how_ == ending::error) return hub::error{errc::file_changed, "the pattern changed"};
-      return std::size_t{0};
-    }
-    const auto count =
-        static_cast<std::size_t>(std::min<std::uint64_t>(out.size(), size_ - offset));
-    for (std::size_t i = 0; i < count; ++i) out[i] = pattern_at(offset + i);
-    return count;
-  }
-
-  int refusals = 0;
-
- private:
-  std::uint64_t size_;
-  ending how_;
-  std::uint64_t last_;
-};
-
-// Keeps what comes; refuses it at the head, or once there are so many bytes.
-struct memory_sink final : hub::body_sink {
-  std::optional<hub::error> begin(const hub::reply& what) override {
-    ++begun;
-    head = what;
-    if (refuses_head) return hub::error{errc::bad_reply, "no such head is wanted"};
-    return std::nullopt;
-  }
-  std::optional<hub::error> write(std::string_view piece) override {
-    if (throws) throw std::bad_alloc();
-    body += piece;
-    if (body.size() >= full_at) return hub::error{errc::file_error, "it is full"};
-    return std::nullopt;
-  }
-
-  bool refuses_head = false;
-  bool throws = false;
-  std::size_t full_at = SIZE_MAX;
-  int begun = 0;
-  hub::reply head;
-  std::string body;
-};
-
 // ---- servers ------------------------------------------------------------------------------------
-
-// Answers every request on a connection.
-inline raw_server::script answer_all(std::string answer) {
-  return [answer = std::move(answer)](raw_server::connection& client) {
-    for (;;) {
-      client.read_request();
-      client.send(answer);
-    }
-  };
-}
-
-// Answers one request and closes.
-inline raw_server::script answer_once(std::string answer) {
-  return [answer = std::move(answer)](raw_server::connection& client) {
-    client.read_request();
-    client.send(answer);
-  };
-}
 
 inline std::string in_chunks(std::string_view body) {
   std::ostringstream out;
@@ -170,15 +63,6 @@ inline std::string in_chunks(std::string_view body) {
 }
 
 // ---- what came back -----------------------------------------------------------------------------
-
-// For CHECK: a code reads better than a number, and "none" better than a crash.
-inline std::string failure_of(const hub::reply& answer) {
-  return answer.failure ? std::string(to_string(answer.failure->code)) : "none";
-}
-
-inline std::string message_of(const hub::reply& answer) {
-  return answer.failure ? answer.failure->message : std::string();
-}
 
 // How many header lines of this name, in small letters, a request had.
 inline int headers_named(std::string head, const std::string& name) {
@@ -293,7 +177,7 @@ TEST_CASE("transport: a body is sent in pieces and arrives whole, plain and over
   CHECK(reply.status == 201);
   REQUIRE(arrived.size() == size);
   std::size_t wrong = 0;
-  for (std::size_t i = 0; i < size; ++i) wrong += arrived[i] == pattern_at(i) ? 0 : 1;
+  for (std::size_t i = 0; i < size; ++i) wrong += arrived[i] == pattern_body::byte_at(i) ? 0 : 1;
   CHECK(wrong == 0);
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// Requests, bodies and servers' scripts for the tests of hub::httplib_transport.
+// Requests, bodies and servers' scripts for the tests of hub::httplib_transport and of any other
+// transport.
 
 #pragma once
 
@@ -10,6 +11,8 @@
 #include <cstdint>
 #include <cstdlib>
 #include <memory>
+#include <new>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -26,9 +29,11 @@ using namespace std::chrono_literals;
 
 inline const std::string secret_key = "K3yK3yK3yK3yK3yK3yK3yK3yK3yK3yK3yK3yK3yK3y";
 
+#if !defined(HUB_SESSION_NO_HTTPLIB)
 inline hub::httplib_transport trusting(const certificate_authority& authority) {
   return hub::httplib_transport{hub::httplib_options{.ca_file = authority.file()}};
 }
+#endif
 
 // As patient as can be: what ends an exchange is then the thing under test.
 inline hub::request patient(hub::request what) {
@@ -113,6 +118,7 @@ class pattern_body final : public hub::body_source {
     ++reads;
     largest_read = std::max(largest_read, out.size());
     if (how_ != ending::whole && offset >= last_) {
+      if (++refusals > 1000) std::abort();  // asked for ever
       if (how_ == ending::error) return hub::error{hub::errc::file_changed, "the pattern changed"};
       return std::size_t{0};
     }
@@ -124,11 +130,35 @@ class pattern_body final : public hub::body_source {
 
   std::size_t reads = 0;
   std::size_t largest_read = 0;
+  int refusals = 0;
 
  private:
   std::uint64_t size_;
   ending how_;
   std::uint64_t last_;
+};
+
+// Keeps what comes; refuses it at the head, or once there are so many bytes.
+struct memory_sink final : hub::body_sink {
+  std::optional<hub::error> begin(const hub::reply& what) override {
+    ++begun;
+    head = what;
+    if (refuses_head) return hub::error{hub::errc::bad_reply, "no such head is wanted"};
+    return std::nullopt;
+  }
+  std::optional<hub::error> write(std::string_view piece) override {
+    if (throws) throw std::bad_alloc();
+    body += piece;
+    if (body.size() >= full_at) return hub::error{hub::errc::file_error, "it is full"};
+    return std::nullopt;
+  }
+
+  bool refuses_head = false;
+  bool throws = false;
+  std::size_t full_at = SIZE_MAX;
+  int begun = 0;
+  hub::reply head;
+  std::string body;
 };
 
 // For CHECK: a code reads better than a number, and "none" better than a crash.
