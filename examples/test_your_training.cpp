@@ -18,6 +18,7 @@
 #include <catch2/catch.hpp>
 #endif
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <fstream>
@@ -31,18 +32,18 @@ using namespace std::chrono_literals;
 // ---- the code under test: yours -----------------------------------------------------------------
 
 // It knows nothing of HUB but the callbacks, and lets the test say what happens during an epoch.
-static hub::delivery my_training(hub::training_callbacks& hub, int epochs,
+static hub::delivery my_training(hub::training_callbacks& session, int epochs,
                                  const std::filesystem::path& folder,
                                  const std::function<void(int epoch)>& train_one_epoch) {
-  hub.on_pretrain_routine_end();
+  session.on_pretrain_routine_end();
   for (int epoch = 0; epoch < epochs; ++epoch) {
     train_one_epoch(epoch);
-    hub.on_fit_epoch_end(epoch, {{"train/loss", std::exp(-0.1 * epoch)}, {"val/loss", 0.5}});
+    session.on_fit_epoch_end(epoch, {{"train/loss", std::exp(-0.1 * epoch)}, {"val/loss", 0.5}});
     std::ofstream(folder / "last.pt") << "weights of epoch " << epoch;
-    hub.on_model_save(epoch, folder / "last.pt", true);
+    session.on_model_save(epoch, folder / "last.pt", true);
   }
   std::ofstream(folder / "best.pt") << "the best weights";
-  return hub.on_train_end(epochs - 1, folder / "best.pt", 0.87);
+  return session.on_train_end(epochs - 1, folder / "best.pt", 0.87);
 }
 
 // ---- the tests ----------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
 // What a reply's status comes to, by a table of the tests' own. It is written from what HTTP says of
-// each status and not from the header, whose table it judges: a wrong row there would else be right here.
+// each status and not from the header, whose table it judges: a wrong row there would else be right
+// here.
 
 #pragma once
 
