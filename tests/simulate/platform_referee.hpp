@@ -24,6 +24,7 @@
 #include <vector>
 
 #include "../../hub_session.hpp"
+#include "../support/statuses.hpp"
 #include "metrics.hpp"
 #include "rules.hpp"
 #include "trace.hpp"
@@ -191,7 +192,7 @@ class platform_referee {
     at = {.busy_until = now() + out.latency};
     if (out.failure) return;
     using enum hub::verdict;
-    const hub::verdict meaning = hub::protocols::meaning_of(out.status).verdict;
+    const hub::verdict meaning = verdict_of_status(out.status);
     if (meaning == delivered || meaning == rejected) return;
     if (lane == hub::lane::console && out.status == 409) return;  // it goes on with another number
     // What a flush waits for is tried sooner, and for how long that is so only the session knows.
@@ -255,8 +256,7 @@ class platform_referee {
   // ---- replies -----------------------------------------------------------------------------------
 
   void note_refusal(const nlohmann::json& data, const hub::reply& out) {
-    if (out.failure || hub::protocols::meaning_of(out.status).verdict != hub::verdict::rejected)
-      return;
+    if (out.failure || verdict_of_status(out.status) != hub::verdict::rejected) return;
     refused_.insert(
         {hub::text::get_int(data, "epoch").value_or(-1), version_of(data.at("metrics"))});
   }
