@@ -2500,6 +2500,45 @@ inline std::string_view trimmed(std::string_view text) {
 }
 
 // Foreign text made safe for a terminal and a log: printable ASCII, bounded.
+// How many bytes the character of UTF-8 at the beginning of a text has; 0 where it is none.
+constexpr std::size_t utf8_length(std::string_view text) noexcept {
+  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
+  const unsigned char first = text.empty() ? 0x80 : byte(0);
+  if (first < 0x80) return 1;
+  const std::size_t length = first >= 0xC2 && first <= 0xDF   ? 2
+                             : first >= 0xE0 && first <= 0xEF ? 3
+                             : first >= 0xF0 && first <= 0xF4 ? 4
+                                                              : 0;
+  if (length == 0 || text.size() < length) return 0;
+  for (std::size_t i = 1; i < length; ++i)
+    if ((byte(i) & 0xC0) != 0x80) return 0;
+  const bool is_overlong = (first == 0xE0 && byte(1) < 0xA0) || (first == 0xF0 && byte(1) < 0x90);
+  const bool is_none = (first == 0xED && byte(1) > 0x9F) || (first == 0xF4 && byte(1) > 0x8F);
+  return is_overlong || is_none ? 0 : length;
+}
+
+// The program's own words, such as the name of a file, as they may be shown: whole, in whatever script,
+// without what controls a terminal or turns the direction of writing.
+inline std::string shown(std::string_view text) {
+  std::string out;
+  while (!text.empty()) {
+    const std::size_t length = utf8_length(text);
+    const std::string_view character = text.substr(0, std::max<std::size_t>(length, 1));
+    const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(character[i]); };
+    const bool turns = length == 3 && byte(0) == 0xE2 &&
+                       ((byte(1) == 0x80 && byte(2) >= 0xA8 && byte(2) <= 0xAE) ||
+                        (byte(1) == 0x81 && byte(2) >= 0xA6 && byte(2) <= 0xA9));
+    const bool controls = turns || (length == 1 && is_control(character[0])) ||
+                          (length == 2 && byte(0) == 0xC2 && byte(1) < 0xA0);
+    if (length == 0 || controls)
+      out += '?';
+    else
+      out += character;
+    text.remove_prefix(character.size());
+  }
+  return out;
+}
+
 inline std::string printable(std::string_view text) {
   std::string out;
   for (char c : text.substr(0, quoted_bytes_max)) out += is_visible(c) || c == ' ' ? c : '?';
@@ -5786,6 +5825,30 @@ class sigpipe_guard {
 struct sigpipe_guard {};
 #endif
 
+// Writes to standard error, past the program's buffers and their locks. Whether somebody reads there is
+// looked at first, again and again until `given_up` says that it has been long enough.
+template <class GivenUp>
+void write_to_standard_error(std::string_view text, [[maybe_unused]] const GivenUp& given_up) {
+#if defined(HUB_SESSION_POSIX)
+  constexpr int look_again_ms = 20;
+  constexpr std::size_t piece_bytes = 512;  // what every pipe that takes anything takes at once
+  const sigpipe_guard no_sigpipe;
+  while (!text.empty()) {
+    posix::polled out = {posix::standard_error, posix::writable, 0};
+    if (posix::poll(&out, 1, look_again_ms) <= 0) {
+      if (given_up()) return;
+      continue;
+    }
+    const auto written =
+        posix::write(posix::standard_error, text.data(), std::min(text.size(), piece_bytes));
+    if (written < 0 && errno != EINTR && errno != EAGAIN) return;  // nobody reads there any more
+    if (written > 0) text.remove_prefix(static_cast<std::size_t>(written));
+  }
+#else
+  std::fwrite(text.data(), 1, text.size(), stderr);
+#endif
+}
+
 // The calendar's time where this machine stands, in whole seconds.
 inline std::chrono::local_seconds local_time(std::chrono::system_clock::time_point when) {
   const std::time_t seconds = std::chrono::system_clock::to_time_t(when);
@@ -5837,8 +5900,14 @@ inline std::string describe(environment_disclosure what) {
 
 // ---- files -------------------------------------------------------------------------------------
 
+// A path in a message.
+inline std::string shown(const fs::path& file) {
+  const auto name = file.u8string();
+  return text::shown(std::string(name.begin(), name.end()));
+}
+
 inline error file_error(const fs::path& file, std::string_view what) {
-  return {errc::file_error, "The file " + text::printable(file.string()) + " " + std::string(what) +
+  return {errc::file_error, "The file " + shown(file) + " " + std::string(what) +
                                 ", so it is not uploaded. Check the path given to the session."};
 }
 
@@ -5847,6 +5916,19 @@ inline fs::path full_path(const fs::path& file) {
   std::error_code failed;
   fs::path full = fs::absolute(file, failed);
   return failed ? file : full;
+}
+
+// Where a name leads over symbolic links, also to what is not there yet: what replaces a file goes
+// there, so that the link stays.
+inline fs::path followed(fs::path file) {
+  constexpr int links_max = 40;
+  std::error_code failed;
+  for (int i = 0; i < links_max && fs::is_symlink(fs::symlink_status(file, failed)); ++i) {
+    const fs::path to = fs::read_symlink(file, failed);
+    if (failed) break;
+    file = file.parent_path() / to;
+  }
+  return file;
 }
 
 struct file_closer {
@@ -5966,7 +6048,7 @@ class file_source final : public body_source {
 
   error changed(std::string_view how) const {
     return {errc::file_changed,
-            "The file " + text::printable(name_.string()) + " " + std::string(how) +
+            "The file " + shown(name_) + " " + std::string(how) +
                 " while it was uploaded; the upload begins again. Write checkpoints to a new name "
                 "and rename them, or use snapshot::copy."};
   }
@@ -6189,7 +6271,7 @@ class snapshot_folder {
     fs::create_directories(where_, failed);
     if (!fs::is_directory(where_, failed))
       return error{errc::file_error,
-                   "There is no folder for snapshots: " + text::printable(where_.string()) +
+                   "There is no folder for snapshots: " + shown(where_) +
                        " is none and cannot be made. Set session_options::temp_folder, or use "
                        "snapshot::none."};
     if (!std::exchange(swept_, true)) snapshot_file::sweep(where_);
@@ -6270,60 +6352,385 @@ using namespace text;
 
 enum class settings_format { json_text, yaml_text };
 
-// The value of a top-level `api_key:` line, without a comment behind it.
-inline std::optional<extent> find_yaml_key(std::string_view text) {
-  constexpr std::string_view name = "api_key:";
-  for (std::size_t line = 0; line < text.size();) {
-    const std::size_t end = std::min(text.find('\n', line), text.size());
-    if (text.substr(line, end - line).starts_with(name)) {
-      std::size_t first = line + name.size();
-      while (first < end && (text[first] == ' ' || text[first] == '\t')) ++first;
-      std::size_t last =
-          first < end && text[first] == '#' ? first : std::min(text.find(" #", first), end);
-      while (last > first && (text[last - 1] == ' ' || text[last - 1] == '\r')) --last;
-      return extent{first, last - first};
+// Reads a settings file as a YAML parser does, as far as such a file goes: one mapping in block or in
+// flow style, with a scalar of any style for the key. What is nested is passed over.
+class yaml_reader {
+ public:
+  struct scalar {
+    extent where = {};
+    std::string value = {};  // "" for null, and for what is no scalar
+  };
+
+  explicit yaml_reader(std::string_view text)
+      : text_(text), begin_(text.starts_with("\xEF\xBB\xBF") ? 3 : 0), at_(begin_) {
+    while (next_content() && column() == 0 && now() == '%') skip_line();
+    if (next_content() && is_marker("---")) at_ += 3;
+    if (!next_content() || is_marker("...")) return;
+    if (now() == '{')
+      read_flow();
+    else
+      read_block();
+  }
+
+  // Why it cannot be read; "" where it can.
+  const std::string& problem() const noexcept { return problem_; }
+  // The last one, which is the one that counts.
+  const std::optional<scalar>& api_key() const noexcept { return api_key_; }
+
+  // Where a pair can be put in, and what has to stand around it there.
+  std::size_t room() const noexcept { return flow_begin_ ? *flow_begin_ + 1 : text_.size(); }
+  std::string with_room(const std::string& pair) const {
+    if (flow_begin_) return pair + (pairs_ > 0 ? ", " : "");
+    const bool begins_line = text_.empty() || is_break(text_.back());
+    return (begins_line ? "" : "\n") + std::string(indent_, ' ') + pair + '\n';
+  }
+
+ private:
+  static bool is_break(char c) noexcept { return c == '\n' || c == '\r'; }
+  static bool is_blank(char c) noexcept { return c == ' ' || c == '\t'; }
+
+  // NUL at the end, which stands nowhere else.
+  char at(std::size_t where) const noexcept { return where < text_.size() ? text_[where] : '\0'; }
+  char now() const noexcept { return at(at_); }
+  bool ends_word(std::size_t where) const noexcept {
+    return at(where) == '\0' || is_blank(at(where)) || is_break(at(where));
+  }
+  bool is_comment(std::size_t where) const noexcept {
+    return at(where) == '#' && (where == begin_ || ends_word(where - 1));
+  }
+  bool at_line_end() const noexcept { return now() == '\0' || is_break(now()) || is_comment(at_); }
+  std::size_t column() const noexcept {
+    std::size_t line = at_;
+    while (line > begin_ && !is_break(text_[line - 1])) --line;
+    return at_ - line;
+  }
+  bool is_marker(std::string_view what) const noexcept {
+    return column() == 0 && text_.substr(at_).starts_with(what) && ends_word(at_ + what.size());
+  }
+
+  void skip_blanks() noexcept {
+    while (is_blank(now())) ++at_;
+  }
+  void skip_line() noexcept {
+    while (now() != '\0' && !is_break(now())) ++at_;
+  }
+  // To what is no blank and no comment, over any number of lines. False at the end.
+  bool next_content() noexcept {
+    for (; now() != '\0'; ++at_) {
+      if (is_comment(at_)) skip_line();
+      if (now() != '\0' && !is_blank(now()) && !is_break(now())) return true;
+      if (now() == '\0') break;
     }
-    line = end + 1;
+    return false;
   }
-  return std::nullopt;
+  // Tags and anchors.
+  void skip_properties() noexcept {
+    while (now() == '!' || now() == '&') {
+      while (!ends_word(at_)) ++at_;
+      skip_blanks();
+    }
+  }
+
+  void fail(std::string_view why) {
+    if (!problem_.empty()) return;
+    const auto lines =
+        std::count(text_.begin(), text_.begin() + static_cast<std::ptrdiff_t>(at_), '\n');
+    problem_ = "line " + std::to_string(lines + 1) + " " + std::string(why);
+    at_ = text_.size();
+  }
+
+  // ---- block style ---------------------------------------------------------------------------------
+
+  void read_block() {
+    indent_ = column();
+    while (next_content()) {
+      if (is_marker("---") || is_marker("...")) return;
+      if (column() > indent_ || (now() == '-' && ends_word(at_ + 1)))
+        skip_line();  // of a value that is nested
+      else if (column() < indent_)
+        fail("stands further to the left than those before it");
+      else
+        read_pair();
+    }
+  }
+
+  void read_pair() {
+    const std::optional<std::string> name = is_quote(now()) ? quoted() : plain_name();
+    skip_blanks();
+    if (!name || now() != ':' || !ends_word(at_ + 1)) return fail("is no 'name: value'");
+    ++at_;
+    ++pairs_;
+    skip_blanks();
+    skip_properties();
+    if (*name == "api_key") {
+      api_key_ = value();
+    } else if (is_quote(now())) {
+      static_cast<void>(quoted());
+      end_line();
+    } else if (now() == '{' || now() == '[') {
+      skip_nested();
+    } else {
+      skip_line();
+    }
+  }
+
+  std::optional<std::string> plain_name() {
+    const std::size_t first = at_;
+    for (; !(now() == ':' && ends_word(at_ + 1)); ++at_)
+      if (at_line_end()) return std::nullopt;
+    return std::string(trimmed(text_.substr(first, at_ - first)));
+  }
+
+  // From the first character of the value on, or from behind the colon where it stands on a later line.
+  scalar value() {
+    scalar out = {{at_, 0}, ""};
+    const bool is_below = at_line_end();
+    if (is_below && (!next_content() || column() <= indent_)) {
+      at_ = out.where.begin;
+      return out;
+    }
+    out.where.begin = at_;
+    if (now() == '|' || now() == '>') return block_scalar(out);
+    if (is_quote(now())) {
+      out.value = quoted().value_or("");
+    } else if (now() == '{' || now() == '[') {
+      skip_nested();
+    } else if ("*@`%,]}"sv.find(now()) != std::string_view::npos) {
+      fail("has a value that begins with a character that has to be in quotes");
+    } else {
+      return plain_scalar(out, is_below);
+    }
+    out.where.length = at_ - out.where.begin;
+    end_line();
+    return out;
+  }
+
+  scalar plain_scalar(scalar out, bool is_below) {
+    std::size_t end = at_;
+    for (bool goes_on = true; goes_on;) {
+      const std::size_t first = at_;
+      for (; !at_line_end(); ++at_)
+        if (now() == ':' && ends_word(at_ + 1)) {  // a mapping
+          if (!is_below) fail("has a second ': '");
+          out.value.clear();
+          skip_line();
+          return out;
+        }
+      const std::string_view piece = trimmed(text_.substr(first, at_ - first));
+      out.value.append(out.value.empty() ? "" : " ").append(piece);
+      end = first + piece.size();
+      const std::size_t behind = at_;
+      goes_on = !is_comment(at_) && next_content() && column() > indent_;
+      if (!goes_on) at_ = behind;
+    }
+    out.where.length = end - out.where.begin;
+    if (out.value == "~" || out.value == "null" || out.value == "Null" || out.value == "NULL")
+      out.value.clear();
+    return out;
+  }
+
+  scalar block_scalar(scalar out) {
+    skip_line();
+    std::size_t end = at_;
+    while (now() != '\0') {
+      ++at_;
+      const std::size_t line = at_;
+      skip_line();
+      const std::string_view content = text_.substr(line, at_ - line);
+      const std::size_t first = content.find_first_not_of(' ');
+      if (first == std::string_view::npos) continue;
+      if (first <= indent_) {
+        at_ = line;
+        break;
+      }
+      out.value.append(out.value.empty() ? "" : "\n").append(trimmed(content));
+      end = at_;
+    }
+    out.where.length = end - out.where.begin;
+    return out;
+  }
+
+  void end_line() {
+    skip_blanks();
+    if (!at_line_end()) fail("has something behind a value");
+  }
+
+  // ---- flow style ----------------------------------------------------------------------------------
+
+  void read_flow() {
+    flow_begin_ = at_++;
+    while (next_content() && now() != '}') {
+      if (now() == ',') {
+        ++at_;
+        continue;
+      }
+      ++pairs_;
+      const bool in_quotes = is_quote(now());
+      const std::optional<std::string> name = in_quotes ? quoted() : plain_in_flow();
+      if (!name || !next_content()) break;
+      if (now() != ':') continue;
+      ++at_;
+      scalar found = value_in_flow();
+      if (*name == "api_key") api_key_ = std::move(found);
+    }
+    if (now() != '}') fail("ends before the mapping does");
+  }
+
+  scalar value_in_flow() {
+    const std::size_t behind = at_;
+    if (!next_content()) return {{behind, 0}, ""};
+    skip_properties();
+    scalar out = {{at_, 0}, ""};
+    if (is_quote(now()))
+      out.value = quoted().value_or("");
+    else if (now() == '{' || now() == '[')
+      skip_nested();
+    else
+      out.value = plain_in_flow().value_or("");
+    out.where.length = at_ - out.where.begin;
+    if (out.where.length == 0) out.where.begin = behind;
+    if (text_.substr(out.where.begin, out.where.length) == "null" || out.value == "~")
+      out.value.clear();
+    return out;
+  }
+
+  // Nothing where there is none, which never comes to an end by itself.
+  std::optional<std::string> plain_in_flow() {
+    const std::size_t first = at_;
+    while (!at_line_end() && ",{}[]"sv.find(now()) == std::string_view::npos &&
+           !(now() == ':' &&
+             (ends_word(at_ + 1) || ",{}[]"sv.find(at(at_ + 1)) != std::string_view::npos)))
+      ++at_;
+    const std::string_view out = trimmed(text_.substr(first, at_ - first));
+    at_ = first + out.size();
+    if (out.empty() && now() != ',' && now() != '}') fail("cannot be read");
+    return std::string(out);
+  }
+
+  void skip_nested() {
+    std::size_t depth = 0;
+    while (next_content()) {
+      if (is_quote(now())) {
+        static_cast<void>(quoted());
+        continue;
+      }
+      const char c = text_[at_++];
+      if (c == '{' || c == '[') ++depth;
+      if ((c == '}' || c == ']') && --depth == 0) return;
+    }
+    fail("ends before a bracket is closed");
+  }
+
+  // ---- quotes --------------------------------------------------------------------------------------
+
+  static bool is_quote(char c) noexcept { return c == '"' || c == '\''; }
+
+  // What is in quotes from here on; nothing where they are not closed.
+  std::optional<std::string> quoted() {
+    const char quote = text_[at_++];
+    std::string out;
+    for (; now() != '\0'; ++at_) {
+      if (now() == quote && quote == '\'' && at(at_ + 1) == quote) {
+        ++at_;
+        out += quote;
+      } else if (now() == quote) {
+        ++at_;
+        return out;
+      } else if (now() == '\\' && quote == '"') {
+        ++at_;
+        if (!escape(out)) break;
+      } else if (is_break(now())) {  // a line break and the blanks around it are one space
+        while (!out.empty() && is_blank(out.back())) out.pop_back();
+        while (is_blank(at(at_ + 1)) || is_break(at(at_ + 1))) ++at_;
+        out += ' ';
+      } else {
+        out += now();
+      }
+    }
+    fail("has quotes that are not closed, or a '\\' that means nothing");
+    return std::nullopt;
+  }
+
+  // What follows a backslash; stays on its last character.
+  bool escape(std::string& out) {
+    constexpr std::string_view names = "0abtnvfre \"/\\", mean = "\0\a\b\t\n\v\f\r\x1b \"/\\"sv;
+    if (const std::size_t known = names.find(now()); known != std::string_view::npos)
+      return out += mean[known], true;
+    if (is_break(now())) {  // a line that goes on
+      while (is_blank(at(at_ + 1)) || is_break(at(at_ + 1))) ++at_;
+      return true;
+    }
+    const std::size_t digits = now() == 'x' ? 2 : now() == 'u' ? 4 : now() == 'U' ? 8 : 0;
+    const std::string_view hexadecimal = text_.substr(std::min(at_ + 1, text_.size()), digits);
+    std::uint32_t code = 0;
+    const auto read =
+        std::from_chars(hexadecimal.data(), hexadecimal.data() + hexadecimal.size(), code, 16);
+    if (digits == 0 || hexadecimal.size() != digits || read.ptr != hexadecimal.data() + digits)
+      return false;
+    at_ += digits;
+    if (code < 0x80)
+      out += static_cast<char>(code);
+    else
+      out += "\xEF\xBF\xBD";  // no key has that, so that none is made of it
+    return true;
+  }
+
+  std::string_view text_;
+  std::size_t begin_;  // behind a byte order mark
+  std::size_t at_;
+  std::size_t indent_ = 0;  // of the mapping, in block style
+  std::optional<std::size_t> flow_begin_;
+  std::size_t pairs_ = 0;
+  std::optional<scalar> api_key_;
+  std::string problem_;
+};
+
+// The key in the text of an Ultralytics settings file, "" where there is none. An error says why the
+// text cannot be read.
+inline result<std::string> read_api_key(std::string_view text, settings_format format) {
+  const auto unreadable = [](std::string why) { return error{errc::file_error, std::move(why)}; };
+  if (text.starts_with("\xFF\xFE") || text.starts_with("\xFE\xFF"))
+    return unreadable("it is in UTF-16; save it in UTF-8");
+  if (text.find('\0') != std::string_view::npos) return unreadable("it holds NUL bytes");
+  if (format == settings_format::yaml_text) {
+    const yaml_reader settings(text);
+    if (!settings.problem().empty()) return unreadable("as YAML, " + settings.problem());
+    return settings.api_key() ? settings.api_key()->value : std::string();
+  }
+  if (first_of(text) == '\0') return std::string();
+  const std::optional<json> settings = parse_json(text);
+  if (!settings || !settings->is_object()) return unreadable("it is no JSON object");
+  return get_string(*settings, "api_key");
 }
 
-// The key in the text of an Ultralytics settings file, "" where there is none.
 inline std::string find_api_key(std::string_view text, settings_format format) {
-  if (format == settings_format::json_text) {
-    const std::optional<json> settings = parse_json(text);
-    return settings ? get_string(*settings, "api_key") : std::string();
-  }
-  const auto found = find_yaml_key(text);
-  if (!found) return {};
-  const std::string_view value = text.substr(found->begin, found->length);
-  if (value == "null" || value == "~") return {};
-  if (value.size() >= 2 && value.starts_with('\'') && value.ends_with('\''))
-    return std::string(value.substr(1, value.size() - 2));
-  const std::optional<json> in_quotes = value.starts_with('"') ? parse_json(value) : std::nullopt;
-  return in_quotes && in_quotes->is_string() ? in_quotes->get<std::string>() : std::string(value);
+  const auto found = read_api_key(text, format);
+  return found ? *found : std::string();
 }
 
-// The same text with the key in it and nothing else changed; nothing where `text` cannot be read.
+// The same text with the key in it and nothing else changed; nothing where `text` cannot be read, or has
+// no place for the key.
 inline std::optional<std::string> replace_api_key(std::string_view text, std::string_view api_key,
                                                   settings_format format) {
   std::string value;
   append_json_string(value, api_key);  // which YAML reads as well
   std::string out(text);
+  if (!read_api_key(text, format)) return std::nullopt;
   if (format == settings_format::yaml_text) {
-    if (const auto found = find_yaml_key(text)) {
-      const bool glued = out[found->begin - 1] == ':';  // "api_key:" alone, with no space after it
-      const bool before_comment = found->length == 0 && out.substr(found->begin).starts_with('#');
-      return out.replace(found->begin, found->length,
-                         (glued ? " " : "") + value + (before_comment ? " " : ""));
+    const yaml_reader settings(text);
+    if (settings.api_key()) {
+      const auto [begin, length] = settings.api_key()->where;
+      const bool glued =
+          begin > 0 && out[begin - 1] == ':';  // "api_key:" alone, with no space after it
+      const bool before_comment = length == 0 && out.substr(begin).starts_with('#');
+      out.replace(begin, length, (glued ? " " : "") + value + (before_comment ? " " : ""));
+    } else {
+      out.insert(settings.room(), settings.with_room("api_key: " + value));
     }
-    if (!out.empty() && !out.ends_with('\n')) out += '\n';
-    return out + "api_key: " + value + '\n';
+    return find_api_key(out, format) == api_key ? std::optional(out) : std::nullopt;
   }
-  if (text.find_first_not_of(" \t\r\n") == std::string_view::npos)
-    return "{\n  \"api_key\": " + value + "\n}\n";
+  if (first_of(text) == '\0') return "{\n  \"api_key\": " + value + "\n}\n";
   const std::optional<json> settings = parse_json(text);
-  if (!settings || !settings->is_object()) return std::nullopt;
   if (const auto found = find_json_member(text, "api_key"))
     return out.replace(found->begin, found->length, value);
   return out.insert(out.find('{') + 1,
@@ -6332,24 +6739,36 @@ inline std::optional<std::string> replace_api_key(std::string_view text, std::st
 
 // ---- keys --------------------------------------------------------------------------------------
 
-// Where Ultralytics keeps its settings on this system.
+// A folder that a variable names, and one below it; "" where it names none. A relative one would be
+// another one wherever the program is started, so that it is none, as the XDG specification has it.
+inline fs::path folder_of(const char* variable, const fs::path& below = {}) {
+  const fs::path folder = env(variable);
+  return folder.is_absolute() ? folder / below : fs::path();
+}
+
+// Where Ultralytics keeps its settings on this system, else in the folder for temporary files.
 inline fs::path settings_folder() {
 #if defined(HUB_SESSION_WINDOWS)
-  const fs::path base = env("APPDATA");
+  fs::path base = folder_of("APPDATA");
 #elif defined(__APPLE__)
-  const fs::path base = fs::path(env("HOME")) / "Library" / "Application Support";
+  fs::path base = folder_of("HOME", fs::path("Library") / "Application Support");
 #else
-  const fs::path base = fs::path(env("HOME")) / ".config";
+  fs::path base = folder_of("XDG_CONFIG_HOME");
+  if (base.empty()) base = folder_of("HOME", ".config");
 #endif
-  return base / "Ultralytics";
+  std::error_code failed;
+  if (base.empty()) base = fs::temp_directory_path(failed);
+  return full_path(base / "Ultralytics");
 }
 
 // The settings file to read and write: settings.json, else settings.yaml, else a new settings.json.
 inline fs::path find_settings_file(const fs::path& given) {
-  if (!given.empty()) return given;
+  if (!given.empty()) return full_path(given);
   std::vector<fs::path> folders = {settings_folder()};
-  if (const std::string own = env("YOLO_CONFIG_DIR"); !own.empty())
-    folders = {own, fs::path(own) / "Ultralytics"};
+  if (const std::string named = env("YOLO_CONFIG_DIR"); !named.empty()) {
+    const fs::path own = full_path(named);
+    folders = {own, own / "Ultralytics"};
+  }
   std::error_code ignored;
   for (const fs::path& folder : folders)
     for (const char* name : {"settings.json", "settings.yaml"})
@@ -6362,14 +6781,32 @@ inline machine::settings_format settings_format_of(const fs::path& file) {
                                      : machine::settings_format::yaml_text;
 }
 
+// The key that a settings file holds, "" where there is no file or no key in it. An error says why the
+// file cannot be read.
+inline result<std::string> find_saved_key(const fs::path& file) {
+  std::error_code failed;
+  const fs::file_status status = fs::status(file, failed);
+  if (status.type() == fs::file_type::not_found) return std::string();
+  const auto unreadable = [&](const std::string& why) {
+    return error{errc::file_error, "The settings file " + shown(file) + " cannot be read: " + why +
+                                       ". No API key is taken from it."};
+  };
+  if (failed) return unreadable(failed.message());
+  if (!fs::is_regular_file(status)) return unreadable("it is not a regular file");
+  if (!open(file, "rb")) return unreadable(std::generic_category().message(errno));
+  auto found = read_api_key(read_text_file(file), settings_format_of(file));
+  return found ? found : unreadable(found.error().message);
+}
+
 inline std::string read_saved_key(const fs::path& file) {
-  return machine::find_api_key(read_text_file(file), settings_format_of(file));
+  const auto found = find_saved_key(file);
+  return found ? *found : std::string();
 }
 
 inline bool save_key(const fs::path& file, std::string_view api_key) {
   const auto text =
       machine::replace_api_key(read_text_file(file), api_key, settings_format_of(file));
-  return text && write_text_file(file, *text);
+  return text && write_text_file(followed(file), *text);
 }
 
 // ---- the prompt --------------------------------------------------------------------------------
@@ -6467,22 +6904,23 @@ inline bool may_ask() noexcept {
 // Asks on the terminal without echo. Empty where nobody may be asked or nothing was typed in time.
 inline std::string ask_for_key(std::string_view where, duration timeout) {
   if (!may_ask()) return {};
-  const auto ask = [&] {
-    std::fprintf(stderr, "Ultralytics HUB: API key, from %.*s (it is not shown): ",
-                 static_cast<int>(where.size()), where.data());
+  const time_point until = later(std::chrono::steady_clock::now(), timeout);
+  const auto show = [&](std::string_view words) {
+    write_to_standard_error(words, [&] { return std::chrono::steady_clock::now() >= until; });
   };
-  [[maybe_unused]] const time_point until = later(std::chrono::steady_clock::now(), timeout);
+  const std::string question =
+      "Ultralytics HUB: API key, from " + std::string(where) + " (it is not shown): ";
   typed_line line;
   auto end = typed_line::end::closed;
 #if defined(HUB_SESSION_POSIX)
   {
     silent_terminal silent;
-    ask();  // only now: what is typed before would be shown, and then thrown away
+    show(question);  // only now: what is typed before would be shown, and then thrown away
     end = silent.read(line, until);
-    std::fputs("\r\n", stderr);
+    show("\r\n");
   }
 #elif defined(HUB_SESSION_WINDOWS)
-  ask();
+  show(question);
   for (end = typed_line::end::none;
        end == typed_line::end::none && std::chrono::steady_clock::now() < until;) {
     if (::_kbhit())
@@ -6490,7 +6928,7 @@ inline std::string ask_for_key(std::string_view where, duration timeout) {
     else
       std::this_thread::sleep_for(50ms);
   }
-  std::fputc('\n', stderr);
+  show("\n");
 #endif
   return end == typed_line::end::entered ? line.text : std::string();
 }
@@ -6572,30 +7010,6 @@ inline found_rank find_rank(const session_options& options) {
 }
 
 // ---- what is said ------------------------------------------------------------------------------
-
-// Writes to standard error, past the program's buffers and their locks. Whether somebody reads there is
-// looked at first, again and again until `given_up` says that it has been long enough.
-template <class GivenUp>
-void write_to_standard_error(std::string_view text, [[maybe_unused]] const GivenUp& given_up) {
-#if defined(HUB_SESSION_POSIX)
-  constexpr int look_again_ms = 20;
-  constexpr std::size_t piece_bytes = 512;  // what every pipe that takes anything takes at once
-  const sigpipe_guard no_sigpipe;
-  while (!text.empty()) {
-    posix::polled out = {posix::standard_error, posix::writable, 0};
-    if (posix::poll(&out, 1, look_again_ms) <= 0) {
-      if (given_up()) return;
-      continue;
-    }
-    const auto written =
-        posix::write(posix::standard_error, text.data(), std::min(text.size(), piece_bytes));
-    if (written < 0 && errno != EINTR && errno != EAGAIN) return;  // nobody reads there any more
-    if (written > 0) text.remove_prefix(static_cast<std::size_t>(written));
-  }
-#else
-  std::fwrite(text.data(), 1, text.size(), stderr);
-#endif
-}
 
 // The default log and progress: colour and a bar on a terminal, plain lines elsewhere.
 class console {
@@ -8026,7 +8440,7 @@ class disk_folder final : public spool_folder {
   error failure(std::string_view what, int number) const {
     const std::string why =
         number != 0 ? " (" + std::error_code(number, std::generic_category()).message() + ")" : "";
-    return {errc::file_error, "The spool's folder " + text::printable(folder_.string()) + " " +
+    return {errc::file_error, "The spool's folder " + machine::shown(folder_) + " " +
                                   std::string(what) + why +
                                   ". Check session_options::spool and the disk."};
   }
@@ -8035,8 +8449,7 @@ class disk_folder final : public spool_folder {
     std::string owner = read_text_file(folder_ / "lock");
     owner = owner.substr(0, owner.find('\n'));
     return {errc::spool_locked,
-            "The spool's folder " + text::printable(folder_.string()) +
-                " is in use by another session" +
+            "The spool's folder " + machine::shown(folder_) + " is in use by another session" +
                 (owner.empty() ? "" : " (process " + text::printable(owner) + ")") +
                 ". Wait until that has ended, or use another spool.directory."};
   }
@@ -8687,11 +9100,12 @@ class startup {
 
   // Gives the run the token or the key of the first place that has one.
   void find_credentials(run& who) {
+    const auto saved = find_saved_key(settings_);
     const std::array<std::pair<std::string, std::string>, 4> places = {
         {{Protocol::credentials(who), "the identifier"},
          {options_.credentials.api_key, "session_options::credentials"},
          {env("ULTRALYTICS_API_KEY"), "ULTRALYTICS_API_KEY"},
-         {read_saved_key(settings_), settings_.string()}}};
+         {saved ? *saved : "", shown(settings_)}}};
     credential found{.token = std::string(trimmed(options_.credentials.id_token))};
     if (found.token.empty() && tokens_.can_renew()) {
       found.token = checked(tokens_.fresh());
@@ -8702,26 +9116,24 @@ class startup {
       found.from = found.key.empty() ? "" : " from " + place;
       if (!found.key.empty()) break;
     }
-    accept(who, std::move(found));
+    if (!saved && found.key.empty() && found.token.empty())
+      report_.log(log_level::warning, saved.error().message);
+    if (found.key.empty() && found.token.empty()) return;
+    if (auto why = accept(who, std::move(found))) fail(*why);
   }
 
   // Sends what the protocol wants answered first. Where a key is missing or not accepted, another is
   // asked for on a terminal.
   void open(run& who) {
-    for (int asked = 0;; ++asked) {
-      const auto refused = has_credentials(who) ? opened(who) : Protocol::no_key(who);
-      if (!refused) break;
-      if (refused->http_status == 401 && may_renew()) {
-        is_renewed_ = true;
-        accept(who, {.token = checked(tokens_.fresh())});
-        continue;
-      }
-      const bool may_ask = options_.credentials.prompt && asked < prompt_tries;
-      report_.wait();
-      std::string key =
-          may_ask ? ask_for_key(Protocol::key_page(who), deadline_ - clock_.now()) : "";
+    std::optional<error> refused = has_credentials(who) ? opened(who) : Protocol::no_key(who);
+    if (refused && refused->http_status == 401 && may_renew()) {
+      is_renewed_ = true;
+      refused = tried(who, {.token = checked(tokens_.fresh())});
+    }
+    for (int asked = 0; refused; ++asked) {
+      std::string key = asked < prompt_tries ? ask(who, *refused) : "";
       if (key.empty()) fail(*refused);
-      accept(who, {.key = std::move(key)});
+      refused = tried(who, {.key = std::move(key), .from = " from the prompt"});
     }
     save(Protocol::credentials(who));
   }
@@ -8752,9 +9164,7 @@ class startup {
   }
 
   [[noreturn]] void fail(error why) const {
-    if (why.http_status == 401 && !key_from_.empty())
-      why.message += " It is the one" + key_from_ + ".";
-    throw session_error(report_.redacted(std::move(why)));
+    throw session_error(report_.redacted(named(std::move(why))));
   }
 
   template <class T>
@@ -8769,12 +9179,25 @@ class startup {
   bool has_token() const { return is_renewed_ || !options_.credentials.id_token.empty(); }
   bool may_renew() const { return has_token() && tokens_.can_renew() && !is_renewed_; }
 
-  void accept(run& who, credential what) {
+  // Why they are not accepted, if so.
+  std::optional<error> tried(run& who, credential what) {
+    auto why = accept(who, std::move(what));
+    return why ? why : opened(who);
+  }
+
+  // Why they cannot be a key or a token, if so.
+  std::optional<error> accept(run& who, credential what) {
     report_.add_secret(what.token);
     report_.add_secret(what.key);
     what.is_saved = !what.key.empty() && what.key == read_saved_key(settings_);
     key_from_ = what.token.empty() ? what.from : "";
-    if (auto why = Protocol::accept(who, std::move(what))) fail(*why);
+    if (auto why = Protocol::accept(who, std::move(what))) return why;
+    check_gateway(who);
+    return std::nullopt;
+  }
+
+  // What is for a gateway in front of the server is as secret, and must fit into what is sent.
+  void check_gateway(const run& who) const {
     const endpoint_options& at = options_.endpoints;
     for (const auto& [name, value] : at.headers) hide(value);
     hide(at.login);
@@ -8788,6 +9211,22 @@ class startup {
   void hide(const std::string& secret) const {
     constexpr std::size_t bytes_min = 6;
     if (secret.size() >= bytes_min) report_.add_secret(secret);
+  }
+
+  // Another key, where a person is there to be asked and may be; says first what was wrong with this.
+  std::string ask(const run& who, const error& refused) {
+    if (!options_.credentials.prompt || !may_ask()) return {};
+    if (!key_from_.empty()) report_.log(log_level::warning, named(refused).message);
+    report_.wait();
+    return std::string(trimmed(ask_for_key(Protocol::key_page(who), deadline_ - clock_.now())));
+  }
+
+  // A refusal names the place of the key that was refused.
+  error named(error why) const {
+    const bool of_the_key = why.http_status == 401 || why.code == errc::invalid_credentials;
+    if (of_the_key && why.message.find(key_from_) == std::string::npos)
+      why.message += " It is the one" + key_from_ + ".";
+    return why;
   }
 
   // Why the key is not accepted, if so.
@@ -8809,7 +9248,7 @@ class startup {
     if (!options_.credentials.save || key.empty() || key == read_saved_key(settings_)) return;
     if (!save_key(settings_, key))
       report_.log(log_level::warning,
-                  "The API key cannot be saved to " + settings_.string() +
+                  "The API key cannot be saved to " + shown(settings_) +
                       "; check that it can be read as settings and written to.");
   }
 
@@ -8829,7 +9268,8 @@ class startup {
 // ---- fetching files ----------------------------------------------------------------------------
 
 // A download on its way to the disk: FILE.part, and beside it FILE.part.json, which says of what it
-// is the beginning, so that a later run can go on. Both are for this user alone. A download goes on
+// is the beginning, so that a later run can go on. Who may read the file is as of any file that this
+// user makes. A download goes on
 // only where the bytes that are there have the hash that was written down for them: whatever a
 // crash left, no file is put together from two versions.
 class part_file final : public body_sink {
@@ -8856,10 +9296,9 @@ class part_file final : public body_sink {
   std::optional<error> open() {
     std::error_code failed;
     if (fs::is_directory(target_, failed)) return problem("is a folder");
-    make_private(part_);
+    machine::open(part_, "wbx");  // where it is there already, this fails and changes nothing
     if (!fs::is_regular_file(fs::symlink_status(part_, failed)))
-      return problem("cannot be made: " + part_.filename().string() + " cannot be written there");
-    fs::permissions(part_, fs::perms::owner_read | fs::perms::owner_write, failed);
+      return problem("cannot be made: " + shown(part_.filename()) + " cannot be written there");
     lock_.emplace(part_);
     if (lock_->taken()) return problem("is being downloaded by another session or program");
     if (!lock_->held()) return problem("cannot be locked (" + lock_->why_not().message() + ")");
@@ -8963,7 +9402,7 @@ class part_file final : public body_sink {
 
   error problem(std::string_view what) const {
     return {errc::file_error,
-            "The file " + text::printable(target_.string()) + " " + std::string(what) +
+            "The file " + shown(target_) + " " + std::string(what) +
                 ", so it is not downloaded. Check the path given to the session."};
   }
 
@@ -9037,9 +9476,9 @@ class downloader {
   // `url`: where the file is as far as is known, "" where that has to be asked first.
   result<fetched_file> fetch(std::string url, const file_query& query, const fs::path& target) {
     const auto part = std::make_shared<part_file>(
-        full_path(target), options_.limits.download_bytes_max,
-        [this, name = text::printable(target.filename().string())](
-            std::uint64_t done, std::uint64_t total, std::uint64_t before) {
+        followed(full_path(target)), options_.limits.download_bytes_max,
+        [this, name = shown(target.filename())](std::uint64_t done, std::uint64_t total,
+                                                std::uint64_t before) {
           report_.progress({name, done, total, clock_.now() - began_, transfer::download, before});
         });
     if (auto why = part->open()) return *why;
@@ -10062,7 +10501,7 @@ class basic_training_session final : public session_base {
   // Downloads model_file() to `file`, in its place when whole; FILE.part and FILE.part.json hold
   // what has come so far. Goes on after a break, also of an earlier run, where the storage host's
   // ETag shows that it still has the same version, and asks HUB for a fresh URL where this one has
-  // expired. The file is readable for this user alone.
+  // expired. Where `file` is a symbolic link, all that is where it leads.
   // Blocks: up to limits.download_deadline, while the lanes go on; gives up after
   //   retry.download_retries_max failures in a row. Returns a path of "" on a rank above 0.
   // Errors: not_downloadable where HUB names no URL, file_error, or what kept the file from coming.
@@ -11306,7 +11745,7 @@ inline result<std::shared_ptr<SSL_CTX>> make_tls_context(const httplib_options& 
   SSL_CTX_set_mode(out.get(), SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
   if (!options.ca_file.empty()) {
     if (SSL_CTX_load_verify_locations(out.get(), options.ca_file.c_str(), nullptr) != 1)
-      return error{errc::tls_failed, "The file " + text::printable(options.ca_file) +
+      return error{errc::tls_failed, "The file " + text::shown(options.ca_file) +
                                          " of httplib_options::ca_file holds no certificates that "
                                          "can be read (" +
                                          tls_text() + "). Name a PEM file."};
@@ -11326,7 +11765,7 @@ inline std::optional<error> use_client_certificate(SSL* tls, const httplib_optio
   const std::string& key = options.client_key_file.empty() ? certificate : options.client_key_file;
   const auto refuse = [](const std::string& file, std::string_view what) {
     return error{errc::invalid_credentials,
-                 "The file " + text::printable(file) + " of httplib_options holds no " +
+                 "The file " + text::shown(file) + " of httplib_options holds no " +
                      std::string(what) + " that can be used (" + tls_text() + ")."};
   };
   // OpenSSL's own function would ask for the password on the terminal.

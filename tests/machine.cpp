@@ -158,6 +158,48 @@ TEST_CASE("making a private file leaves what is there alone") {
   CHECK(std::distance(fs::directory_iterator(folder.path()), fs::directory_iterator()) == 1);
 }
 
+TEST_CASE("what replaces a file goes where its name leads, and the link stays") {
+  const scratch_folder folder;
+  fs::create_directory(folder / "real");
+  folder.write("real/settings.yaml", "a: 1\n");
+  fs::create_symlink(fs::path("real") / "settings.yaml", folder / "link.yaml");
+  fs::create_symlink(folder / "link.yaml", folder / "settings.yaml");
+  CHECK(hub::machine::save_key(folder / "settings.yaml", "KEY"));
+  CHECK(fs::is_symlink(folder / "settings.yaml"));
+  CHECK(fs::is_symlink(folder / "link.yaml"));
+  CHECK(hub::machine::read_text_file(folder / "real" / "settings.yaml") ==
+        "a: 1\napi_key: \"KEY\"\n");
+  fs::create_symlink(fs::path("real") / "new.json", folder / "dangling.json");
+  CHECK(hub::machine::followed(folder / "dangling.json") == folder / "real" / "new.json");
+  fs::create_symlink("circle", folder / "circle");
+  CHECK(hub::machine::followed(folder / "circle") == folder / "circle");
+}
+
+TEST_CASE("what a dead process left is swept, and what a living one holds stays") {
+  const scratch_folder folder;
+  auto held = hub::machine::fresh_file::make(folder / "file");
+  auto left = hub::machine::fresh_file::make(folder / "file");
+  REQUIRE((held && left));
+  left->file.reset();  // its lock goes with it, as with a process
+  folder.write("file", "another's");
+  hub::machine::fresh_file::sweep(folder / "file");
+  CHECK(fs::exists(held->name));
+  CHECK_FALSE(fs::exists(left->name));
+  CHECK(fs::exists(folder / "file"));
+}
+
+TEST_CASE("a lock that another has is told from one that cannot be had") {
+  const scratch_folder folder;
+  const fs::path file = folder.write("file", "content");
+  const hub::machine::file_lock first(file), second(file), missing(folder / "missing");
+  CHECK(first.held());
+  CHECK_FALSE(second.held());
+  CHECK(second.taken());
+  CHECK_FALSE(missing.held());
+  CHECK_FALSE(missing.taken());
+  CHECK(missing.why_not() == std::errc::no_such_file_or_directory);
+}
+
 #endif
 
 TEST_CASE("a file is copied whole, in pieces where the system does not do it") {
@@ -172,6 +214,166 @@ TEST_CASE("a file is copied whole, in pieces where the system does not do it") {
   std::ifstream copy(folder / "copy", std::ios::binary);
   CHECK(std::string(std::istreambuf_iterator<char>(copy), {}) == content.substr(7));
 }
+
+// ---- settings ------------------------------------------------------------------------------------
+
+using hub::machine::settings_format;
+
+// As PyYAML 6.0 reads them.
+constexpr std::pair<std::string_view, std::string_view> yaml_forms[] = {
+    {"api_key: KEY\n", "KEY"},
+    {"api_key:   KEY   \n", "KEY"},
+    {"api_key : KEY\n", "KEY"},
+    {"\"api_key\": KEY\n", "KEY"},
+    {"'api_key': 'KEY'\n", "KEY"},
+    {"  a: 1\n  api_key: KEY\n", "KEY"},
+    {"%YAML 1.1\n---\napi_key: KEY\n", "KEY"},
+    {"--- # settings\napi_key: KEY\n...\n", "KEY"},
+    {"api_key: !!str KEY\n", "KEY"},
+    {"api_key: &a KEY\n", "KEY"},
+    {"api_key:\n  KEY\nb: 1\n", "KEY"},
+    {"api_key: # below\n  'KEY'\n", "KEY"},
+    {"api_key: |\n  KEY\nb: 1\n", "KEY"},
+    {"api_key: >-\n  KEY\n", "KEY"},
+    {"api_key: |-\n    KEY # no comment", "KEY # no comment"},
+    {"api_key: one\nb: 1\napi_key: KEY\n", "KEY"},
+    {"api_key: 'it''s'\n", "it's"},
+    {"api_key: \"\\x4B\\u0045\\U00000059\"\n", "KEY"},
+    {"api_key: \"K\\\n  EY\"\n", "KEY"},
+    {"api_key: \"a\n  b\"\n", "a b"},
+    {"api_key: KEY # comment\n", "KEY"},
+    {"api_key: K#EY\n", "K#EY"},
+    {"api_key: K:EY\n", "K:EY"},
+    {"api_key: Null\n", ""},
+    {"api_key: NULL\n", ""},
+    {"a:\n- x\n- api_key: no\napi_key: KEY\n", "KEY"},
+    {"a: [1,\n  {api_key: no}]\napi_key: KEY\n", "KEY"},
+    {"a: 'api_key: no\n\n  api_key: no'\napi_key: KEY\n", "KEY"},
+    {"a: |\n  api_key: no\napi_key: KEY\n", "KEY"},
+    {"a:\n  b: 1\n\n  api_key: no\n# api_key: no\napi_key: KEY\n", "KEY"},
+    {"{api_key: KEY, a: 1}\n", "KEY"},
+    {"{'a': 1, \"api_key\":\"KEY\"}", "KEY"},
+    {"--- {a: {api_key: no}, api_key: KEY}\n", "KEY"},
+    {"{\n  a: 1, # api_key: no\n  api_key: KEY,\n}\n", "KEY"},
+    {"{a: [x, 'api_key: no', {b: c}],\n api_key: 'KEY'\n}", "KEY"},
+    {"{api_key: one, api_key: KEY}", "KEY"},
+    {"{}\n", ""},
+    {"{a: 1}", ""},
+    {"{api_key: }", ""},
+    {"a: 1\r\napi_key: KEY\r\nb: 2\r\n", "KEY"},
+    {"a: 1\rapi_key: KEY\rb: 2\r", "KEY"},
+    {"", ""},
+    {"# nothing\n", ""},
+    {"---\n", ""},
+    {"api_key: ''\n", ""},
+    {"api_key: [KEY]\n", ""},
+    {"path: C:\\dir\\\napi_key: KEY\n", "KEY"},
+    {"url: https://x # 'quote\napi_key: KEY\n", "KEY"},
+    {"a: it's\napi_key: KEY\n", "KEY"},
+    {"<<: {b: 1}\napi_key: KEY\n", "KEY"},
+    {"\xEF\xBB\xBF"
+     "api_key: KEY\n",
+     "KEY"},
+    {"{a: http://x, api_key: KEY}", "KEY"},
+};
+
+TEST_CASE("settings in YAML are read as a parser reads them, whoever wrote them") {
+  for (const auto& [text, key] : yaml_forms) {
+    CAPTURE(text);
+    const auto found = hub::machine::read_api_key(text, settings_format::yaml_text);
+    CHECK(found);
+    if (found) CHECK(*found == key);
+  }
+}
+
+TEST_CASE("a key is put into settings in YAML of every form, and what is read back is that key") {
+  for (const auto& [text, key] : yaml_forms) {
+    CAPTURE(text);
+    const auto replaced =
+        hub::machine::replace_api_key(text, "NEW", settings_format::yaml_text).value_or("refused");
+    CAPTURE(replaced);
+    CHECK(hub::machine::find_api_key(replaced, settings_format::yaml_text) == "NEW");
+    const bool has_another = text.find("a: ") != std::string_view::npos;
+    if (has_another) CHECK(replaced.find("a: ") != std::string::npos);
+  }
+}
+
+TEST_CASE("a key that holds more settings is none, and nothing is put in its place") {
+  const std::string_view text = "api_key:\n  KEY: x\n";
+  CHECK(hub::machine::find_api_key(text, settings_format::yaml_text) == "");
+  CHECK_FALSE(hub::machine::replace_api_key(text, "NEW", settings_format::yaml_text));
+}
+
+TEST_CASE("settings that no YAML parser takes for a mapping are said, and left alone") {
+  for (const std::string_view text : {
+           "api_key KEY\n",
+           "api_key: 'KEY\n",
+           "api_key: \"KEY\n",
+           "api_key: \"\\q\"\n",
+           "api_key: a: b\n",
+           "{api_key: KEY\n",
+           "api_key: @KEY\n",
+           "api_key: *x\n",
+           "api_key: 'KEY' more\n",
+           "  a: 1\napi_key: KEY\n",
+           "a: [1\napi_key: KEY\n",
+           "api_key: `KEY`\n",
+           "api_key:KEY\n",
+       }) {
+    CAPTURE(text);
+    const auto found = hub::machine::read_api_key(text, settings_format::yaml_text);
+    CHECK_FALSE(found);
+    if (!found) CHECK(found.error().message.starts_with("as YAML, line "));
+    CHECK_FALSE(hub::machine::replace_api_key(text, "NEW", settings_format::yaml_text));
+  }
+}
+
+TEST_CASE("settings that cannot be read are said with the file's name and the reason") {
+  const scratch_folder folder;
+  const auto why = [&](std::string_view name, std::string_view content) {
+    const auto found = hub::machine::find_saved_key(folder.write(name, content));
+    return found ? "the key " + *found : found.error().message;
+  };
+  using namespace std::string_view_literals;
+  CHECK(contains(why("a.yaml",
+                     "\xFF\xFE"
+                     "a\0:\0"sv),
+                 "a.yaml cannot be read: it is in UTF-16"));
+  CHECK(contains(why("b.json", "\xFE\xFF\0{\0}"sv), "b.json cannot be read: it is in UTF-16"));
+  CHECK(contains(why("c.json", "{"), "c.json cannot be read: it is no JSON object"));
+  CHECK(contains(why("d.yaml", "a: 1\nb\n"), "d.yaml cannot be read: as YAML, line 2"));
+  CHECK(why("e.json", "") == "the key ");
+  fs::create_directory(folder / "f.json");
+  const auto of_folder = hub::machine::find_saved_key(folder / "f.json");
+  REQUIRE_FALSE(of_folder);
+  CHECK(contains(of_folder.error().message, "not a regular file"));
+  CHECK(hub::machine::find_saved_key(folder / "missing.json"));
+}
+
+#if defined(__linux__)
+TEST_CASE("settings are where Ultralytics has them, and never in the working folder") {
+  const scratch_folder folder;
+  const environment none("YOLO_CONFIG_DIR", nullptr);
+  const auto in = [](const fs::path& base) { return base / "Ultralytics" / "settings.json"; };
+  const auto found = [] { return hub::machine::find_settings_file({}); };
+  const environment home("HOME", (folder / "home").string().c_str());
+  {
+    const environment xdg("XDG_CONFIG_HOME", (folder / "xdg").string().c_str());
+    CHECK(found() == in(folder / "xdg"));
+    const environment yolo("YOLO_CONFIG_DIR", folder.path().string().c_str());
+    CHECK(found() == folder / "settings.json");
+    fs::create_directories(folder / "Ultralytics");
+    folder.write("Ultralytics/settings.yaml", "a: 1\n");
+    CHECK(found() == folder / "Ultralytics" / "settings.yaml");
+  }
+  for (const char* nowhere : {static_cast<const char*>(nullptr), "", "relative"}) {
+    const environment xdg("XDG_CONFIG_HOME", nowhere);
+    CHECK(found() == in(folder / "home" / ".config"));
+    const environment no_home("HOME", nowhere);
+    CHECK(found() == in(fs::temp_directory_path()));
+  }
+}
+#endif
 
 // ---- what is said ---------------------------------------------------------------------------------
 
@@ -274,6 +476,21 @@ TEST_CASE("of each transfer the newest state waits for a slow function") {
   slow->let_go.set_value();
   report.close();
   CHECK(seen == std::vector<std::pair<std::string, std::uint64_t>>{{"a.pt", 3}, {"b.pt", 30}});
+}
+
+TEST_CASE("one's own words are shown in their script, and nothing in them controls a terminal") {
+  using hub::text::shown;
+  for (const char* text : {"weights.pt", "Gewichte \xC3\xA4\xC3\xB6.pt", "\xE6\xA8\xA1\xE5\x9E\x8B",
+                           "\xF0\x9F\x98\x80"})
+    CHECK(shown(text) == text);
+  CHECK(shown(std::string(5000, 'x')).size() == 5000);
+  CHECK(shown("a\033[31m\nb\x7F") == "a?[31m?b?");
+  CHECK(shown("\xC2\x9B"
+              "31m") == "?31m");
+  CHECK(shown("\xE2\x80\xAE"
+              "tp.exe\xE2\x81\xA6") == "?tp.exe?");
+  CHECK(shown("\xFF\xC3(\xC0\x80\xED\xA0\x80\xF4\x90\x80\x80\xE6\xA8") ==
+        std::string(2, '?') + "(" + std::string(11, '?'));
 }
 
 // ---- the prompt ----------------------------------------------------------------------------------

@@ -24,6 +24,7 @@
 #include <utility>
 #include <vector>
 
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -72,7 +73,7 @@ class clean_environment {
   clean_environment() {
     for (const char* name :
          {"ULTRALYTICS_API_KEY", "ULTRALYTICS_HUB_API", "ULTRALYTICS_HUB_WEB", "YOLO_CONFIG_DIR",
-          "COLAB_RELEASE_TAG", "COLAB_BACKEND_VERSION", "HOME"})
+          "XDG_CONFIG_HOME", "COLAB_RELEASE_TAG", "COLAB_BACKEND_VERSION", "HOME"})
       put_away(name);
     for (const auto& each : hub::machine::rank_variables) put_away(each.rank);
     set("HOME", home_.path().string());
@@ -1321,34 +1322,46 @@ TEST_CASE("a forked child sends nothing and ends cleanly, and its parent goes on
   CHECK(seen.uploads.empty());
 }
 
+namespace {
+
+// Reads from a terminal until it was asked so many times.
+void wait_for_prompts(const terminal& screen, const stage& at, std::size_t wanted,
+                      std::string& shown) {
+  const std::string prompt = "API key, from " + at.hub.root() + "/settings (it is not shown): ";
+  const auto prompts = [&] {
+    std::size_t count = 0;
+    for (std::size_t i = 0; (i = shown.find(prompt, i)) != std::string::npos; i += prompt.size())
+      ++count;
+    return count;
+  };
+  while (prompts() < wanted) REQUIRE(child_process::read_more(screen.ours.get(), shown));
+}
+
+void type(const terminal& screen, const std::string& keys) {
+  REQUIRE(::write(screen.ours.get(), keys.data(), keys.size()) ==
+          static_cast<ssize_t>(keys.size()));
+}
+
+}  // namespace
+
 TEST_CASE("on a terminal a key is asked for, without echo, and three times at most") {
   stage at;
   terminal screen;
   REQUIRE(screen.echoes());
   const std::vector<std::string> typed =
       GENERATE(std::vector<std::string>{good_key}, std::vector<std::string>{bad_key, good_key},
-               std::vector<std::string>{bad_key, bad_key, bad_key}, std::vector<std::string>{""});
+               std::vector<std::string>{bad_key, bad_key, bad_key}, std::vector<std::string>{""},
+               std::vector<std::string>{"  " + good_key + " "},
+               std::vector<std::string>{"two words", good_key});
   child_process child("ask", child_variables(at), &screen);
   std::string shown;
   std::size_t prompts = 0;
   for (const std::string& key : typed) {
-    const std::string prompt = "API key, from " + at.hub.root() + "/settings";
-    ++prompts;
-    std::size_t at_prompt = 0;
-    const auto prompted = [&] {
-      std::size_t count = 0;
-      for (at_prompt = 0; (at_prompt = shown.find(prompt, at_prompt)) != std::string::npos;
-           at_prompt += prompt.size())
-        ++count;
-      return count >= prompts && shown.ends_with(": ");
-    };
-    while (!prompted()) REQUIRE(child_process::read_more(screen.ours.get(), shown));
+    wait_for_prompts(screen, at, ++prompts, shown);
     CHECK_FALSE(screen.echoes());  // before anybody can have seen that it is time to type
-    const std::string line = key + "\n";
-    REQUIRE(::write(screen.ours.get(), line.data(), line.size()) ==
-            static_cast<ssize_t>(line.size()));
+    type(screen, key + "\n");
   }
-  const bool accepted = typed.back() == good_key;
+  const bool accepted = contains(typed.back(), good_key);
   child.read_until(accepted ? "signed in\n" : "not_authenticated\n");
   CHECK(child.wait() == "exit 0");
   CHECK(screen.echoes());
@@ -1358,7 +1371,45 @@ TEST_CASE("on a terminal a key is asked for, without echo, and three times at mo
   while (!shown.ends_with("the end")) REQUIRE(child_process::read_more(screen.ours.get(), shown));
   CHECK_FALSE(contains(shown, good_key));
   CHECK_FALSE(contains(shown, bad_key));
-  CHECK(at.hub.seen().auths == (typed.back().empty() ? 0 : typed.size()));
+  CHECK(contains(shown, "from the prompt") == (typed.size() > 1));
+  const bool could_be_keys = !typed.back().empty() && typed.front() != "two words";
+  CHECK(at.hub.seen().auths == (could_be_keys ? typed.size() : typed.size() - 1));
+}
+
+TEST_CASE("the prompt lasts no longer than the start may, also where it cannot be shown") {
+  const bool stopped = GENERATE(false, true);
+  stage at;
+  terminal screen;
+  if (stopped) REQUIRE(::tcflow(screen.theirs.get(), TCOOFF) == 0);
+  child_process child("ask", child_variables(at, {"HUB_TEST_START_MS=50"}), &screen);
+  child.read_until("not_authenticated\n");
+  CHECK(child.wait() == "exit 0");
+  CHECK(screen.echoes());
+}
+
+TEST_CASE("a program that is ended at the prompt leaves the terminal as it was") {
+  const auto [number, from_keyboard] = GENERATE(std::pair(SIGHUP, false), std::pair(SIGTERM, false),
+                                                std::pair(SIGINT, false), std::pair(SIGINT, true));
+  stage at;
+  terminal screen;
+  child_process child("ask", child_variables(at), &screen);
+  std::string shown;
+  wait_for_prompts(screen, at, 1, shown);
+  CHECK_FALSE(screen.echoes());
+  if (from_keyboard)
+    type(screen, "\003");
+  else
+    child.send(number);
+  CHECK(child.wait() == "signal " + std::to_string(number));
+  CHECK(screen.echoes());
+}
+
+TEST_CASE("in the background nobody is asked, and nothing is stopped") {
+  stage at;
+  terminal screen;
+  child_process child("ask_in_background", child_variables(at), &screen);
+  child.read_until("not_authenticated\n");
+  CHECK(child.wait() == "exit 0");
 }
 
 // ---- scenarios for children ---------------------------------------------------------------------
@@ -1522,7 +1573,11 @@ void play_fork() {
 }
 
 void play_ask() {
+  ::setsid();  // a signal to its group is for it alone
+  for (int each : {SIGHUP, SIGINT, SIGTERM}) ::signal(each, SIG_DFL);
   hub::session_options options = child_options();
+  const std::string milliseconds = variable("HUB_TEST_START_MS");
+  if (!milliseconds.empty()) options.limits.start_deadline = 1ms * std::stoi(milliseconds);
   options.credentials = {};
   options.log = {};  // the default: on the terminal
   try {
@@ -1532,6 +1587,20 @@ void play_ask() {
     say(std::string(to_string(why.code())) + "\n");
   }
   end_child(true);
+}
+
+// Its terminal's turn is its own; that of the child which asks is not.
+void play_ask_in_background() {
+  if (::setsid() < 0 || ::ioctl(0, TIOCSCTTY, 0) != 0) end_child(false, 2);
+  const pid_t child = fork_with_limit();
+  if (child == 0) {
+    ::setpgid(0, 0);
+    play_ask();
+  }
+  int status = 0;
+  end_child(::waitpid(child, &status, WUNTRACED) == child && WIFEXITED(status) &&
+                WEXITSTATUS(status) == 0,
+            3);
 }
 
 }  // namespace
@@ -1544,7 +1613,8 @@ TEST_CASE("a scenario is played in a child", "[.][child_process]") {
                  {"lost", &play_lost},
                  {"rank", &play_rank},
                  {"fork", &play_fork},
-                 {"ask", &play_ask}});
+                 {"ask", &play_ask},
+                 {"ask_in_background", &play_ask_in_background}});
 }
 
 }  // namespace session_loopback_tests
