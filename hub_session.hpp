@@ -1562,6 +1562,7 @@ class epochs_lane final : public any_lane {
   void complete(std::shared_ptr<const run_ending> how, std::uint64_t number, time_point now) {
     if (!all_.traits.completes || ending_delivered_) return strike_ending(number);
     strike_ending(ending_number_);
+    fails_ = how->failure.has_value();  // also once that was told: nothing is begun after it
     ending_ = std::move(how);
     ending_number_ = number;
     ending_is_left_ = ending_is_held_ = false;
@@ -1593,7 +1594,7 @@ class epochs_lane final : public any_lane {
   bool ending_delivered() const { return ending_delivered_; }
   // Nothing else may arrive after it, and what was answered by nothing may have arrived.
   bool ends_now() const { return ending_delivered_ || ending_was_sent_; }
-  bool fails() const { return ending_ && ending_->failure; }
+  bool fails() const { return fails_; }
 
   // ---- the verbs ---------------------------------------------------------------------------------
 
@@ -1869,6 +1870,7 @@ class epochs_lane final : public any_lane {
   bool ending_is_left_ = false;               // by an earlier session ...
   bool ending_is_held_ = false;               // ... and not flushed yet
   bool ending_delivered_ = false;
+  bool fails_ = false;
   std::string final_memo_;
   std::optional<error> latest_error_;     // of what may still be delivered
   std::optional<error> set_aside_error_;  // of what never will
@@ -7681,7 +7683,7 @@ class signal_relay {
   }
 
   static long to_ms(duration time) noexcept {
-    return static_cast<long>(std::chrono::duration_cast<std::chrono::milliseconds>(time).count());
+    return std::chrono::duration_cast<std::chrono::duration<long, std::milli>>(time).count();
   }
 
   static void send_to_watcher(unsigned char what) {
@@ -10010,7 +10012,7 @@ class session_base : public training_callbacks {
     if (left.chunk) sent = std::make_shared<const std::vector<std::string>>(left.chunk->lines);
     const std::uint64_t done = left.chunk_done.chunk;
     const std::uint64_t through = left.chunk ? left.chunk->through : left.chunk_done.through;
-    engine_.handle_left_chunk(sent ? left.chunk->chunk : done + 1, through, std::move(sent));
+    engine_.handle_left_chunk(left.chunk ? left.chunk->chunk : done + 1, through, std::move(sent));
     for (const auto& [number, line] : left.lines) engine_.handle_console({number, {line}}, now());
   }
 

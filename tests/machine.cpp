@@ -469,7 +469,7 @@ TEST_CASE("of each transfer the newest state waits for a slow function") {
   hub::machine::reporter report(options, true);
   report.log(hub::log_level::info, "first");
   slow->called.get_future().wait();
-  for (std::uint64_t done : {1, 2, 3}) {
+  for (const std::uint64_t done : {1U, 2U, 3U}) {
     report.progress({"a.pt", done, 9, 1s});
     report.progress({"b.pt", done * 10, 90, 1s});
   }
