@@ -1,32 +1,40 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 #
-# sh tests/matrix.sh [CELL...]
+# sh tests/matrix.sh [--long] [CELL...]
 #
-# Every compiler, switch and tool that the project names, each in a cell of its own:
+# Every compiler, switch and tool that the project names, each in a cell of its own that looks at what
+# differs from tests/run.sh:
 #
-#   g++, clang++  everything is compiled with all warnings as errors; with clang++ it is also built
-#                 and the tests of $tests run (those of g++ run in tests/run.sh)
-#   libc++        clang++ with libc++: everything is compiled, the tests without a network are
-#                 linked and run. Debian's libcpp-httplib.so is built with libstdc++, so that
-#                 nothing that needs it can be linked with libc++
-#   switches      the header, every template of it instantiated, under each compiler, whole, with
-#                 HUB_SESSION_NO_HTTPLIB and with HUB_SESSION_INTERFACE_ONLY; with and without
-#                 -fno-rtti
-#   asan, tsan    the tests of $tests under AddressSanitizer and UndefinedBehaviorSanitizer, and
-#                 those that have threads under ThreadSanitizer
+#   clang++       every file is compiled alone, with all warnings as errors: each includes what it uses;
+#                 the tests without a network run in a release build
+#   libc++        clang++ with libc++: the header is compiled with all that it includes, the tests
+#                 without a network are linked and run. Debian's libcpp-httplib.so is built with
+#                 libstdc++, so that nothing that needs it can be linked with libc++
+#   switches      every template of the header instantiated, whole, with HUB_SESSION_NO_HTTPLIB and with
+#                 HUB_SESSION_INTERFACE_ONLY, under -fno-rtti; what the header does to the file that
+#                 includes it, what must not compile and the simulator's traces, with clang++
+#   packaging     what the README says of compiling, vendoring and installing, and of files to copy
+#   asan          the tests under AddressSanitizer and UndefinedBehaviorSanitizer
+#   tsan          those that have threads under ThreadSanitizer
 #   tidy, format  clang-tidy and clang-format with the checked-in configurations
 #
-# Without arguments all of them. Prints a line for each; the last line is `N passed, N failed`, in
-# cells. Each leaves its log in build-matrix/. Installs what is missing, as tests/run.sh does.
+# --long adds what has found nothing for long that the short form had not: the cell g++, every file
+# alone under g++, where tests/run.sh compiles the same together; with clang++ and libc++ every test
+# and every file; each switch with and without RTTI under each compiler; hostile_replies under
+# ThreadSanitizer, which alone takes twelve minutes.
+#
+# Without cells all of them. Prints a line for each and at the end what took longest and what failed; the
+# last line is `N passed, N failed`, in cells. Each leaves its log in build-matrix/. Installs what is
+# missing, as tests/run.sh does.
 
 unset CDPATH
 cd "$(dirname "$0")/.." || exit 1
 . tests/setup.sh
 
 work=build-matrix
-threaded_tests='hostile_replies loopback processes deadlines'
-tests="unit $threaded_tests"
+threaded_tests='loopback processes deadlines'
+tests="unit hostile_replies $threaded_tests"
 warnings='-Wall -Wextra -Wpedantic -Wconversion -Wshadow -Werror'
 
 give_up() {
@@ -93,24 +101,34 @@ cell_gxx() {
 }
 
 cell_clangxx() {
-  build clang++ clang++ '' -Dwerror=true "-Dcpp_args=-Wconversion -Wshadow" || return
-  for test in $tests; do run clang++ "$test" || return; done
+  compile_all clang++ || return
+  if is_long; then
+    build clang++ clang++ '' && for test in $tests; do run clang++ "$test" || return; done
+  else
+    build release clang++ unit -Doptimization=2 && run release unit
+  fi
 }
 
 cell_libcxx() {
-  compile_all 'clang++ -stdlib=libc++' || return
+  if is_long; then compile_all 'clang++ -stdlib=libc++' || return; fi
+  compile 'clang++ -stdlib=libc++' '' tests/support/sessions.cpp || return
   build libc++ 'clang++ -stdlib=libc++' unit && run libc++ unit
 }
 
 cell_switches() {
   for compiler in "${CXX:-g++}" clang++ 'clang++ -stdlib=libc++'; do
     for left_out in '' -DHUB_SESSION_NO_HTTPLIB -DHUB_SESSION_INTERFACE_ONLY; do
-      for rtti in '' -fno-rtti; do
-        echo "$compiler $left_out $rtti"
-        compile "$compiler" "$left_out $rtti" tests/support/sessions.cpp || return
-      done
+      echo "$compiler $left_out -fno-rtti"
+      compile "$compiler" "$left_out -fno-rtti" tests/support/sessions.cpp || return
+      is_long || continue
+      compile "$compiler" "$left_out" tests/support/sessions.cpp || return
     done
   done
+  sh tests/including.sh clang++ && sh tests/compile_fail.sh clang++
+}
+
+cell_packaging() {
+  sh tests/packaging.sh && sh tests/copied_files.sh
 }
 
 # A sanitizer's runtime does not survive the fork of a program with threads: in the child, locks that
@@ -122,13 +140,14 @@ cell_asan() {
 }
 
 cell_tsan() {
-  build tsan "${CXX:-g++}" "$threaded_tests" -Db_sanitize=thread || return
   # A child that ends by a signal or by _Exit would keep what was found to itself.
   export TSAN_OPTIONS=halt_on_error=1
+  if is_long; then threaded_tests="$threaded_tests hostile_replies"; fi
   # glibc's getaddrinfo_a starts threads behind ThreadSanitizer's back, which it does not survive. And
   # it keeps a signal back until the program calls something: one that came while threads began and
   # ended never got to the program's handler in 3 of 9,000 children, in none of 6,000 without it.
   # Those that come while the program waits stay: they are what shows the relay to be free of races.
+  build tsan "${CXX:-g++}" "$threaded_tests" -Db_sanitize=thread || return
   for test in $threaded_tests; do run tsan "$test" '~[fork]~[names]~[signals]~[.]' || return; done
 }
 
@@ -143,17 +162,29 @@ cell_format() {
     clang-format --dry-run -Werror {} +
 }
 
+# What failed, by the words of Catch2, Meson, compilers, sanitizers and the scripts, in a few lines.
+failure_of() {
+  grep -aE -A 1 ': FAILED:|error: |ERROR: |FAILED|SUMMARY: |WARNING: Thread|TIMEOUT|failed' "$1" |
+    grep -av '^--$' | cut -c 1-200 | head -n 3
+}
+
 # Runs a cell, with its log beside its build, and says how it went and how long it took.
 play() {
   log=$work/$1.log
   began=$(date +%s)
   result=passed
   "cell_$(printf '%s' "$1" | tr + x)" >"$log" 2>&1 || result=failed
-  echo "$1: $result in $(($(date +%s) - began)) s"
+  took=$(($(date +%s) - began))
+  echo "$1: $result in $took s"
+  times="$times$took s  $1
+"
   if [ "$result" = failed ]; then
     tail -n 60 "$log" >&2
-    say "All of it is in $log."
     failed=$((failed + 1))
+    failures="${failures}FAILED: $1, all of it is in $log
+$(failure_of "$log")
+  again: sh tests/matrix.sh$long_form $1
+"
   else
     passed=$((passed + 1))
   fi
@@ -171,14 +202,31 @@ libraries=$(pkg-config --cflags cpp-httplib openssl nlohmann_json) ||
 mkdir -p "$work" || give_up "$work cannot be made."
 forget_environment
 
+long_form=
+if [ "${1:-}" = --long ]; then
+  long_form=' --long'
+  shift
+fi
+is_long() {
+  [ -n "$long_form" ]
+}
+
 passed=0
 failed=0
-[ $# -gt 0 ] || set -- g++ clang++ libc++ switches asan tsan tidy format
+times=
+failures=
+if [ $# -eq 0 ]; then
+  set -- clang++ libc++ switches packaging asan tsan tidy format
+  if is_long; then set -- g++ "$@"; fi
+fi
 for cell in "$@"; do
   case $cell in
-    g++ | clang++ | libc++ | switches | asan | tsan | tidy | format) play "$cell" ;;
+    g++ | clang++ | libc++ | switches | packaging | asan | tsan | tidy | format) play "$cell" ;;
     *) give_up "There is no cell $cell; see the top of tests/matrix.sh." ;;
   esac
 done
+echo 'What took longest:'
+printf '%s' "$times" | sort -rn
+printf '%s' "$failures"
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]
