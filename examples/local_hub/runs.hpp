@@ -182,12 +182,12 @@ class run_store {
     return found ? std::optional(found->id) : std::nullopt;
   }
 
-  // Calls look(run) while nothing changes and returns what it returns; null where there is none.
+  // Calls see(run) while nothing changes and returns what it returns; null where there is none.
   template <class Look>
-  json look(const std::string& id, Look look) const {
+  json look(const std::string& id, Look see) const {
     const std::lock_guard lock(mutex_);
     const auto found = logic_.models().find(id);
-    return found == logic_.models().end() ? json() : json(look(found->second));
+    return found == logic_.models().end() ? json() : json(see(found->second));
   }
 
   // Its training is to end at its next epoch. False where none is going on.
