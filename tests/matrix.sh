@@ -162,10 +162,11 @@ cell_format() {
     clang-format --dry-run -Werror {} +
 }
 
-# What failed, by the words of Catch2, Meson, compilers, sanitizers and the scripts, in a few lines.
+# What failed in a cell, by the words of Catch2, Meson, compilers, sanitizers and the scripts, in a few
+# lines that begin as those of tests/run.sh do.
 failure_of() {
-  grep -aE -A 1 ': FAILED:|error: |ERROR: |FAILED|SUMMARY: |WARNING: Thread|TIMEOUT|failed' "$1" |
-    grep -av '^--$' | cut -c 1-200 | head -n 3
+  grep -aE -A 1 'error: |ERROR: |FAILED|SUMMARY: |WARNING: Thread|TIMEOUT|failed' "$work/$1.log" |
+    grep -av '^--$' | head -n 3 | sed "s|^|FAILED: $1: |" | cut -c 1-200
 }
 
 # Runs a cell, with its log beside its build, and says how it went and how long it took.
@@ -182,7 +183,7 @@ play() {
     tail -n 60 "$log" >&2
     failed=$((failed + 1))
     failures="${failures}FAILED: $1, all of it is in $log
-$(failure_of "$log")
+$(failure_of "$1")
   again: sh tests/matrix.sh$long_form $1
 "
   else
