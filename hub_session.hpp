@@ -652,7 +652,8 @@ enum class snapshot {
 
 struct endpoint_options {
   std::string api = {};  // else ULTRALYTICS_HUB_API, else https://api.ultralytics.com
-  std::string web = {};  // else ULTRALYTICS_HUB_WEB, else https://hub.ultralytics.com
+  // Where the pages are; else ULTRALYTICS_HUB_WEB, else the server of `api`.
+  std::string web = {};
   // For a gateway in front of the server. Sent to the server alone, never to a storage host, and kept as
   // secret as the key.
   std::vector<std::pair<std::string, std::string>> headers = {};
@@ -3960,6 +3961,16 @@ using namespace protocols;
 
 inline constexpr std::string_view default_api_root = "https://api.ultralytics.com";
 inline constexpr std::string_view default_web_root = "https://hub.ultralytics.com";
+
+// Where the pages of the server at `api_root` are, as far as nobody said: a server that is not
+// Ultralytics' has both in one place, and the API under /api there, if anywhere.
+inline std::string web_root_beside(std::string_view api_root) {
+  constexpr std::string_view api_folder = "/api";
+  if (api_root == default_api_root) return std::string(default_web_root);
+  if (api_root.ends_with(api_folder)) api_root.remove_suffix(api_folder.size());
+  return std::string(api_root);
+}
+
 inline constexpr std::size_t api_key_length = 42;
 inline constexpr std::size_t model_id_length = 20;
 
@@ -4342,12 +4353,13 @@ struct hub_v1 : without<registration_order>, without<completion_order>, without<
       if (given.empty()) given = text::trimmed(variable(name));
       return text::parse_url(given.empty() ? otherwise : std::string_view(given));
     };
-    const auto web = read(at.web, "ULTRALYTICS_HUB_WEB", hub_v1_wire::default_web_root);
-    if (!web) return web.error();
     const auto api = read(at.api, "ULTRALYTICS_HUB_API", hub_v1_wire::default_api_root);
     if (!api) return api.error();
-    out.web_root = web->text();
     out.who.api_root = api->text();
+    const auto web =
+        read(at.web, "ULTRALYTICS_HUB_WEB", hub_v1_wire::web_root_beside(out.who.api_root));
+    if (!web) return web.error();
+    out.web_root = web->text();
     return out;
   }
 
@@ -7029,14 +7041,15 @@ class console {
     out_(line);
   }
 
-  // A one-line bar on a terminal, a line every ten percent elsewhere.
+  // A one-line bar on a terminal; elsewhere a line every ten percent, and one in all for a small file.
   void progress(const transfer_progress& now) {
     if (now.bytes_done > now.bytes_total) return;  // nobody knows how much is left
     const int percent =
         now.bytes_total == 0 ? 100 : static_cast<int>(now.bytes_done * 100 / now.bytes_total);
     if (percent < percent_) percent_ = 0;  // a new attempt or another file
-    if (percent / percent_step() == percent_ / percent_step()) return;
-    percent_ = percent;
+    const int step = percent_step(now.bytes_total);
+    if (percent / step == percent_ / step) return;
+    percent_ = percent == 100 ? 0 : percent;  // what comes next is another transfer
     const double seconds = std::max(std::chrono::duration<double>(now.elapsed).count(), 1e-3);
     const double rate = static_cast<double>(now.bytes_done - now.bytes_before) / seconds;
     const double left = rate > 0 ? static_cast<double>(now.bytes_total - now.bytes_done) / rate : 0;
@@ -7051,7 +7064,11 @@ class console {
   }
 
  private:
-  int percent_step() const { return terminal_ ? 1 : 10; }
+  int percent_step(std::uint64_t bytes_total) const {
+    constexpr std::uint64_t small_bytes_max = mebibyte;
+    if (terminal_) return 1;
+    return bytes_total <= small_bytes_max ? 100 : 10;
+  }
 
   // Bytes for people: in the largest unit of which there is at least one.
   static std::string amount(double bytes) {

@@ -62,8 +62,8 @@ start_hub() {
   hub=$!
   wait_for_hub || return
   model=$(hub_said model)
-  YOLO_CONFIG_DIR=$work/settings ULTRALYTICS_HUB_API=$url ULTRALYTICS_HUB_WEB=$url
-  export YOLO_CONFIG_DIR ULTRALYTICS_HUB_API ULTRALYTICS_HUB_WEB
+  YOLO_CONFIG_DIR=$work/settings ULTRALYTICS_HUB_API=$url
+  export YOLO_CONFIG_DIR ULTRALYTICS_HUB_API
   echo "A HUB listens on $url and has one model, $model. Its page: $url/models/$model"
 }
 

@@ -2,8 +2,8 @@
 //
 // The least that a training needs: the example of the README, with a training to go with it.
 //
-//     ULTRALYTICS_HUB_API=https://hub.example.org/api ULTRALYTICS_HUB_WEB=https://hub.example.org
-//     ULTRALYTICS_API_KEY=... ./minimal abcdefghij0123456789
+//     export ULTRALYTICS_HUB_API=https://hub.example.org/api ULTRALYTICS_API_KEY=...
+//     ./minimal abcdefghij0123456789
 
 #include "hub_session.hpp"
 

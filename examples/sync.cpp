@@ -95,11 +95,14 @@ static void show(const std::vector<hub::spooled_model>& left) {
                 counted(model.journal_bytes, "byte").c_str(), model.protocol.c_str());
 }
 
+// Sends what the spool has for it, and says where that is to be seen.
 template <class Session>
 void flush(Session& session, const std::string& name) {
   session.stop_heartbeat();
   const hub::delivery sent = session.flush(1h);
   if (sent.why) std::cerr << "sync: " << name << ": " << sent.why->message << '\n';
+  const std::string page = session.model_url();
+  if (!page.empty()) std::printf("%s is shown at %s\n", name.c_str(), page.c_str());
 }
 
 // One session on a model. On HUB v1 its constructor sends what there is even where it throws, because

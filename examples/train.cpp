@@ -139,8 +139,8 @@ settings read_settings(const examples::flags& flags) {
   return wanted;
 }
 
-// Prints the last line and returns the exit status.
-int report(int epochs, const hub::delivery& delivered) {
+// Prints the last line and returns the exit status. `page` is where the run is shown.
+int report(int epochs, const hub::delivery& delivered, const std::string& page) {
   if (delivered.complete() && !delivered.final_model_wanted) {
     std::printf("This process reports nothing to HUB: rank 0 does.\n");
     return 0;
@@ -151,6 +151,7 @@ int report(int epochs, const hub::delivery& delivered) {
                      (checkpoints == 1 ? " checkpoint, " : " checkpoints, ");
   line += delivered.final_model_delivered ? "and the final model." : "but not the final model.";
   if (delivered.why) line += " Incomplete: " + delivered.why->message;
+  if (!page.empty()) line += " See " + page;
   std::printf("%s\n", line.c_str());
   return delivered.complete() ? 0 : 1;
 }
@@ -191,7 +192,8 @@ int run_on_platform(const settings& wanted) {
                             .epochs = it.at.epochs,
                             .resume = wanted.resume},
                            options(wanted)};
-  return report(left, train(wanted, it, session));
+  const hub::delivery delivered = train(wanted, it, session);
+  return report(left, delivered, session.model_url());
 }
 
 int run(const settings& wanted) {
@@ -203,7 +205,8 @@ int run(const settings& wanted) {
   it.at.epochs = wanted.epochs.value_or(it.at.epochs);
   const int left = std::max(it.at.epochs - it.at.done, 0);
   if (it.at.done > 0) std::printf("Going on after epoch %d of %d.\n", it.at.done, it.at.epochs);
-  return report(left, train(wanted, it, session));
+  const hub::delivery delivered = train(wanted, it, session);
+  return report(left, delivered, session.model_url());
 }
 
 }  // namespace

@@ -13,7 +13,9 @@
 #include <cstdio>
 #include <filesystem>
 #include <iostream>
+#include <string>
 #include <system_error>
+#include <utility>
 
 using namespace std::chrono_literals;
 
@@ -57,21 +59,29 @@ static settings read_settings(const examples::flags& flags) {
   return wanted;
 }
 
-static hub::delivery send(const settings& wanted) {
+struct sent {
+  hub::delivery delivered;
+  std::string page;  // where it is shown
+};
+
+static sent send(const settings& wanted) {
   hub::training_session session{wanted.model};
-  if (wanted.is_final) return session.on_train_end(wanted.epoch, wanted.file, wanted.map);
-  session.upload_model(wanted.epoch, wanted.file, false);
-  return session.flush(1h);
+  if (!wanted.is_final) session.upload_model(wanted.epoch, wanted.file, false);
+  hub::delivery delivered =
+      wanted.is_final ? session.on_train_end(wanted.epoch, wanted.file, wanted.map) : session.flush(1h);
+  return {.delivered = std::move(delivered), .page = session.model_url()};
 }
 
 // Says what arrived and returns the exit status.
-static int report(const settings& wanted, const hub::delivery& delivered) {
+static int report(const settings& wanted, const sent& what) {
+  const hub::delivery& delivered = what.delivered;
   const std::string file = wanted.file.string();
   const char* role = wanted.is_final ? "final model" : "checkpoint";
   const bool arrived =
       wanted.is_final ? delivered.final_model_delivered : delivered.checkpoints_delivered == 1;
   if (arrived && delivered.complete()) {
-    std::printf("HUB has %s as the %s of epoch %d.\n", file.c_str(), role, wanted.epoch);
+    std::printf("HUB has %s as the %s of epoch %d. See %s\n", file.c_str(), role, wanted.epoch,
+                what.page.c_str());
     return 0;
   }
   const std::string why = delivered.why ? delivered.why->message : "only rank 0 sends";

@@ -15,6 +15,7 @@
 #include <array>
 #include <csignal>
 #include <cstdint>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <map>
@@ -95,7 +96,7 @@ TEST_CASE("train reports a whole run to local_hub", "[examples]") {
   INFO(train->out() << train->err());
   REQUIRE(ended.code == 0);
   CHECK(train->last_line().starts_with("HUB has 5 of 5 epochs, "));
-  CHECK(train->last_line().ends_with(", and the final model."));
+  CHECK(train->last_line().ends_with(", and the final model. See " + hub.page()));
   CHECK(state(hub) == "trained");
 
   const fs::path model = at.model_folder(hub);
@@ -109,6 +110,22 @@ TEST_CASE("train reports a whole run to local_hub", "[examples]") {
   CHECK(contains(train->last_line(), " " + std::to_string(checkpoints) + " checkpoint"));
   CHECK(count_files(at.data, ".part") == 0);
   hub.stop();
+}
+
+TEST_CASE("train built on libcurl reports a whole run as well", "[examples]") {
+  if (!std::getenv("HUB_TRAIN_CURL")) {
+    WARN("There was no libcurl to build it on.");
+    return;
+  }
+  const home at;
+  const running_hub hub = at.start_hub();
+  const auto train = at.start_client(
+      "HUB_TRAIN_CURL", hub, {"--model", hub.model, "--epochs", "5", "--out", at.out.string()});
+  CHECK(train->wait_for_end().code == 0);
+  INFO(train->out() << train->err());
+  CHECK(train->last_line().ends_with(", and the final model. See " + hub.page()));
+  CHECK(epochs_in(at.model_folder(hub) / "metrics.jsonl") == std::set<int>{0, 1, 2, 3, 4});
+  CHECK(read_file(at.model_folder(hub) / "best.pt") == read_file(at.out / "best.pt"));
 }
 
 TEST_CASE("train takes --epochs over what the model says", "[examples]") {
@@ -217,12 +234,14 @@ TEST_CASE("upload sends a checkpoint, then the final model", "[examples]") {
   const fs::path best = at.folder.write("the best.pt", std::string(3'000'000, 'B'));
 
   const auto first = at.upload(hub, {"--last", "--epoch", "7"}, last);
-  CHECK(first->last_line() == "HUB has " + last.string() + " as the checkpoint of epoch 7.");
+  CHECK(first->last_line() ==
+        "HUB has " + last.string() + " as the checkpoint of epoch 7. See " + hub.page());
   CHECK(read_file(at.model_folder(hub) / "checkpoints" / "epoch-7.pt") == read_file(last));
   CHECK(state(hub) == "training");
 
   const auto second = at.upload(hub, {"--best", "--epoch", "9", "--map", "0.5"}, best);
-  CHECK(second->last_line() == "HUB has " + best.string() + " as the final model of epoch 9.");
+  CHECK(second->last_line() ==
+        "HUB has " + best.string() + " as the final model of epoch 9. See " + hub.page());
   CHECK(read_file(at.model_folder(hub) / "best.pt") == read_file(best));
   const json page = json::parse(read_file(at.model_folder(hub) / "best.json"));
   CHECK(page.at("map") == 0.5);
@@ -334,6 +353,7 @@ TEST_CASE("sync shows what a dead training left, and sends it", "[examples]") {
   const running_hub again = at.start_hub_again(hub);
   const auto sent = at.sync(again, {}, 0);
   CHECK(sent->out().starts_with(hub.model + ": "));
+  CHECK(contains(sent->out(), "\n" + hub.model + " is shown at " + again.page() + "\n"));
   CHECK(sent->last_line() == "Nothing is left in " + at.spool.string() + ".");
   const std::set<int> arrived = epochs_in(at.model_folder(again) / "metrics.jsonl");
   for (int epoch = 0; epoch < epochs; ++epoch) CHECK(arrived.contains(epoch));

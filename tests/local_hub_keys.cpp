@@ -99,6 +99,15 @@ TEST_CASE("`keys make` prints both forms and what to paste", "[local_hub]") {
   CHECK_FALSE(contains(listed->out(), key));
 }
 
+TEST_CASE("where clients send a person for a key, the page of keys is", "[local_hub]") {
+  const home at;
+  const running_hub hub = start_plain(at, {});
+  const answer there = send(hub, "GET", "/settings?tab=api+keys");
+  CHECK(there.status == 302);
+  CHECK(there.header("Location") == "keys");
+  CHECK(send(hub, "GET", "/keys").status == 200);
+}
+
 TEST_CASE("who guesses keys is slowed and told of, and whoever has one goes on", "[local_hub]") {
   const home at;
   running_hub hub = start_plain(at, {"--api-key", good_key, "--page-needs-key"});

@@ -106,6 +106,37 @@ TEST_CASE("an identifier may be a model's id, its page, or either with the key i
   }
 }
 
+TEST_CASE("the pages are on the server that has the API, unless it is said where they are") {
+  struct row {
+    std::string api;
+    std::string web;
+    std::string page_root;
+  };
+  const auto [api, web_given, page_root] = GENERATE(values<row>({
+      {"", "", "https://hub.ultralytics.com"},
+      {"https://api.ultralytics.com/", "", "https://hub.ultralytics.com"},
+      {"http://127.0.0.1:8000", "", "http://127.0.0.1:8000"},
+      {"https://hub.example.org/api/", "", "https://hub.example.org"},
+      {"https://example.org/behind/a/proxy", "", "https://example.org/behind/a/proxy"},
+      {"https://example.org/behind/api", "", "https://example.org/behind"},
+      {"https://api.example.org", "", "https://api.example.org"},
+      {"https://api.example.org", "https://www.example.org", "https://www.example.org"},
+      {"", "https://www.example.org", "https://www.example.org"},
+  }));
+  CAPTURE(api, web_given);
+  const bool by_option = GENERATE(true, false);
+  const hub::endpoint_options given{.api = api, .web = web_given};
+  const auto variable = [&, &api = api, &web_given = web_given](std::string_view name) {
+    if (by_option) return ""s;
+    return name == "ULTRALYTICS_HUB_API" ? api : name == "ULTRALYTICS_HUB_WEB" ? web_given : ""s;
+  };
+  const auto run = hub::hub_v1::identify(id, by_option ? given : hub::endpoint_options(), variable);
+  REQUIRE(run);
+  CHECK(hub::hub_v1::page(*run) == page_root + "/models/" + id);
+  CHECK(hub::hub_v1::identify(page_root + "/models/" + id, given, variable));
+  CHECK(contains(hub::hub_v1::no_key(*run).message, "from " + page_root + "/settings"));
+}
+
 TEST_CASE("a model's page is compared as an address, not as a text") {
   struct row {
     std::string_view root;

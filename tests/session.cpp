@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstdio>
 #include <functional>
+#include <initializer_list>
 #include <limits>
 #include <map>
 #include <memory>
@@ -377,6 +378,10 @@ TEST_CASE("addresses come from the options, else from the environment") {
   CHECK_NOTHROW(sim.start());
   sim.with.endpoints.web = "";
   CHECK(sim.start().model_url() == "https://hub.test/models/" + sim.id);
+  {
+    const environment nowhere("ULTRALYTICS_HUB_WEB", nullptr);
+    CHECK(sim.start().model_url() == "https://api.hub.test/models/" + sim.id);
+  }
   sim.with.endpoints.api = "";
   try {
     sim.start();
@@ -1520,19 +1525,35 @@ TEST_CASE("the default progress is a line every ten percent: percent, bytes, rat
         "Ultralytics HUB: best.pt 100% of 50.0 MiB, 10.0 MiB/s, 0 s left\n");
 }
 
-TEST_CASE("the default progress begins anew with an attempt, and small files have small units") {
+TEST_CASE("the default progress begins anew with an attempt, and its units fit") {
   console_output out(false);
-  out.console.progress({"last.pt", 300, 1536, 1s});
-  out.console.progress({"last.pt", 1536, 1536, 1s});
-  out.console.progress({"last.pt", 160, 1536, 1s});
-  out.console.progress({"last.pt", 0, 0, 0s});
-  out.console.progress({"last.pt", 1024, 1536, 1s, hub::transfer::download, 512});
+  const std::uint64_t total = 1536 * hub::kibibyte;
+  out.console.progress({"last.pt", 300 * hub::kibibyte, total, 1s});
+  out.console.progress({"last.pt", total, total, 1s});
+  out.console.progress({"last.pt", 160 * hub::kibibyte, total, 2s});
+  out.console.progress(
+      {"last.pt", 1024 * hub::kibibyte, total, 1s, hub::transfer::download, 512 * hub::kibibyte});
   CHECK(out.text ==
-        "Ultralytics HUB: last.pt  19% of 1.5 KiB, 300.0 B/s, 4 s left\n"
+        "Ultralytics HUB: last.pt  19% of 1.5 MiB, 300.0 KiB/s, 4 s left\n"
+        "Ultralytics HUB: last.pt 100% of 1.5 MiB, 1.5 MiB/s, 0 s left\n"
+        "Ultralytics HUB: last.pt  10% of 1.5 MiB, 80.0 KiB/s, 17 s left\n"
+        "Ultralytics HUB: last.pt  66% of 1.5 MiB, 512.0 KiB/s, 1 s left\n");
+}
+
+TEST_CASE("in a file or a pipe the default progress of a small file is one line") {
+  console_output out(false);
+  const auto send = [&](std::uint64_t total, std::initializer_list<std::uint64_t> states) {
+    for (const std::uint64_t done : states) out.console.progress({"last.pt", done, total, 1s});
+  };
+  send(1536, {1, 1520, 1536});  // all but the last boundary in one piece
+  send(1536, {1536});           // of which only the end was waited for
+  send(hub::mebibyte, {0, hub::mebibyte - 1, hub::mebibyte});
+  send(0, {0});
+  CHECK(out.text ==
         "Ultralytics HUB: last.pt 100% of 1.5 KiB, 1.5 KiB/s, 0 s left\n"
-        "Ultralytics HUB: last.pt  10% of 1.5 KiB, 160.0 B/s, 9 s left\n"
-        "Ultralytics HUB: last.pt 100% of 0.0 B, 0.0 B/s, 0 s left\n"
-        "Ultralytics HUB: last.pt  66% of 1.5 KiB, 512.0 B/s, 1 s left\n");
+        "Ultralytics HUB: last.pt 100% of 1.5 KiB, 1.5 KiB/s, 0 s left\n"
+        "Ultralytics HUB: last.pt 100% of 1.0 MiB, 1.0 MiB/s, 0 s left\n"
+        "Ultralytics HUB: last.pt 100% of 0.0 B, 0.0 B/s, 0 s left\n");
 }
 
 TEST_CASE("on a terminal the default progress is one line, and a log line does not break it") {

@@ -390,6 +390,10 @@ class page_server {
   void send_page(const request& from, response& to, const std::string& path,
                  const std::vector<std::string>& words) const {
     if (!from.reads_only()) return send_not_found(to);
+    if (words.size() == 1 && words[0] == "settings") {  // where clients look for a key
+      to.set("Location", "keys");
+      return send(to, 302, "text/plain", "");
+    }
     if (const auto run = runs_.find(words)) {
       to.set("Location", words.size() == 2 ? "../models/" + *run : "../../models/" + *run);
       return send(to, 302, "text/plain", "");

@@ -4,7 +4,8 @@
 // for what they leave on disk. Nothing here sleeps: a test waits for a line of output or for the end
 // of a process.
 //
-// HUB_TRAIN, HUB_UPLOAD, HUB_SYNC and HUB_LOCAL_HUB name the programs; meson.build sets them.
+// HUB_TRAIN, HUB_UPLOAD, HUB_SYNC and HUB_LOCAL_HUB name the programs, and HUB_TRAIN_CURL where there is
+// libcurl; meson.build sets them.
 
 #pragma once
 
@@ -192,6 +193,7 @@ struct running_hub {
   std::string url;
   std::string model;
 
+  std::string page() const { return url + "/models/" + model; }  // of its model
   int port() const { return std::stoi(url.substr(url.rfind(':') + 1)); }
 
   void stop() {
@@ -245,9 +247,7 @@ struct home {
                                         const words& arguments,
                                         const std::string& key = good_key) const {
     return run(which, arguments,
-               {{"ULTRALYTICS_HUB_API", hub.url},
-                {"ULTRALYTICS_HUB_WEB", hub.url},
-                {"ULTRALYTICS_API_KEY", key}});
+               {{"ULTRALYTICS_HUB_API", hub.url}, {"ULTRALYTICS_API_KEY", key}});
   }
 
   std::unique_ptr<process> start_train(const running_hub& hub, words arguments) const {
