@@ -188,8 +188,13 @@ class platform_training {
     for (const auto* model : models_of_run()) {
       trace_.say(now(), "somebody presses Stop");
       world_.platform.cancel(model->id);
-      cancelled_ = true;
     }
+  }
+
+  // Of the run that the session knows: one that was made without its hearing of it is an older one.
+  bool is_cancelled() const {
+    const models all = models_of_run();
+    return session_->status().registered && !all.empty() && all.back()->cancelled;
   }
 
   void stop_faults() {
@@ -224,7 +229,7 @@ class platform_training {
     promises_.epochs.clear();
     lines_.clear();
     run_began_ = now();
-    may_forget_ = cancelled_ = remembered_ = may_repeat_lines_ = referee_.may_clash = false;
+    may_forget_ = remembered_ = may_repeat_lines_ = referee_.may_clash = false;
     registrations_lost_before_ = referee_.registrations_lost();
     extra_models_ = 0;
   }
@@ -282,10 +287,21 @@ class platform_training {
     promises_.force_all(lines_);
   }
 
+  // How long a flush of what waits takes at most, where nothing fails: an epoch a request, and beside
+  // them the lines.
+  duration flush_time() const {
+    const hub::session_status said = session_->status();
+    const std::size_t lines =
+        lines_.size() - said.console_lines_delivered - said.console_lines_dropped;
+    const std::size_t chunks = lines / options_.limits.console_chunk_lines_max;
+    const std::size_t requests = 3 + std::max(said.epochs_queued, chunks);
+    return world_.platform.latency * static_cast<duration::rep>(requests);
+  }
+
   // A session without a spool that ends without on_train_end is told as failed.
   void end_in_the_middle() {
     const bool good = !faulty_ && now() - calm_since_ > 10min && !plan_.poison &&
-                      options_.limits.shutdown_deadline > 1s &&
+                      options_.limits.shutdown_deadline > flush_time() &&
                       referee_.requests_in_a_minute() + session_->status().epochs_queued < 50 &&
                       options_.limits.requests_per_minute_max.value_or(100) >= 100;
     trace_.say(now(), "the program ends in the middle");
@@ -396,7 +412,7 @@ class platform_training {
     const std::size_t dropped = session_->status().spool_dropped;
     const time_point before = now();
     referee_.tells(epoch, version_);
-    must_hear_ = must_hear_ || (cancelled_ && !faulty_ && !plan_.poison);
+    must_hear_ = must_hear_ || (!faulty_ && !plan_.poison && is_cancelled());
     session_->on_fit_epoch_end(epoch, values);
     rules::training_is_not_held_up(now() - before);
     const bool written = !disk().dead() && session_->status().spool_dropped == dropped;
@@ -602,7 +618,6 @@ class platform_training {
   bool remembered_ = false;        // the spool has the run's ids
   bool may_forget_ = false;        // the disk failed, and may have none of it
   bool may_repeat_lines_ = false;  // power took the note that they had arrived
-  bool cancelled_ = false;
   bool must_hear_ = false;  // of the wish to stop
   bool complete_ = false;
   bool faulty_ = false;
