@@ -14,6 +14,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
+#include <iostream>
 #include <istream>
 #include <numbers>
 #include <ostream>
@@ -258,10 +259,12 @@ inline std::vector<std::pair<std::string, double>> metrics_of(const epoch_summar
 }
 
 inline void print(const epoch_summary& done, int epochs) {
-  std::printf("epoch %d of %d: loss %.4f, accuracy %.3f; validation loss %.4f, accuracy %.3f\n",
-              done.epoch + 1, epochs, done.train.loss, done.train.accuracy, done.validation.loss,
-              done.validation.accuracy);
-  std::fflush(stdout);  // a log that is read while the training goes on
+  std::array<char, 160> line{};
+  std::snprintf(line.data(), line.size(),
+                "epoch %d of %d: loss %.4f, accuracy %.3f; validation loss %.4f, accuracy %.3f",
+                done.epoch + 1, epochs, done.train.loss, done.train.accuracy, done.validation.loss,
+                done.validation.accuracy);
+  std::cout << line.data() << std::endl;  // a log that is read while the training goes on
 }
 
 // ---- weights on disk ----------------------------------------------------------------------------

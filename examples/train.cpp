@@ -52,6 +52,7 @@ struct settings {
   std::filesystem::path spool;             // "" for none
   std::chrono::nanoseconds epoch_time{0};  // an epoch takes at least this long
   hub::rate_limit_options rate_limits;
+  hub::limit_options limits;
 };
 
 // Trains to the end and reports every epoch to `session`; returns what HUB got of it.
@@ -104,6 +105,7 @@ constexpr char usage[] =
   --metrics-interval S     at most one metrics request in S seconds (default 3)
   --checkpoint-interval S  at most one checkpoint in S seconds (default 900)
   --heartbeat-interval S   one heartbeat every S seconds (default 300)
+  --request-deadline S     a small request that takes longer than S seconds is made again (default 30)
   --help                   this text
 
 Endpoints and key come from ULTRALYTICS_HUB_API, ULTRALYTICS_HUB_WEB and ULTRALYTICS_API_KEY, and
@@ -130,6 +132,7 @@ settings read_settings(const examples::flags& flags) {
   if (const auto s = flags.seconds("--metrics-interval", 0)) wanted.rate_limits.metrics = *s;
   if (const auto s = flags.seconds("--checkpoint-interval", 0)) wanted.rate_limits.checkpoint = *s;
   if (const auto s = flags.seconds("--heartbeat-interval", 0.01)) wanted.rate_limits.heartbeat = *s;
+  if (const auto s = flags.seconds("--request-deadline", 0.01)) wanted.limits.request_deadline = *s;
 
   std::error_code problem;
   std::filesystem::create_directories(wanted.folder, problem);
@@ -174,6 +177,7 @@ void resume(training_session& session, const std::filesystem::path& last, spiral
 
 hub::session_options options(const settings& wanted) {
   return {.rate_limits = wanted.rate_limits,
+          .limits = wanted.limits,
           // save_weights() renames, so no copy is needed to upload in peace.
           .snapshot = hub::snapshot::none,
           .spool = {.directory = wanted.spool, .offline = hub::offline_start::allow}};
@@ -192,6 +196,7 @@ int run_on_platform(const settings& wanted) {
                             .epochs = it.at.epochs,
                             .resume = wanted.resume},
                            options(wanted)};
+  const hub::console_tee shown(session);  // what is printed stands on the run's page as well
   const hub::delivery delivered = train(wanted, it, session);
   return report(left, delivered, session.model_url());
 }
@@ -216,7 +221,8 @@ int main(int argc, char** argv) {
     const examples::flags flags(
         argc, argv,
         {"--model", "--platform", "--name", "--epochs", "--out", "--spool", "--epoch-seconds",
-         "--metrics-interval", "--checkpoint-interval", "--heartbeat-interval"},
+         "--metrics-interval", "--checkpoint-interval", "--heartbeat-interval",
+         "--request-deadline"},
         {"--resume", "--help"});
     if (flags.has("--help")) {
       std::cout << usage;

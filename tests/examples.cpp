@@ -303,8 +303,12 @@ TEST_CASE("what cannot be understood ends with code 2 and its name", "[examples]
   }
   refused("HUB_TRAIN", {}, "--model");
   refused("HUB_TRAIN", {"--model", "x", "--epochs", "none"}, "--epochs");
+  refused("HUB_TRAIN", {"--model", "x", "--platform", "y"}, "--model");
   refused("HUB_UPLOAD", {"x"}, "FILE");
   refused("HUB_UPLOAD", {"x", (at.folder / "nothing.pt").string()}, "nothing.pt");
+  refused("HUB_UPLOAD", {"--platform", "lab/x", "model", "file"}, "FILE");
+  refused("HUB_UPLOAD", {"--platform", "lab/x", "--last", "file"}, "--last");
+  refused("HUB_UPLOAD", {"--name", "n", "model", "file"}, "--name");
   refused("HUB_SYNC", {}, "SPOOL_DIR");
   refused("HUB_SYNC", {(at.folder / "nothing").string()}, "nothing is not a folder");
   refused("HUB_LOCAL_HUB", {"--port", "65536"}, "--port");

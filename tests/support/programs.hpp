@@ -136,7 +136,8 @@ class process {
   static words environment_with(const variables& added) {
     static const std::set<std::string> removed = [] {
       std::set<std::string> names = {"ULTRALYTICS_API_KEY", "ULTRALYTICS_HUB_API",
-                                     "ULTRALYTICS_HUB_WEB", "LOCAL_HUB_API_KEY"};
+                                     "ULTRALYTICS_HUB_WEB", "ULTRALYTICS_PLATFORM_URL",
+                                     "PLATFORM_API_URL",    "LOCAL_HUB_API_KEY"};
       for (const auto& each : hub::machine::rank_variables) names.insert(each.rank);
       return names;
     }();

@@ -19,6 +19,23 @@
 
 namespace hub_test {
 
+// The value of a header, "" where there is none. Names come as the session writes them.
+inline std::string header_of(std::string_view head, std::string_view name) {
+  const std::string line = "\r\n" + std::string(name) + ": ";
+  const std::size_t at = head.find(line);
+  if (at == std::string_view::npos) return {};
+  const std::size_t begin = at + line.size();
+  return std::string(head.substr(begin, head.find("\r\n", begin) - begin));
+}
+
+// What a head asks for, for the test kit's servers.
+inline hub::testing::server_request request_of(const std::string& head) {
+  const std::size_t path = head.find(' ') + 1;
+  return {.method = head.substr(0, path - 1),
+          .path = head.substr(path, head.find(' ', path) - path),
+          .authorization = header_of(head, "authorization")};
+}
+
 class raw_hub {
  public:
   static inline const std::string token = "token.of-RAW_hub";
@@ -100,22 +117,10 @@ class raw_hub {
     --held_;
   }
 
-  // The value of a header, "" where there is none. Names come as the session writes them.
-  static std::string header(std::string_view head, std::string_view name) {
-    const std::string line = "\r\n" + std::string(name) + ": ";
-    const std::size_t at = head.find(line);
-    if (at == std::string_view::npos) return {};
-    const std::size_t begin = at + line.size();
-    return std::string(head.substr(begin, head.find("\r\n", begin) - begin));
-  }
-
   std::string answer(const std::string& head, const std::string& body) {
-    const std::size_t path = head.find(' ') + 1;
-    hub::testing::server_request what{.method = head.substr(0, path - 1),
-                                      .path = head.substr(path, head.find(' ', path) - path),
-                                      .authorization = header(head, "authorization")};
+    hub::testing::server_request what = request_of(head);
     constexpr std::string_view multipart = "multipart/form-data; boundary=";
-    const std::string type = header(head, "content-type");
+    const std::string type = header_of(head, "content-type");
     if (type.starts_with(multipart))
       what.form = hub::testing::parse_form(body, type.substr(multipart.size())).value();
     else
