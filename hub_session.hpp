@@ -4593,14 +4593,24 @@ struct roots {
   std::string webhooks = {};  // where a training reports to
 };
 
-// Reads the two addresses; "" takes the Platform's own, or the webhooks beside the pages.
+// Reads the two addresses. Of one that is "" the place is taken that it has beside the other, and the
+// Platform's own where that says nothing.
 inline result<roots> parse_roots(std::string_view web, std::string_view webhooks) {
-  const auto pages = parse_url(web.empty() ? default_web_root : web);
+  constexpr std::string_view folder = "/api/webhooks";
+  roots out;
+  if (!webhooks.empty()) {
+    const auto hooks = parse_url(webhooks);
+    if (!hooks) return hooks.error();
+    out.webhooks = hooks->text();
+  }
+  std::string beside(default_web_root);
+  if (out.webhooks.ends_with(folder))
+    beside = out.webhooks.substr(0, out.webhooks.size() - folder.size());
+  const auto pages = parse_url(web.empty() ? beside : web);
   if (!pages) return pages.error();
-  if (webhooks.empty()) return roots{pages->text(), pages->text() + "/api/webhooks"};
-  const auto hooks = parse_url(webhooks);
-  if (!hooks) return hooks.error();
-  return roots{pages->text(), hooks->text()};
+  out.web = pages->text();
+  if (out.webhooks.empty()) out.webhooks = out.web + std::string(folder);
+  return out;
 }
 
 // Why `key` cannot be a key of the Platform, if so: that is said before anything is sent.

@@ -4,14 +4,17 @@
 # sh tests/packaging.sh
 #
 # What the README says of using the header elsewhere, done as it is said: each C++ example of the
-# README and of the header's first page compiles, the compile line makes a program that runs, and so
-# do the CMake and the Meson snippet for a vendored copy; the installed header is found through
-# pkg-config. The snippets are for the packaged cpp-httplib: without it this exits with 77, which
-# Meson takes for skipped. CMake's snippet is left out where there is no CMake. The last line is
-# `N passed, N failed`; the exit code is zero only if none failed.
+# README and of the header's first page compiles; the compile line makes a program that runs, and so
+# do the lines for CMake, Meson and make, each in a project of its own; the installed header is found
+# through pkg-config. Installs what is missing. The last line is `N passed, N failed`; the exit code
+# is zero only if none failed.
 
 unset CDPATH
 cd "$(dirname "$0")/.." || exit 1
+. tests/setup.sh
+also_needed='cmake git make'
+install_missing || exit 1
+forget_environment
 root=$(pwd)
 work=$(mktemp -d) || exit 1
 trap 'rm -rf "$work"' EXIT
@@ -35,11 +38,6 @@ check() {
     head -n 30 "$work/output"
   fi
 }
-
-if ! pkg-config --exists cpp-httplib openssl nlohmann_json; then
-  echo 'cpp-httplib, OpenSSL and nlohmann/json are not all known to pkg-config: nothing to check.'
-  exit 77
-fi
 
 # ---- examples in prose --------------------------------------------------------------------------
 
@@ -75,7 +73,7 @@ for example in "$work"/readme-*.cpp "$work/header.cpp"; do
   check "the example $(basename "$example" .cpp) compiles" compiles "$example"
 done
 
-# ---- a copied header ----------------------------------------------------------------------------
+# ---- programs that use the header ---------------------------------------------------------------
 
 # Prints block number $2 of the language $1 in the README.
 block() {
@@ -85,51 +83,127 @@ block() {
     inside { print }' README.md
 }
 
-# The README's words, on a training that is all there: the smallest example.
-copied_folder() {
-  mkdir -p "$1" && cp hub_session.hpp "$1" && cp examples/minimal.cpp "$1/train.cpp"
+# The least that has to be compiled and linked as a session has: in the folder $1, made new.
+program_in() {
+  mkdir -p "$1" || return
+  cat >"$1/train.cpp" <<'CODE'
+#include <cstdio>
+#include "hub_session.hpp"
+
+int main() {
+  hub::httplib_transport transport;
+  std::printf("%d\n", transport.send({.method = "GET", .url = "http://127.0.0.1:1"}).status);
+}
+CODE
 }
 
+# Nobody listens there, so that no status comes.
+runs() {
+  [ "$("$1")" = 0 ]
+}
+
+# The README's words, on a training that is all there: the smallest example.
 compile_line() {
-  line=$(grep '^g++ -std=c++20 train.cpp' README.md) && copied_folder "$work/copied" &&
-    (cd "$work/copied" && eval "$line" && ./a.out 2>&1 | grep usage)
+  line=$(grep '^g++ -std=c++20 train.cpp' README.md) && mkdir "$work/line" &&
+    cp hub_session.hpp "$work/line" && cp examples/minimal.cpp "$work/line/train.cpp" &&
+    (cd "$work/line" && eval "$line" && ./a.out 2>&1 | grep usage)
 }
 check 'the compile line makes a program that runs' compile_line
 
-with_cmake() {
-  copied_folder "$work/cmake" && mkdir "$work/cmake/third_party" &&
-    mv "$work/cmake/hub_session.hpp" "$work/cmake/third_party" &&
-    { printf 'cmake_minimum_required(VERSION 3.16)\nproject(vendored CXX)\n'; block cmake 1; } \
-      >"$work/cmake/CMakeLists.txt" &&
-    cmake -S "$work/cmake" -B "$work/cmake/build" &&
-    cmake --build "$work/cmake/build" && "$work/cmake/build/train" 2>&1 | grep usage
+with_make() {
+  program_in "$work/make" && cp hub_session.hpp "$work/make" && block make 1 >"$work/make/Makefile" &&
+    make -C "$work/make" CXX="$cxx" train && runs "$work/make/train"
 }
-if command -v cmake >/dev/null 2>&1; then
-  check 'the CMake snippet makes a program that runs' with_cmake
-fi
+check 'the lines for make make a program that runs' with_make
 
-# ---- a subproject, and an installed header ------------------------------------------------------
+# ---- CMake --------------------------------------------------------------------------------------
 
-with_meson() {
-  copied_folder "$work/meson" && mkdir -p "$work/meson/subprojects/hub_session" &&
-    rm "$work/meson/hub_session.hpp" &&
-    cp hub_session.hpp meson.build meson_options.txt "$work/meson/subprojects/hub_session" &&
+# A project whose CMakeLists.txt goes on with what is on stdin.
+cmake_project() {
+  program_in "$1" && {
+    printf 'cmake_minimum_required(VERSION 3.18)\nproject(vendored CXX)\n'
+    cat
+  } >"$1/CMakeLists.txt"
+}
+
+vendor() {
+  mkdir -p "$1/third_party/hub_session" &&
+    cp hub_session.hpp examples/cmake/CMakeLists.txt "$1/third_party/hub_session"
+}
+
+# built_by_cmake FOLDER [ARGUMENT...]
+built_by_cmake() {
+  folder=$1
+  shift
+  cmake -S "$folder" -B "$folder/build" -DCMAKE_CXX_COMPILER="$cxx" "$@" &&
+    cmake --build "$folder/build" && runs "$folder/build/train"
+}
+
+with_subdirectory() {
+  block cmake 1 | cmake_project "$work/subdirectory" && vendor "$work/subdirectory" &&
+    built_by_cmake "$work/subdirectory"
+}
+check 'a copy and add_subdirectory make a program that runs' with_subdirectory
+
+with_fetch_content() {
+  block cmake 2 | cmake_project "$work/fetch" &&
+    built_by_cmake "$work/fetch" "-DFETCHCONTENT_SOURCE_DIR_HUB_SESSION=$root"
+}
+check 'FetchContent makes a program that runs' with_fetch_content
+
+# As upstream's package has it: a file for find_package() that makes a target. Here it names what Debian
+# has, and there is no pkg-config to fall back on.
+with_packages_of_upstream() {
+  block cmake 1 | cmake_project "$work/upstream" && vendor "$work/upstream" &&
+    mkdir -p "$work/prefix/lib/cmake/httplib" &&
+    cat >"$work/prefix/lib/cmake/httplib/httplibConfig.cmake" <<CMAKE &&
+add_library(httplib::httplib INTERFACE IMPORTED)
+target_compile_options(httplib::httplib INTERFACE $(pkg-config --cflags cpp-httplib))
+target_link_libraries(httplib::httplib INTERFACE $(pkg-config --libs cpp-httplib))
+CMAKE
+    built_by_cmake "$work/upstream" "-DCMAKE_PREFIX_PATH=$work/prefix" -DPKG_CONFIG_EXECUTABLE=false
+}
+check "upstream's packages are found without pkg-config" with_packages_of_upstream
+
+# ---- Meson --------------------------------------------------------------------------------------
+
+meson_project() {
+  program_in "$1" && mkdir "$1/subprojects" &&
     { printf "project('vendored', 'cpp', default_options: ['cpp_std=c++20'])\n"; block meson 1; } \
-      >"$work/meson/meson.build" &&
-    meson setup "$work/meson/build" "$work/meson" && meson compile -C "$work/meson/build" &&
-    "$work/meson/build/train" 2>&1 | grep usage
+      >"$1/meson.build"
 }
-check 'the Meson snippet makes a program that runs' with_meson
+
+built_by_meson() {
+  meson setup "$1/build" "$1" && meson compile -C "$1/build" && runs "$1/build/train"
+}
+
+with_subproject() {
+  meson_project "$work/subproject" && mkdir "$work/subproject/subprojects/hub_session" &&
+    cp hub_session.hpp meson.build meson_options.txt "$work/subproject/subprojects/hub_session" &&
+    built_by_meson "$work/subproject"
+}
+check 'a subproject of Meson makes a program that runs' with_subproject
+
+# The repository is one of this machine, with nothing in it but what a subproject needs.
+with_wrap() {
+  meson_project "$work/wrap" && mkdir "$work/repository" &&
+    cp hub_session.hpp meson.build meson_options.txt "$work/repository" &&
+    (cd "$work/repository" && git init -q && git add . &&
+      git -c user.name=packaging -c user.email=packaging@localhost commit -q -m copy) &&
+    block ini 1 | sed "s|URL|file://$work/repository|; s|REVISION|$(git -C "$work/repository" \
+      rev-parse HEAD)|" >"$work/wrap/subprojects/hub_session.wrap" &&
+    built_by_meson "$work/wrap"
+}
+check 'a wrap of Meson makes a program that runs' with_wrap
 
 installed() {
   meson setup "$work/build" . --prefix "$work/prefix" -Dtests=false -Dexamples=false &&
-    meson install -C "$work/build" && copied_folder "$work/user" &&
-    rm "$work/user/hub_session.hpp" || return
+    meson install -C "$work/build" && program_in "$work/user" || return
   flags=$(PKG_CONFIG_PATH=$work/prefix/share/pkgconfig pkg-config --cflags --libs hub_session) ||
     return
   # shellcheck disable=SC2086 # flags are words
   "$cxx" -std=c++20 "$work/user/train.cpp" -o "$work/user/train" $flags &&
-    "$work/user/train" 2>&1 | grep usage
+    runs "$work/user/train"
 }
 check 'the installed header is found through pkg-config' installed
 

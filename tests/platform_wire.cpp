@@ -365,6 +365,9 @@ TEST_CASE("the webhooks lie beside the pages, or where they are said to") {
   CHECK(parse_roots("", "")->webhooks == "https://platform.ultralytics.com/api/webhooks");
   CHECK(parse_roots("http://h:1/p/", "")->webhooks == "http://h:1/p/api/webhooks");
   CHECK(parse_roots("", "https://hooks.test/")->webhooks == "https://hooks.test");
+  CHECK(parse_roots("", "https://hooks.test/")->web == "https://platform.ultralytics.com");
+  CHECK(parse_roots("", "http://h:1/p/api/webhooks/")->web == "http://h:1/p");
+  CHECK(parse_roots("https://pages.test", "http://h:1/api/webhooks")->web == "https://pages.test");
   CHECK_FALSE(parse_roots("platform", ""));
   CHECK_FALSE(parse_roots("", "ftp://hooks.test"));
 }

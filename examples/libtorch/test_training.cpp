@@ -101,6 +101,24 @@ TEST_CASE("a training without progress ends when its patience does") {
   CHECK(outcome.delivered.final_model_delivered);
 }
 
+TEST_CASE("Stop on the Platform's page ends the training, and what there is of it is sent") {
+  const temp_folder folder;
+  hub::testing::simulation sim;
+  auto session = sim.start({.project = "lab/shapes", .name = "network", .epochs = 50});
+  training_options options = small_training(folder);
+  options.epochs = 50;
+  options.say = [&](const epoch_summary& done) {
+    if (done.epoch == 1) sim.platform.cancel(sim.platform.models().begin()->first);
+    sim.advance(1min);
+  };
+  const training_outcome outcome = train(options, session);
+
+  CHECK(session.stop_requested());
+  CHECK(outcome.epochs_done == 2);  // the reply to the second says so
+  CHECK(outcome.delivered.complete());
+  CHECK(outcome.delivered.final_model_delivered);
+}
+
 TEST_CASE("a training that goes on from HUB's checkpoint ends where a whole one does") {
   const temp_folder whole;
   const temp_folder first;

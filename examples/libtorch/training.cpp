@@ -204,7 +204,7 @@ training_outcome train(const training_options& options, hub::training_callbacks&
 
   const auto patience_ends = [&] { return it.epochs_without_progress >= options.patience; };
   session.on_pretrain_routine_end();
-  while (it.epochs_done < options.epochs && !patience_ends()) {
+  while (it.epochs_done < options.epochs && !patience_ends() && !session.stop_requested()) {
     const int epoch = it.epochs_done;
     const double train_loss = train_one_epoch(it, training_set, options);
     const validation_result validation = validate(it, validation_set);
