@@ -90,7 +90,7 @@ compile() {
 compile_all() {
   compiler=$1
   set --
-  for file in tests/*.cpp tests/*/*.cpp examples/*.cpp; do
+  for file in tests/*.cpp tests/*/*.cpp tests/bench/compile/*.cpp examples/*.cpp; do
     case $file in tests/compile_fail/* | tests/fuzz/*) ;; *) set -- "$@" "$file" ;; esac
   done
   compile "$compiler" '' "$@"

@@ -418,30 +418,55 @@ class Bench:
         else:
             packages, more = ['cpp-httplib'], []
         asked, _ = run(['pkg-config', '--cflags', 'openssl', 'nlohmann_json', *packages])
-        return ['-std=c++20', '-O0', *more, *shlex.split(asked)]
+        return ['-std=c++20', f'-I{HEADER.parent}', *more, *shlex.split(asked)]
 
     def compile_seconds(self, source, *more):
-        """Processor time, which other programs disturb less than the time on the wall."""
-        mode = ['-fsyntax-only'] if self.quick else ['-c', '-o', self.folder / 'compiled.o']
-        return run([*self.compiler(), *self.flags(), *more, *mode, source])[1]
+        """Processor time, which other programs disturb less than the time on the wall. Quickly, the
+        preprocessor alone: tests/matrix.sh compiles each of these files."""
+        mode = ['-E'] if self.quick else ['-c']
+        return run([*self.compiler(), *self.flags(), *more, *mode, '-o', self.folder / 'compiled.o',
+                    source])[1]
+
+    def compile_pair(self, what, goal, ours, theirs, *more):
+        """Both in turn: a row of its own."""
+        taken = [(self.compile_seconds(ours, *more), self.compile_seconds(theirs, *more))
+                 for _ in range(self.pairs)]
+        ratio = median(mine / other for mine, other in taken)
+        self.add(f'compiling {what}', f'{ratio:.2f}', f'at most {goal}', ratio <= goal,
+                 f'{median(mine for mine, _ in taken):.1f} s against '
+                 f'{median(other for _, other in taken):.1f} s')
 
     def compile(self):
+        here = HERE / 'compile'
+        minimal = HEADER.parent / 'examples' / 'minimal.cpp'
+        for level in ('-O0', '-O2'):
+            self.compile_pair(f'a file that makes a session, {level}, against the same by hand', 2.0,
+                              minimal, here / 'by_hand.cpp', level)
+            self.compile_pair(f'- one that makes a session of either protocol, {level}', 2.3,
+                              here / 'both.cpp', here / 'by_hand.cpp', level)
+        self.compile_pair('a test with the test kit, -O0, against one without', 2.0,
+                          here / 'test_with_the_kit.cpp', here / 'test_by_hand.cpp', '-O0')
+        self.compile_pair('an include alone, -O0, against a use of nlohmann/json', 1.3,
+                          here / 'header.cpp', here / 'json.cpp', '-O0')
         text = HEADER.read_text()
         begin = text.index('#define HUB_SESSION_VERSION_MAJOR')
         included = self.folder / 'included.cpp'
         included.write_text(text[begin:text.index('\nnamespace hub {')])
-        header = self.folder / 'header.cpp'
-        header.write_text(f'#include "{HEADER}"\n')
-        for what, goal, more in (('without httplib', 1.3, ['-DHUB_SESSION_NO_HTTPLIB']),
-                                 ('with httplib', 1.15, []),
-                                 ('of the interface only', 1.3, ['-DHUB_SESSION_INTERFACE_ONLY'])):
-            taken = [(self.compile_seconds(header, *more), self.compile_seconds(included, *more))
-                     for _ in range(self.pairs)]
-            ratio = median(ours / theirs for ours, theirs in taken)
-            self.add(f'compiling one translation unit {what}, -O0, against what it includes',
-                     f'{ratio:.2f}', f'at most {goal}', ratio <= goal,
-                     f'{median(ours for ours, _ in taken):.1f} s against '
-                     f'{median(theirs for _, theirs in taken):.1f} s')
+        self.compile_pair('the interface alone, -O0, against what it includes', 1.1,
+                          here / 'header.cpp', included, '-O0', '-DHUB_SESSION_INTERFACE_ONLY')
+        if not self.quick:
+            ours, theirs = (self.stripped_bytes(file) for file in (minimal, here / 'by_hand.cpp'))
+            self.add('the program of a session, -O2, stripped, against the same by hand',
+                     f'{ours / theirs:.2f}', 'at most 2.5', ours / theirs <= 2.5,
+                     f'{ours // 1024} KiB against {theirs // 1024} KiB')
+
+    def stripped_bytes(self, source):
+        packages = [] if self.httplib_dir else ['cpp-httplib']
+        libraries, _ = run(['pkg-config', '--libs', 'openssl', *packages])
+        program = self.folder / 'program'
+        run([*self.compiler(), *self.flags(), '-O2', '-s', '-o', program, source,
+             *shlex.split(libraries), '-pthread'])
+        return program.stat().st_size
 
     def parts(self):
         count = self.size(10, 2)
@@ -451,7 +476,7 @@ class Bench:
         taken = 0.0
         for number, (name, more) in enumerate(sources):
             target = self.folder / f'part-{number}.o'
-            taken += run([*self.compiler(), *self.flags(), *more, '-c', '-o', target,
+            taken += run([*self.compiler(), *self.flags(), '-O0', *more, '-c', '-o', target,
                           HERE / 'parts' / f'{name}.cpp'])[1]
             symbols, _ = run(['nm', '-C', target])
             with_httplib += 'httplib::' in symbols

@@ -1,0 +1,5 @@
+// SPDX-License-Identifier: MIT
+//
+// An include alone.
+
+#include "../../../hub_session.hpp"
