@@ -55,13 +55,14 @@
 // for the next order, turns it into a request with the protocol's make(), here
 // hub_v1_wire::metrics_request (protocols), sends it through the transport (default policies), reads the
 // reply with protocols::judge and hands the outcome to engine::handle_outcome, which strikes the epoch
-// out only after a 2xx.
+// out only after a 2xx, and then out of the spool.
 //
 // The rule: the engine decides and touches nothing; the session acts and decides nothing.
 //
 // Thread safety: every member function of a session may be called from any thread. Two sessions
-// share nothing but the process's signal handlers. The log and progress functions are called on a
-// thread of the session's own, never two at a time.
+// share only what belongs to the process: its signal handlers, what is done at std::exit, and look-ups
+// of names that were given up. The log and progress functions are called on a thread of the session's
+// own, never two at a time.
 //
 // When not to use it: to train without either server (there is nothing to report to; the hosted HUB was
 // retired on 31 July 2026), or to upload from a program that cannot afford up to six background
@@ -218,8 +219,9 @@ using namespace std::string_view_literals;
 // =================================================================================================
 // vocabulary
 //
-// Rules: plain values with names from the field. No I/O, no clock, no policy. Every bound that the
-// library keeps is a named member of an options struct here; times are std::chrono types.
+// Rules: plain values with names from the field. No I/O, no clock, no policy. Every bound that a user
+// may want to move is a member of an options struct here; what guards the reading of foreign text is a
+// constant beside it. Times are std::chrono types.
 // =================================================================================================
 
 // Time as the engine counts it: only differences matter. Production reads the steady clock.
@@ -496,7 +498,19 @@ struct new_model {
 enum class environment_disclosure {
   none,     // nothing, and no figures of its load either
   machine,  // the system and processors; with the epochs its load, memory, disks, network and GPUs
-  all,      // also the host's name, the command line with its paths, and the git repository
+  all,      // also the host's name, the command line with its paths, and the working folder
+};
+
+// What a machine and a program say of themselves, as far as the disclosure lets them.
+struct machine_facts {
+  struct private_part {  // only where all may be told
+    std::string host = {};
+    std::string command_line = {};
+    std::string working_folder = {};
+  };
+  std::string system = {};  // "Linux", "macOS" or "Windows"; empty where nothing may be told
+  unsigned processors = 0;
+  std::optional<private_part> more = {};
 };
 
 // A run that the Platform makes with a session's first request.
@@ -556,6 +570,13 @@ class body_source {
   // Fills `out` with what stands at `offset` and returns how many bytes; at least one unless
   // `offset` is the end. An error ends the transfer before it is complete.
   virtual result<std::size_t> read(std::uint64_t offset, std::span<char> out) = 0;
+};
+
+// A copy of a file that is to be uploaded, for as long as it is wanted.
+class upload_copy {
+ public:
+  virtual ~upload_copy() = default;
+  virtual result<std::shared_ptr<body_source>> open() const = 0;
 };
 
 struct reply;
@@ -651,7 +672,8 @@ enum class snapshot {
 };
 
 struct endpoint_options {
-  std::string api = {};  // else ULTRALYTICS_HUB_API, else https://api.ultralytics.com
+  // Else ULTRALYTICS_HUB_API, else https://api.ultralytics.com; on the Platform PLATFORM_API_URL first.
+  std::string api = {};
   // Where the pages are; else ULTRALYTICS_HUB_WEB, else the server of `api`.
   std::string web = {};
   // For a gateway in front of the server. Sent to the server alone, never to a storage host, and kept as
@@ -865,17 +887,44 @@ struct spooled_model {
   }
 };
 
-// The abstract base of every session, for training code that is no template. See
-// basic_training_session for what each call does; none of them throws.
+// The abstract base of every session, for training code that is no template. None of the calls throws,
+// and each may be made from any thread.
 class training_callbacks {
  public:
   virtual ~training_callbacks() = default;
+
+  // Training is about to start: the rate limits of metrics and checkpoints run from now on, so the
+  // first checkpoint leaves after rate_limits.checkpoint.
   virtual void on_pretrain_routine_end() noexcept = 0;
+
+  // Queues an epoch's metrics; the last call for an epoch wins. They stay queued, and in the spool
+  // where there is one, until the server has confirmed them. NaN and infinities are sent as null.
+  // Protocol: HUB v1 POST /v1/models/{id}, at most once per rate_limits.metrics; Platform epoch_end.
   virtual void on_fit_epoch_end(int epoch, metrics_view values) noexcept = 0;
+
+  // Takes a checkpoint for upload where one is due by rate_limits.checkpoint, else does nothing.
+  // Blocks: with snapshot::copy or a spool, for the time of one file copy, and only where one is due.
+  // Errors: a file that is missing, unreadable, empty or not regular is logged and not sent.
+  // Protocol: HUB v1 POST /v1/models/{id}/upload with type=epoch; Platform models/upload, a PUT to the
+  // storage host and checkpoint_saved; in the background.
   virtual void on_model_save(int epoch, const std::filesystem::path& file,
                              bool is_best) noexcept = 0;
+
+  // Ends the training: sends what is queued and then the final model, with retry.final_retries_max
+  // retries each, and stops the signs of life. `best` may be empty for none; `map` is
+  // metrics/mAP50-95(B) or what stands for it. Afterwards the session sends nothing.
+  // Blocks: up to limits.train_end_deadline, and where the server refuses all that time up to
+  //   limits.denied_deadline. Returns what the server has confirmed; what it has not is in the log as
+  //   well, with where it can be found again.
+  // May be called again where it did not deliver everything, with the same file or another: what is
+  //   missing is tried once more. Once the server has the final model, or the end of the run, the
+  //   session is over: then nothing is sent, and a further file gets the error already_trained.
+  // Protocol: HUB v1 .../upload with type=final; Platform the same upload, then training_complete.
   virtual delivery on_train_end(int epoch, const std::filesystem::path& best,
                                 double map) noexcept = 0;
+
+  // Whether the server wants the training to stop: somebody pressed Stop on its page. Ask at the end of
+  // each epoch. Never true on HUB v1, whose servers have no such word.
   virtual bool stop_requested() const noexcept { return false; }
 };
 
@@ -1105,7 +1154,7 @@ constexpr std::string_view to_string(lane which) noexcept {
 struct checkpoint {
   upload_fields fields = {};
   std::filesystem::path file = {};
-  std::shared_ptr<const void> keep = {};
+  std::shared_ptr<const upload_copy> keep = {};
   std::uint64_t number = 0;  // in the spool, which then has the file; 0 where it does not
   std::uint64_t bytes = 0;   // of the file, as far as that is known
 };
@@ -1312,6 +1361,7 @@ struct lane_commons {
             " came after on_train_end, with which the session ended. It is not sent, "
             "unless the training is ended again. This is said once.");
   }
+  class any_lane& at(lane which) const;  // the one place where a lane is told by its name
   bool done(lane which) const;
 };
 
@@ -1382,14 +1432,14 @@ class any_lane {
   // The verbs of a lane.
   virtual bool done() const = 0;           // nothing is left that it could send
   virtual void flush(time_point now) = 0;  // what is queued now need not wait any longer
-  virtual void report(session_status& out) const = 0;  //
-  virtual void report(delivery& out) const = 0;        //
+  virtual void report(session_status& out) const = 0;  // adds what this lane has to say
+  virtual void report(delivery& out) const = 0;        // adds what this lane has to say
 
  protected:
   ~any_lane() = default;
 
   virtual time_point due() const = 0;                // of the next order, never for none
-  virtual order next() = 0;                          // that order; changes nothing
+  virtual order next() = 0;                          // that order; nothing is lost where it throws
   virtual void leaves(time_point now) noexcept = 0;  // it is on its way
   virtual void came(const outcome& result, time_point now) = 0;  // and this came of it
   virtual bool adds_up() const { return true; }                  // what it counts, for assertions
@@ -1455,7 +1505,7 @@ class any_lane {
   time_point denied_since() const {
     time_point first = denied_since_;
     for (lane each : {lane::epochs, lane::uploads})
-      first = std::min(first, all_.lanes[static_cast<std::size_t>(each)]->denied_since_);
+      first = std::min(first, all_.at(each).denied_since_);
     return first;
   }
 
@@ -1507,15 +1557,19 @@ class any_lane {
   bool in_flight_ = false;
   bool renewed_ = false;               // the order began anew after a failure
   bool refused_ = false;               // see refused()
-  bool refused_said_ = false;          //
+  bool refused_said_ = false;          // in the log
   time_point denied_since_ = never;    // the first refusal with no success after it
   bool retry_reserved_ = false;        // retry_at_ took a retry from the budget
   std::set<errc> complained_of_ = {};  // what the log says of the current row of failures
 };
 
-inline bool lane_commons::done(lane which) const {
-  return stopped || lanes[static_cast<std::size_t>(which)]->done();
+inline any_lane& lane_commons::at(lane which) const {
+  any_lane* const found = lanes[static_cast<std::size_t>(which)];
+  HUB_SESSION_ASSERT(found);  // each is a member of the engine
+  return *found;
 }
+
+inline bool lane_commons::done(lane which) const { return stopped || at(which).done(); }
 
 // The run itself, strictly in order: its registration, its epochs, its end.
 class epochs_lane final : public any_lane {
@@ -1659,9 +1713,12 @@ class epochs_lane final : public any_lane {
     return never;
   }
 
+  // It is the last word: no other lane has anything left, and no sign of life is on its way.
   bool ending_may_go() const {
-    const bool life_rests = !all_.lanes[static_cast<std::size_t>(lane::life)]->in_flight();
-    return life_rests && all_.done(lane::uploads) && all_.done(lane::console);
+    return std::all_of(all_lanes.begin(), all_lanes.end(), [this](lane each) {
+      if (each == lane::epochs) return true;  // which has none left, or this would not be asked
+      return each == lane::life ? !all_.at(each).in_flight() : all_.done(each);
+    });
   }
 
   order next() override {
@@ -1670,7 +1727,7 @@ class epochs_lane final : public any_lane {
       case epochs: return {epochs_order{next_batch()}, so_far_};
       case completion: break;
     }
-    HUB_SESSION_ASSERT(ending_ && ending_may_go());  // it is the last word
+    HUB_SESSION_ASSERT(ending_ && ending_may_go());
     return {completion_order{ending_}, {so_far_.step, final_memo_}};
   }
 
@@ -1935,10 +1992,13 @@ class life_lane final : public any_lane {
     if (all_.traits.life_in_silence_only || !last_answered_) return;
     const duration gap = now - *last_answered_;
     if (gap < all_.rates.heartbeat * 2) return;
-    all_.say(log_level::info,
-             "A sign of life was late: it was answered " +
-                 std::to_string(std::chrono::duration_cast<std::chrono::seconds>(gap).count()) +
-                 " s after the one before. The server may have shown the run as gone meanwhile.");
+    const auto seconds = [](duration time) {
+      return std::to_string(std::chrono::duration_cast<std::chrono::seconds>(time).count()) + " s";
+    };
+    all_.say(log_level::info, "A sign of life was late: it was answered " + seconds(gap) +
+                                  " after the one before, " + seconds(now - started_) +
+                                  " of which its own request took. The server may have shown the "
+                                  "run as gone meanwhile.");
   }
 
   const epochs_lane& epochs_;
@@ -2185,7 +2245,11 @@ class console_lane final : public any_lane {
   bool is_awaited() const override { return all_.ended || flushes_; }
 
   order next() override {
-    if (!chunk_) chunk_ = std::make_shared<const std::vector<std::string>>(first_lines());
+    if (!chunk_) {
+      auto lines = std::make_shared<std::vector<std::string>>();
+      move_first_lines(*lines);
+      chunk_ = std::move(lines);
+    }
     return {console_order{number_, chunk_, through_}, so_far_};
   }
   void leaves(time_point now) noexcept override { gate_ = later(now, all_.rates.console_gap); }
@@ -2225,9 +2289,9 @@ class console_lane final : public any_lane {
     }
   }
 
-  // Moves the lines of the next chunk out of the queue; what did not fit is said in their place.
-  std::vector<std::string> first_lines() {
-    std::vector<std::string> out;
+  // Moves the lines of the next chunk out of the queue; what did not fit is said in their place. Memory
+  // may run out before the first has moved, and not after.
+  void move_first_lines(std::vector<std::string>& out) {
     out.reserve(std::min(lines_.size(), all_.limits.console_chunk_lines_max) + 1);
     if (left_out_ > 0) {
       out.push_back("[" + std::to_string(left_out_) + " lines were left out here]");
@@ -2237,7 +2301,6 @@ class console_lane final : public any_lane {
       out.push_back(std::move(lines_.front().text));
       pop(out.back().size());
     }
-    return out;
   }
 
   void drop_oldest() {
@@ -2429,12 +2492,7 @@ class engine {
   }
 
  private:
-  // The one place that tells a lane by its name.
-  any_lane& at(lane which) const {
-    any_lane* const found = all_.lanes[static_cast<std::size_t>(which)];
-    HUB_SESSION_ASSERT(found);  // each lane is a member below
-    return *found;
-  }
+  any_lane& at(lane which) const { return all_.at(which); }
 
   lane_commons all_;
   epochs_lane epochs_{all_};
@@ -2502,7 +2560,6 @@ inline std::string_view trimmed(std::string_view text) {
   return text;
 }
 
-// Foreign text made safe for a terminal and a log: printable ASCII, bounded.
 // How many bytes the character of UTF-8 at the beginning of a text has; 0 where it is none.
 constexpr std::size_t utf8_length(std::string_view text) noexcept {
   const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
@@ -2542,6 +2599,7 @@ inline std::string shown(std::string_view text) {
   return out;
 }
 
+// Foreign text made safe for a terminal and a log: printable ASCII, bounded.
 inline std::string printable(std::string_view text) {
   std::string out;
   for (char c : text.substr(0, quoted_bytes_max)) out += is_visible(c) || c == ' ' ? c : '?';
@@ -3437,7 +3495,7 @@ inline std::optional<error> check_for_gateway(const endpoint_options& at, const 
 
 // `who` is the server's name at the beginning of a sentence, here and below.
 inline error unreadable(std::string_view what, std::string_view body,
-                        std::string_view who = "HUB") {
+                        std::string_view who) {
   const auto because = [&](std::string_view why) {
     return error{errc::bad_reply, std::string(who) + "'s reply to " + std::string(what) +
                                       " cannot be read" + std::string(why) + "."};
@@ -3566,7 +3624,7 @@ constexpr status_meaning meaning_of(int status) noexcept {
 }
 
 inline error status_error(int status, std::string_view body, std::string_view what,
-                          std::string_view who = "HUB") {
+                          std::string_view who) {
   const status_meaning meaning = meaning_of(status);
   return {meaning.code,
           std::string(who) + " answered " + std::to_string(status) + " to " + std::string(what) +
@@ -3582,7 +3640,7 @@ inline std::string speaker_of(const reply& answer, std::string_view who) {
 
 // What `what` (such as "a heartbeat") came to.
 inline outcome judge(const reply& answer, std::string_view what,
-                     std::chrono::system_clock::time_point wall_now, std::string_view who = "HUB") {
+                     std::chrono::system_clock::time_point wall_now, std::string_view who) {
   outcome out;
   if (answer.failure) {
     const errc code = answer.failure->code;
@@ -3639,6 +3697,18 @@ inline outcome judge(const reply& answer, std::string_view what,
 //   spool_file, folder(run, number), resumes(run), remember(run), recall(run, text)
 //                               for the spool: the names of its file and folder, all but the secrets as
 //                               text, and what an earlier session remembered
+//   is_registered(run)          whether the server knows the run; only where the traits say `registers`
+//
+// What it may have, and what a session does without:
+//
+//   disclosure(identity), describe(run, facts)   what may be told of the machine; nothing is
+//   encode_figures(figures)     the machine's figures as JSON; none are read
+//   encode_results(results), results_problem(results)   for the ending; it has no results
+//   advice(run)                 what to add to the error of a start that failed; nothing
+//   assume(run, train_args)     a first start offline, on what the program says; refused
+//   warning(news)               what of a reply is worth a line in the log; nothing
+//   query_file(run, address, is_dataset)   see names_files; nothing can be fetched
+//   run.agent_id, run.spool_number   for status(); which of several runs of a name is meant
 
 using wall_time = std::chrono::system_clock::time_point;
 
@@ -3672,6 +3742,10 @@ template <class P>
 concept has_traits = requires {
   { P::name } -> std::convertible_to<std::string_view>;
   { P::traits } -> std::convertible_to<protocol_traits>;
+};
+template <class P>
+concept tells_registration = !P::traits.registers || requires(const typename P::run& run) {
+  { P::is_registered(run) } -> std::same_as<bool>;
 };
 template <class P>
 concept has_identify = requires(const typename P::identity& who, const endpoint_options& at,
@@ -3713,8 +3787,8 @@ concept has_memory = requires(typename P::run& run, typename P::news news, std::
   { P::recall(run, text) } -> std::same_as<bool>;
 };
 template <class P>
-concept session_protocol = has_identity<P> && has_traits<P> && has_identify<P> &&
-    has_credentials<P> && has_opening<P> && has_orders<P> && has_memory<P>;
+concept session_protocol = has_identity<P> && has_traits<P> && tells_registration<P> &&
+    has_identify<P> && has_credentials<P> && has_opening<P> && has_orders<P> && has_memory<P>;
 
 // How a server is asked for the signed URL of a file, in as many requests as that takes.
 struct file_query {
@@ -3733,7 +3807,10 @@ concept names_files = requires(const typename P::run& run, std::string_view addr
 // For a protocol that has no such thing: the engine makes no order of it.
 template <class Order>
 struct without {
-  static request make(const auto&, const Order&, const progress&, const sending&) { return {}; }
+  static request make(const auto&, const Order&, const progress&, const sending&) {
+    HUB_SESSION_ASSERT(false);  // the engine gives such an order only where the traits ask for it
+    return {};
+  }
   static outcome judge(const auto&, const Order&, const progress&, const reply&, wall_time, auto&) {
     return {};
   }
@@ -3759,8 +3836,7 @@ struct partial_download {
 
 // The address of a download where a server names `url`, for a session with the server at `api_root`.
 inline result<std::string> download_address(std::string_view url, std::string_view what,
-                                            std::string_view api_root,
-                                            std::string_view who = "HUB") {
+                                            std::string_view api_root, std::string_view who) {
   if (url.find("://") == std::string_view::npos)
     return error{errc::not_downloadable,
                  std::string(who) + " names " +
@@ -3890,7 +3966,7 @@ inline result<partial_download> parse_download_head(const reply& head,
 inline outcome judge_download(const reply& answer, std::string_view host,
                               std::chrono::system_clock::time_point wall_now) {
   if (answer.failure) {
-    outcome out = judge(answer, "a download", wall_now);
+    outcome out = judge(answer, "a download", wall_now, "The storage host " + std::string(host));
     if (answer.failure->code == errc::not_downloadable) out.verdict = verdict::rejected;
     return out;
   }
@@ -3935,10 +4011,11 @@ inline request put_request(std::string_view url, std::shared_ptr<body_source> fi
 // more.
 inline outcome judge_put(const reply& answer, std::string_view host,
                          std::chrono::system_clock::time_point wall_now) {
-  outcome out = judge(answer, "the upload of a file", wall_now);
+  const std::string named = "The storage host " + std::string(host);
+  outcome out = judge(answer, "the upload of a file", wall_now, named);
   if (answer.failure || (answer.status >= 200 && answer.status < 300)) return out;
-  const std::string said = "The storage host " + std::string(host) + " answered " +
-                           std::to_string(answer.status) + " to the upload. ";
+  const std::string said =
+      speaker_of(answer, named) + " answered " + std::to_string(answer.status) + " to the upload. ";
   if (meaning_of(answer.status).of_expired_url) {
     out.verdict = verdict::restart;
     out.why.message = said + "Its URL is not valid, or not any more; a fresh one is asked for.";
@@ -3959,6 +4036,7 @@ namespace hub_v1_wire {
 using namespace text;
 using namespace protocols;
 
+inline constexpr std::string_view server = "HUB";  // its name at the beginning of a sentence
 inline constexpr std::string_view default_api_root = "https://api.ultralytics.com";
 inline constexpr std::string_view default_web_root = "https://hub.ultralytics.com";
 
@@ -4104,7 +4182,7 @@ inline train_args parse_train_args(const json& fields) {
 inline result<model_info> parse_model(std::string_view body, std::string_view model_id) {
   std::optional<json> whole = parse_json(standard_json(body), reply_bounds);
   const json* found = whole ? get_member(*whole, "data") : nullptr;
-  if (!found || !found->is_object()) return unreadable("the model request", body);
+  if (!found || !found->is_object()) return unreadable("the model request", body, server);
 
   model_info out;
   out.id = model_id;
@@ -4152,7 +4230,7 @@ inline std::string model_text(const json& raw) {
 inline result<bool> parse_auth(std::string_view body) {
   const std::string plain = standard_json(body);
   const std::string_view success = is_object(plain) ? member_text(plain, "success") : ""sv;
-  if (success != "true" && success != "false") return unreadable("the sign-in", body);
+  if (success != "true" && success != "false") return unreadable("the sign-in", body, server);
   return success == "true";
 }
 
@@ -4161,18 +4239,18 @@ inline result<std::string> parse_created(std::string_view body) {
   const std::string plain = standard_json(body);
   const std::string_view data = is_object(plain) ? member_text(plain, "data") : ""sv;
   std::string id = member_string(data, "id");
-  if (!is_model_id(id)) return unreadable("the making of a model", body);
+  if (!is_model_id(id)) return unreadable("the making of a model", body, server);
   return id;
 }
 
 // Reads the reply to a heartbeat: the agent id to send from now on, "" where HUB names none.
 inline result<std::string> parse_heartbeat(std::string_view body) {
   const std::string plain = standard_json(body);
-  if (!is_object(plain)) return unreadable("a heartbeat", body);
+  if (!is_object(plain)) return unreadable("a heartbeat", body, server);
   const std::string_view data = member_text(plain, "data");
   const std::string_view agent = member_text(data, "agentId");
   const bool odd = !data.empty() && !data.starts_with('{');
-  if (odd || (!agent.empty() && !agent.starts_with('"'))) return unreadable("a heartbeat", body);
+  if (odd || (!agent.empty() && !agent.starts_with('"'))) return unreadable("a heartbeat", body, server);
   return member_string(data, "agentId");
 }
 
@@ -4295,7 +4373,7 @@ inline request upload_request(const caller& who, const upload_fields& fields,
 // The same for a heartbeat, whose reply also has content: without it, the beat counts as failed.
 inline outcome judge_heartbeat(const reply& answer, std::chrono::system_clock::time_point wall_now,
                                std::string& agent_id) {
-  outcome out = judge(answer, "a heartbeat", wall_now);
+  outcome out = judge(answer, "a heartbeat", wall_now, server);
   if (out.verdict != verdict::delivered) return out;
   if (auto said = parse_heartbeat(answer.body)) {
     agent_id = *std::move(said);
@@ -4399,7 +4477,8 @@ struct hub_v1 : without<registration_order>, without<completion_order>, without<
                                wall_time wall_now) {
     const bool signs_in = at.step == 0 && of.who.id_token.empty() && !of.key_is_known;
     if (signs_in) return judge_sign_in(of, answer, wall_now);
-    outcome out = fitting(of, protocols::judge(answer, "the model request", wall_now));
+    outcome out = fitting(
+        of, protocols::judge(answer, "the model request", wall_now, hub_v1_wire::server));
     if (out.verdict != verdict::delivered) return out;
     auto model = hub_v1_wire::parse_model(answer.body, of.who.model_id);
     if (!model) return {.verdict = verdict::rejected, .why = model.error()};
@@ -4433,11 +4512,11 @@ struct hub_v1 : without<registration_order>, without<completion_order>, without<
   }
   static outcome judge(const run& of, const epochs_order&, const progress&, const reply& answer,
                        wall_time wall_now, news&) {
-    return fitting(of, protocols::judge(answer, "metrics", wall_now));
+    return fitting(of, protocols::judge(answer, "metrics", wall_now, hub_v1_wire::server));
   }
   static outcome judge(const run& of, const upload_order&, const progress&, const reply& answer,
                        wall_time wall_now, news&) {
-    return fitting(of, protocols::judge(answer, "an upload", wall_now));
+    return fitting(of, protocols::judge(answer, "an upload", wall_now, hub_v1_wire::server));
   }
 
   // ---- what is known of the run --------------------------------------------------------------------
@@ -4469,7 +4548,7 @@ struct hub_v1 : without<registration_order>, without<completion_order>, without<
   // ---- a new model ---------------------------------------------------------------------------------
 
   static outcome judge_created(const reply& answer, wall_time wall_now, std::string& id) {
-    outcome out = protocols::judge(answer, "the making of a model", wall_now);
+    outcome out = protocols::judge(answer, "the making of a model", wall_now, hub_v1_wire::server);
     if (out.verdict != verdict::delivered) return out;
     auto made = hub_v1_wire::parse_created(answer.body);
     if (!made) return {.verdict = verdict::rejected, .why = made.error()};
@@ -4493,7 +4572,8 @@ struct hub_v1 : without<registration_order>, without<completion_order>, without<
 
   static result<std::string> url_of(const run& of, const model_info& model,
                                     const model_part& what) {
-    return storage_host::download_address(what.url_of(model), what.name, of.who.api_root);
+    return storage_host::download_address(what.url_of(model), what.name, of.who.api_root,
+                                          hub_v1_wire::server);
   }
 
   // Asks HUB for the model once more. `current` is the run at that moment, whose token may be another
@@ -4511,7 +4591,7 @@ struct hub_v1 : without<registration_order>, without<completion_order>, without<
   static outcome judge_file(const run& of, const model_part& what, const reply& answer,
                             wall_time wall_now, std::string& url) {
     using enum verdict;
-    outcome came = protocols::judge(answer, "the model request", wall_now);
+    outcome came = protocols::judge(answer, "the model request", wall_now, hub_v1_wire::server);
     if (came.verdict != delivered) return came;
     const auto model = hub_v1_wire::parse_model(answer.body, of.who.model_id);
     if (!model) return {model.error().code == errc::bad_reply ? retry : rejected, model.error()};
@@ -4555,7 +4635,7 @@ struct hub_v1 : without<registration_order>, without<completion_order>, without<
                     .why = key_error(of, "HUB does not accept the API key" + of.key_from +
                                              ". Get a valid one from ")};
     if (answer.status == 401 || answer.status == 403) return refused;
-    outcome out = protocols::judge(answer, "the sign-in", wall_now);
+    outcome out = protocols::judge(answer, "the sign-in", wall_now, hub_v1_wire::server);
     if (out.verdict != verdict::delivered) return out;
     const auto success = hub_v1_wire::parse_auth(answer.body);
     if (!success) return {.verdict = verdict::rejected, .why = success.error()};
@@ -4713,6 +4793,20 @@ struct run {
   std::string run_id = {};
   std::string page = {};
 };
+
+// The environment of training_started, "" where nothing may be told.
+inline std::string encode_environment(const machine_facts& facts) {
+  if (facts.system.empty()) return {};
+  object_writer out;
+  out.string("ultralyticsVersion", "hub_session-" HUB_SESSION_VERSION);
+  out.string("os", facts.system).string("environment", facts.system);
+  out.integer("cpuCount", facts.processors);
+  if (facts.more) {
+    out.string("hostname", facts.more->host).string("command", facts.more->command_line);
+    out.string("cwd", facts.more->working_folder);
+  }
+  return out.text();
+}
 
 // The data of training_started. The program's own arguments win over what the run says; Python's
 // are all text, as it prints them.
@@ -5445,8 +5539,8 @@ struct platform {
   }
   // What the program lets be told of the machine; and that, as the text of a JSON object.
   static environment_disclosure disclosure(const identity& who) { return who.environment; }
-  static void describe(run& of, std::string environment) {
-    of.of.environment = std::move(environment);
+  static void describe(run& of, const machine_facts& facts) {
+    of.of.environment = platform_wire::encode_environment(facts);
   }
   static std::string key_page(const run& of) { return of.of.at.web + "/settings"; }
   static error no_key(const run&) { return *platform_wire::check_key(""); }
@@ -5794,7 +5888,8 @@ inline bool is_terminal(stream which) noexcept {
 #elif defined(HUB_SESSION_WINDOWS)
   return ::_isatty(::_fileno(which == stream::standard_in ? stdin : stderr)) != 0;
 #else
-  return static_cast<void>(which), false;
+  static_cast<void>(which);
+  return false;
 #endif
 }
 
@@ -5898,28 +5993,25 @@ inline std::string host_name() {
 #endif
 }
 
-// As the text of a JSON object: no more than the program lets be told, "" where that is nothing.
-inline std::string describe(environment_disclosure what) {
-  if (what == environment_disclosure::none) return {};
+// What of the machine and the program may be told, as far as the program lets it.
+inline machine_facts describe(environment_disclosure what) {
+  machine_facts out;
+  if (what == environment_disclosure::none) return out;
 #if defined(HUB_SESSION_WINDOWS)
-  constexpr std::string_view system = "Windows";
+  out.system = "Windows";
 #elif defined(__APPLE__)
-  constexpr std::string_view system = "macOS";
+  out.system = "macOS";
 #else
-  constexpr std::string_view system = "Linux";
+  out.system = "Linux";
 #endif
-  text::object_writer out;
-  out.string("ultralyticsVersion", "hub_session-" HUB_SESSION_VERSION);
-  out.string("os", system).string("environment", system);
-  out.integer("cpuCount", std::thread::hardware_concurrency());
-  if (what == environment_disclosure::machine) return out.text();
-  std::error_code ignored;
+  out.processors = std::thread::hardware_concurrency();
+  if (what == environment_disclosure::machine) return out;
   std::ifstream command("/proc/self/cmdline", std::ios::binary);  // there is none on other systems
   std::string words(std::istreambuf_iterator<char>(command), {});
   std::replace(words.begin(), words.end(), '\0', ' ');
-  out.string("hostname", host_name()).string("command", words.empty() ? "" : words);
-  out.string("cwd", fs::current_path(ignored).string());
-  return out.text();
+  std::error_code ignored;
+  out.more = {host_name(), std::move(words), fs::current_path(ignored).string()};
+  return out;
 }
 
 // ---- files -------------------------------------------------------------------------------------
@@ -6238,7 +6330,7 @@ inline result<fresh_file> copy_steady(const fs::path& from, const fs::path& like
 
 // A private copy of a file for as long as somebody holds it. Where the system can do without, it has
 // no name, so that nothing of it is left whatever ends the process.
-class snapshot_file {
+class snapshot_file final : public upload_copy {
  public:
   // Takes one in `folder`.
   static result<std::shared_ptr<snapshot_file>> take(const fs::path& from, const fs::path& folder) {
@@ -6258,14 +6350,16 @@ class snapshot_file {
   snapshot_file(const snapshot_file&) = delete;
   snapshot_file& operator=(const snapshot_file&) = delete;
 #if !defined(HUB_SESSION_POSIX)
-  ~snapshot_file() {
+  ~snapshot_file() override {
     file_.reset();
     remove();
   }
 #endif
 
   // One reader at a time.
-  result<std::shared_ptr<body_source>> open() const { return file_source::of(file_, original_); }
+  result<std::shared_ptr<body_source>> open() const override {
+    return file_source::of(file_, original_);
+  }
 
  private:
   static constexpr const char* stem = "hub_session";
@@ -6678,8 +6772,10 @@ class yaml_reader {
   // What follows a backslash; stays on its last character.
   bool escape(std::string& out) {
     constexpr std::string_view names = "0abtnvfre \"/\\", mean = "\0\a\b\t\n\v\f\r\x1b \"/\\"sv;
-    if (const std::size_t known = names.find(now()); known != std::string_view::npos)
-      return out += mean[known], true;
+    if (const std::size_t known = names.find(now()); known != std::string_view::npos) {
+      out += mean[known];
+      return true;
+    }
     if (is_break(now())) {  // a line that goes on
       while (is_blank(at(at_ + 1)) || is_break(at(at_ + 1))) ++at_;
       return true;
@@ -8573,8 +8669,8 @@ class store {
     left_ = {};
     last_done_.reset();
     fresh_ = false;
-    records_ = 0;
-    journal_bytes_ += head.size();
+    totals_.records = 0;
+    totals_.bytes += head.size();
     return std::nullopt;
   }
 
@@ -8619,7 +8715,7 @@ class store {
     buffer_.clear();
     journal::append_epoch(buffer_, epoch, number, values);
     if (make_room(buffer_.size()) && write(buffer_, now) && settle({}))
-      ++records_;
+      ++totals_.records;
     else
       ++dropped_;
     return number;
@@ -8633,7 +8729,7 @@ class store {
     last_number_ += lines.size();
     buffer_.clear();
     journal::append(buffer_, what);
-    const bool fits = journal_bytes_ + buffer_.size() <= options_.bytes_max / 2;
+    const bool fits = totals_.bytes + buffer_.size() <= options_.bytes_max / 2;
     if (fits && make_room(buffer_.size()) && write(buffer_, now) && settle({})) return what.number;
     dropped_ += lines.size();
     return 0;
@@ -8714,8 +8810,8 @@ class store {
     if (what.chunk > 0)
       journal::append(buffer_, journal::chunk_done_line{what.chunk, what.lines_through});
     if (what.ending > 0) journal::append(buffer_, journal::ending_done_line{what.ending});
-    struck_ += what.epochs.size();
-    if (struck_ * 2 >= records_) rewrite_at_ = std::min(rewrite_at_, rewrite_bytes_min());
+    totals_.struck += what.epochs.size();
+    if (totals_.struck * 2 >= totals_.records) rewrite_at_ = std::min(rewrite_at_, rewrite_bytes_min());
     if (!write(buffer_, now)) backlog_ += buffer_;
     for (std::uint64_t number : what.uploads)
       if (uploads_.erase(number) > 0) folder_->remove(journal::upload_name(number));
@@ -8782,11 +8878,11 @@ class store {
     const std::string wanted = left_.upload ? journal::upload_name(left_.upload->number) : "";
     bool found = false;
     for (const spool_folder::entry& each : folder_->list()) {
-      journal_bytes_ += journal::segment_index(each.name) ? each.bytes : 0;
+      totals_.bytes += journal::segment_index(each.name) ? each.bytes : 0;
       found = found || (each.name == wanted && each.bytes == left_.upload->bytes &&
                         sample_of(wanted) == left_.upload->sample);
       if ((each.name.starts_with("checkpoint-") && each.name != wanted) ||
-          each.name.ends_with(".new"))
+          each.name.find(fresh_file::mark) != std::string::npos)
         folder_->remove(each.name);
     }
     if (found) {
@@ -8832,9 +8928,11 @@ class store {
   bool write_some(std::string_view lines) {
     const auto why = folder_->append(segment_name_, lines);
     torn_ = why.has_value();
-    if (why) return complain(*why), false;
-    journal_bytes_ += lines.size();
-    return true;
+    if (why)
+      complain(*why);
+    else
+      totals_.bytes += lines.size();
+    return !why;
   }
 
   // What spool_sync::each promises: the file, if there is one, and then the journal that names it.
@@ -8857,7 +8955,7 @@ class store {
     if (std::exchange(failing_, true)) return;
     report_.log(
         log_level::error,
-        why.message + " Until it works again, what HUB has not confirmed is in memory alone.");
+        why.message + " Until it works again, what the server has not confirmed is in memory alone.");
   }
 
   // ---- the bound, under the mutex ----------------------------------------------------------------
@@ -8865,8 +8963,9 @@ class store {
   // Whether so much more may be written, with room left to strike out all that is there. Checkpoints
   // make way where that helps, the oldest first.
   bool make_room(std::uintmax_t bytes) {
-    std::uintmax_t needed = journal_bytes_ + bytes + backlog_.size() +
-                            (records_ + 1 - std::min(struck_, records_)) * strike_bytes;
+    std::uintmax_t needed = totals_.bytes + bytes + backlog_.size() +
+                            (totals_.records + 1 - std::min(totals_.struck, totals_.records)) *
+                                strike_bytes;
     if (needed > options_.bytes_max) {
       say_full();
       return false;
@@ -8912,7 +9011,7 @@ class store {
   }
 
   // When the journal has doubled since it was rewritten last, or half of it is dead.
-  bool rewrite_is_due() const { return journal_bytes_ >= rewrite_at_; }
+  bool rewrite_is_due() const { return totals_.bytes >= rewrite_at_; }
   std::uintmax_t rewrite_bytes_min() const {
     return std::min(options_.rewrite_bytes_min, options_.bytes_max / 2);
   }
@@ -8920,17 +9019,13 @@ class store {
   // Begins a new segment and puts what is alive of the older ones into one.
   void rewrite() {
     std::uint64_t last = 0;
-    std::uintmax_t bytes_before = 0;
-    std::size_t records_before = 0;
-    std::size_t struck_before = 0;
+    totals before;
     {
       const std::lock_guard lock(mutex_);
       last = segment_++;
       segment_name_ = journal::segment_name(segment_);
       fresh_ = true;
-      bytes_before = journal_bytes_;
-      records_before = records_;
-      struck_before = struck_;
+      before = totals_;
     }
     auto alive = journal::read(*folder_, last);
     if (alive && alive->upload) {
@@ -8948,14 +9043,20 @@ class store {
       complain(*why);
       for (std::uint64_t index : there)
         if (index <= last) unsynced_.insert(journal::segment_name(index));
-      rewrite_at_ = std::max(rewrite_bytes_min(), journal_bytes_ * 2);
+      rewrite_at_ = std::max(rewrite_bytes_min(), totals_.bytes * 2);
       return;
     }
-    journal_bytes_ = text.size() + (journal_bytes_ - bytes_before);
-    records_ = alive->epochs.size() + (records_ - records_before);
-    struck_ -= struck_before;
-    rewrite_at_ = std::max(rewrite_bytes_min(), journal_bytes_ * 2);
+    totals_.bytes = text.size() + (totals_.bytes - before.bytes);
+    totals_.records = alive->epochs.size() + (totals_.records - before.records);
+    totals_.struck -= before.struck;
+    rewrite_at_ = std::max(rewrite_bytes_min(), totals_.bytes * 2);
   }
+
+  struct totals {  // of the journal
+    std::uintmax_t bytes = 0;
+    std::size_t records = 0;  // epochs,
+    std::size_t struck = 0;   // and how many of them were struck out
+  };
 
   spool_options options_;
   std::string run_file_;  // where the protocol's text of the run is
@@ -8974,9 +9075,7 @@ class store {
   bool torn_ = false;    // it may end in the middle of a line
   std::string backlog_;  // lines that have to be written yet
   std::string buffer_;   // kept, so that its memory is
-  std::uintmax_t journal_bytes_ = 0;
-  std::size_t records_ = 0;                          // epochs in the journal,
-  std::size_t struck_ = 0;                           // and how many of them were struck out
+  totals totals_;
   std::map<std::uint64_t, std::uintmax_t> uploads_;  // the files by number, with their bytes
   std::set<std::string> unsynced_;                   // files beside the current segment
   time_point sync_due_ = never;
@@ -9698,10 +9797,8 @@ class session_base : public training_callbacks {
     return model_url_;
   }
 
-  // ---- trainer callbacks -----------------------------------------------------------------------
+  // ---- trainer callbacks: see training_callbacks -----------------------------------------------
 
-  // Training is about to start: the rate limits of metrics and checkpoints run from now on, so the
-  // first checkpoint leaves after rate_limits.checkpoint.
   void on_pretrain_routine_end() noexcept override {
     guarded([&] {
       tell([](engine& decide, time_point now) { decide.handle_train_start(now); });
@@ -9710,9 +9807,6 @@ class session_base : public training_callbacks {
     });
   }
 
-  // Queues an epoch's metrics; the last call for an epoch wins. They stay queued, and in the spool
-  // where there is one, until the server has confirmed them. NaN and infinities are sent as null.
-  // Protocol: HUB v1 POST /v1/models/{id}, at most once per rate_limits.metrics; Platform epoch_end.
   void on_fit_epoch_end(int epoch, metrics_view values) noexcept override {
     was_told_ = true;
     const auto report = [&] {
@@ -9726,11 +9820,6 @@ class session_base : public training_callbacks {
     guarded(report, &engine::handle_lost_epoch);
   }
 
-  // Takes a checkpoint for upload where one is due by rate_limits.checkpoint, else does nothing.
-  // Blocks: with snapshot::copy or a spool, for the time of one file copy, and only where one is due.
-  // Errors: a file that is missing, unreadable, empty or not regular is logged and not sent.
-  // Protocol: HUB v1 POST /v1/models/{id}/upload with type=epoch; Platform models/upload, a PUT to the
-  // storage host and checkpoint_saved; in the background.
   void on_model_save(int epoch, const std::filesystem::path& file, bool is_best) noexcept override {
     const auto report = [&] {
       bool wanted = false;
@@ -9740,16 +9829,6 @@ class session_base : public training_callbacks {
     guarded(report, &engine::handle_lost_checkpoint);
   }
 
-  // Ends the training: sends what is queued and then the final model, with retry.final_retries_max
-  // retries each, and stops the signs of life. `best` may be empty for none; `map` is
-  // metrics/mAP50-95(B) or what stands for it. Afterwards the session sends nothing.
-  // Blocks: up to limits.train_end_deadline, and where the server refuses all that time up to
-  //   limits.denied_deadline. Returns what the server has confirmed; what it has not is in the log as
-  //   well, with where it can be found again.
-  // May be called again where it did not deliver everything, with the same file or another: what is
-  //   missing is tried once more. Once the server has the final model, or the end of the run, the
-  //   session is over: then nothing is sent, and a further file gets the error already_trained.
-  // Protocol: HUB v1 .../upload with type=final; Platform the same upload, then training_complete.
   hub::delivery on_train_end(int epoch, const std::filesystem::path& best,
                              double map) noexcept override {
     if (!best.empty()) was_told_ = true;
@@ -9769,8 +9848,6 @@ class session_base : public training_callbacks {
     });
   }
 
-  // Whether the server wants the training to stop: somebody pressed Stop on its page. Ask at the end of
-  // each epoch. Never true on HUB v1, whose servers have no such word.
   bool stop_requested() const noexcept override { return stop_requested_; }
 
   // ---- more ------------------------------------------------------------------------------------
@@ -10126,7 +10203,7 @@ class session_base : public training_callbacks {
   // An upload's body, which tells how far it has been read.
   result<std::shared_ptr<body_source>> open_upload(const checkpoint& what, std::string name) {
     auto file = what.number != 0 ? spool_->open_upload(what.number)
-                : what.keep ? static_cast<const machine::snapshot_file*>(what.keep.get())->open()
+                : what.keep ? what.keep->open()
                             : machine::file_source::open(what.file);
     if (!file) return file;
     return std::shared_ptr<body_source>(std::make_shared<machine::metered_body>(
@@ -10236,7 +10313,11 @@ class session_base : public training_callbacks {
   result<checkpoint> prepared(const upload_fields& fields, const std::filesystem::path& file) {
     if (auto why = machine::check_regular(file)) return *std::move(why);
     checkpoint out = spooled(fields, machine::full_path(file));
-    if (out.number != 0 || options_.snapshot == snapshot::none) return out;
+    if (out.number != 0) return out;
+    switch (options_.snapshot) {
+      case snapshot::none: return out;
+      case snapshot::copy: break;
+    }
     const auto folder = snapshots_.get();
     if (!folder) return folder.error();
     auto copy = machine::snapshot_file::take(out.file, *folder);
@@ -10370,10 +10451,10 @@ template <class Transport, class Clock, class Sleeper, class Protocol = hub_v1>
 class basic_training_session final : public session_base {
   static_assert(std::copy_constructible<Transport>,
                 "hub_session: the transport cannot be copied; each lane sends on a copy, see "
-                "http_transport in section 3");
+                "http_transport among the policies");
   static_assert(has_send<Transport>,
                 "hub_session: the transport lacks 'hub::reply send(const hub::request&)', see "
-                "http_transport in section 3");
+                "http_transport among the policies");
   static_assert(has_cancel<Transport>,
                 "hub_session: the transport lacks 'void cancel() noexcept', see http_transport "
                 "among the policies");
@@ -10381,7 +10462,7 @@ class basic_training_session final : public session_base {
                 "hub_session: the clock cannot be copied, see monotonic_clock among the policies");
   static_assert(has_now<Clock>,
                 "hub_session: the clock lacks 'hub::time_point now() const', see monotonic_clock "
-                "in section 3");
+                "among the policies");
   static_assert(has_wall_now<Clock>,
                 "hub_session: the clock lacks 'std::chrono::system_clock::time_point wall_now() "
                 "const', see monotonic_clock among the policies");
@@ -10399,8 +10480,8 @@ class basic_training_session final : public session_base {
   static_assert(has_stop<Sleeper>,
                 "hub_session: the sleeper lacks 'void stop()', see sleeper among the policies");
   static_assert(has_concurrent<Sleeper>,
-                "hub_session: the sleeper lacks 'static constexpr bool concurrent', see sleeper in "
-                "section 3");
+                "hub_session: the sleeper lacks 'static constexpr bool concurrent', see sleeper "
+                "among the policies");
 
   static_assert(
       has_identity<Protocol>,
@@ -10410,6 +10491,10 @@ class basic_training_session final : public session_base {
       has_traits<Protocol>,
       "hub_session: the protocol lacks name or traits, see 'what a protocol is' among the "
       "protocols");
+  static_assert(
+      tells_registration<Protocol>,
+      "hub_session: the protocol's traits say that it registers, and it lacks 'is_registered', see "
+      "'what a protocol is' among the protocols");
   static_assert(has_identify<Protocol>,
                 "hub_session: the protocol lacks 'identify', see 'what a protocol is' among the "
                 "protocols");
@@ -10673,13 +10758,13 @@ class basic_training_session final : public session_base {
       if (!detail::may_pass(why.code)) throw session_error(std::move(why));
       if (!knows_key || !spool_ || options_.spool.offline != offline_start::allow || !recall()) {
         why.message +=
-            " A session with a spool can start without HUB: set spool.offline to allow, and "
+            " A session with a spool can start without the server: set spool.offline to allow, and "
             "spool.train_args for the first start.";
         throw session_error(std::move(why));
       }
       report_.log(log_level::warning,
                   why.message +
-                      " The session starts without HUB, on what it knows of the "
+                      " The session starts without the server, on what it knows of the "
                       "model, and keeps trying.");
     }
   }
@@ -10708,7 +10793,7 @@ class basic_training_session final : public session_base {
   // From here on the lanes work. A run that has to be made is made at once where the server answers;
   // where it does not, that goes on beside the training.
   void start_reporting() {
-    engine_.handle_signed_in(clock_.now(), !traits_.registers || is_registered());
+    engine_.handle_signed_in(clock_.now(), is_registered());
     send_left();
     start_lanes();
     if (!traits_.registers) return;
@@ -10727,7 +10812,7 @@ class basic_training_session final : public session_base {
   }
 
   bool is_registered() const {
-    if constexpr (requires { Protocol::is_registered(run_); })
+    if constexpr (Protocol::traits.registers)
       return Protocol::is_registered(run_);
     else
       return true;
@@ -10745,10 +10830,11 @@ class basic_training_session final : public session_base {
   void start_lanes() {
     std::vector<background_task> tasks;
     tasks.reserve(lane_count + 2);  // the spool's and the figures'
-    for (lane which : all_lanes)
-      if (which != lane::console ||
-          traits_.takes_console)  // the last one, so the others keep their places
-        tasks.push_back({to_string(which), [this, which] { return step(which); }});
+    static_assert(all_lanes.back() == lane::console);  // its task may be missing: the others keep theirs
+    for (lane which : all_lanes) {
+      if (which == lane::console && !traits_.takes_console) continue;
+      tasks.push_back({to_string(which), [this, which] { return step(which); }});
+    }
     add_tasks(tasks);
     process_ = machine::process_id();
     started_ = true;
@@ -10870,11 +10956,11 @@ class basic_training_session final : public session_base {
   // accepted with it is as good as none.
   void renew_token(lane which, outcome& came) {
     if (!tokens_.can_renew()) return;
-    const std::lock_guard one_at_a_time(renewal_mutex_);
     const std::uint64_t sent_with = driver_of(which).token_number;
     if (came.verdict == verdict::delivered || came.verdict == verdict::advanced)
-      accepted_token_ = std::max(accepted_token_, sent_with);
+      note_accepted_token(sent_with);
     if (came.verdict != verdict::denied || came.why.http_status != 401) return;
+    const std::lock_guard one_at_a_time(renewal_mutex_);
     const bool was_accepted = accepted_token_ >= sent_with;
     if (sent_with == token_number_) {
       auto fresh = tokens_.fresh();
@@ -10888,6 +10974,13 @@ class basic_training_session final : public session_base {
     }
     if (was_accepted)
       came = {.verdict = verdict::advanced, .so_far = driver_of(which).sent->so_far};
+  }
+
+  // Takes no lock: a sign of life that was answered does not wait for the renewal on another lane.
+  void note_accepted_token(std::uint64_t number) noexcept {
+    std::uint64_t newest = accepted_token_;
+    while (newest < number && !accepted_token_.compare_exchange_weak(newest, number)) {
+    }
   }
 
   // Where memory runs out or the transport throws, that is the reply.
@@ -10980,7 +11073,7 @@ class basic_training_session final : public session_base {
   detail::token_source tokens_{options_.credentials.renew_id_token, report_};
   std::mutex renewal_mutex_;
   std::uint64_t token_number_ = 0;    // how often it was renewed; changed under both mutexes
-  std::uint64_t accepted_token_ = 0;  // the newest one with which anything was accepted
+  std::atomic<std::uint64_t> accepted_token_ = 0;  // the newest one with which anything was accepted
   std::array<driver, lane_count> drivers_;
   std::optional<std::size_t> signal_subscription_;
   std::optional<detail::last_words::speech> last_words_;
@@ -11856,8 +11949,9 @@ class connection final : public httplib::Stream {
     for (;;) {
       const int done = SSL_connect(tls_.get());
       if (done == 1) return true;
-      if (!would_block(done)) return note_fault(tls_text()), false;
-      if (!wait(wanted_)) return false;
+      const bool goes_on = would_block(done);
+      if (!goes_on) note_fault(tls_text());
+      if (!goes_on || !wait(wanted_)) return false;
     }
   }
 
@@ -11965,22 +12059,23 @@ class connection final : public httplib::Stream {
     if (at_ == end_) at_ = end_ = 0;
     if (room_.size() < end_ + piece_bytes) room_.resize(end_ + piece_bytes);
     char* const to = room_.data() + end_;
+    std::ptrdiff_t got = 0;
     if (tls_) {
       ERR_clear_error();
-      const int got = SSL_read(tls_.get(), to, static_cast<int>(piece_bytes));
-      if (got > 0) return end_ += static_cast<std::size_t>(got), true;
-      ended_ = SSL_get_error(tls_.get(), got) == SSL_ERROR_ZERO_RETURN;
-      in_failed_ = !ended_ && !would_block(got);
+      const int taken = SSL_read(tls_.get(), to, static_cast<int>(piece_bytes));
+      got = taken;
+      ended_ = taken <= 0 && SSL_get_error(tls_.get(), taken) == SSL_ERROR_ZERO_RETURN;
+      in_failed_ = taken <= 0 && !ended_ && !would_block(taken);
       if (in_failed_) note_fault(tls_text());
     } else {
-      const auto got = ::recv(socket_.get(), to, piece_bytes, 0);
-      if (got > 0) return end_ += static_cast<std::size_t>(got), true;
+      got = ::recv(socket_.get(), to, piece_bytes, 0);
       ended_ = got == 0;
       in_failed_ = got < 0 && !is_passing(last_socket_error());
       if (in_failed_) note_fault(system_text(last_socket_error()));
       wanted_ = readable;
     }
-    return false;
+    if (got > 0) end_ += static_cast<std::size_t>(got);
+    return got > 0;
   }
 
   // Sends what goes out without waiting, and tells how much.
@@ -12472,7 +12567,7 @@ class httplib_transport {
                                           why + ")" + check_address};
   }
 
-  static constexpr const char* check_address = ". Check the network and the HUB address.";
+  static constexpr const char* check_address = ". Check the network and the server's address.";
 
   // The host, and the proxy on the way to it.
   std::string whom(const text::url& to) const {
@@ -12482,7 +12577,7 @@ class httplib_transport {
   }
 
   error timed_out_error(const text::url& to) const {
-    return {errc::timed_out, whom(to) + " did not answer in time. Check the network and the HUB."};
+    return {errc::timed_out, whom(to) + " did not answer in time. Check the network and the server."};
   }
 
   // What the watchdog ended, it ended for a reason, whatever it looked like from here.
@@ -12732,23 +12827,12 @@ enum class endpoint {
 };
 
 constexpr std::string_view to_string(endpoint which) noexcept {
-  constexpr std::array<std::string_view, 17> names = {"auth",
-                                                      "model",
-                                                      "create_model",
-                                                      "heartbeat",
-                                                      "metrics",
-                                                      "upload",
-                                                      "storage",
-                                                      "training_started",
-                                                      "epoch_end",
-                                                      "console_output",
-                                                      "checkpoint_saved",
-                                                      "training_complete",
-                                                      "training_failed",
-                                                      "system_metrics",
-                                                      "account",
-                                                      "files",
-                                                      "stop"};
+  constexpr std::array names = {"auth"sv, "model"sv, "create_model"sv, "heartbeat"sv, "metrics"sv,
+                                "upload"sv, "storage"sv, "training_started"sv, "epoch_end"sv,
+                                "console_output"sv, "checkpoint_saved"sv, "training_complete"sv,
+                                "training_failed"sv, "system_metrics"sv, "account"sv, "files"sv,
+                                "stop"sv};
+  static_assert(names.size() == static_cast<std::size_t>(endpoint::stop) + 1);
   return names[static_cast<std::size_t>(which)];
 }
 
@@ -14528,7 +14612,7 @@ class crash_disk final : public spool_storage {
 
     std::optional<error> replace(std::string_view name, std::string_view bytes) override {
       const std::string file(name);
-      const std::string fresh = file + ".new";
+      const std::string fresh = file + std::string(machine::fresh_file::mark) + "0";
       folder_.seen.erase(fresh);
       if (auto why = append(fresh, bytes)) return why;
       if (auto why = sync(fresh)) return why;

@@ -20,6 +20,7 @@
 #include "../hub_session.hpp"
 #include "support/catch.hpp"
 #include "support/engine_script.hpp"
+#include "support/text.hpp"
 
 #if defined(HUB_SESSION_ASSERT) && defined(__unix__)
 #include <csignal>
@@ -112,6 +113,46 @@ TEST_CASE("after a long pause of the machine there is one heartbeat, not one for
   run.answer(lane::life, delivered());
   CHECK_FALSE(run.beat());
   CHECK(run.due(lane::life) == 10h + 5min);
+}
+
+TEST_CASE("status() says when a heartbeat was answered and when the next is due or left") {
+  training run;
+  run.sign_in();
+  const auto asked = [&] { return run.engine.status(); };
+  CHECK_FALSE(asked().last_heartbeat);
+  CHECK(asked().next_heartbeat == run.now());
+  REQUIRE(run.beat());
+  const hub::time_point left = run.now();
+  run.wait(3s);
+  CHECK(asked().next_heartbeat == left);
+  run.answer(lane::life, delivered());
+  CHECK(asked().last_heartbeat == run.now());
+  CHECK(asked().next_heartbeat == left + 5min);
+  run.engine.handle_stop_heartbeat();
+  CHECK_FALSE(asked().next_heartbeat);
+}
+
+TEST_CASE("a heartbeat that was answered late is noted, with how long its own request took") {
+  training run;
+  run.sign_in();
+  REQUIRE(run.beat());
+  run.answer(lane::life, delivered());
+  for (const auto& [held_up, took, is_late] :
+       {std::tuple(0s, 0s, false), {299s, 0s, false}, {400s, 30s, true}, {0s, 700s, true}}) {
+    const hub::time_point before = run.now();
+    run.wait_for(lane::life);
+    run.wait(held_up);
+    REQUIRE(run.beat());
+    run.wait(took);
+    run.answer(lane::life, delivered());
+    const auto notes = run.notes();
+    REQUIRE(notes.size() == (is_late ? 1 : 0));
+    if (!is_late) continue;
+    const std::string gap = std::to_string((run.now() - before) / 1s);
+    INFO(notes[0].text);
+    CHECK(contains(notes[0].text, "answered " + gap + " s after the one before"));
+    CHECK(contains(notes[0].text, std::to_string(took / 1s) + " s of which its own request took"));
+  }
 }
 
 TEST_CASE("a failed heartbeat is repeated with growing waits, up to the interval") {
@@ -963,10 +1004,13 @@ TEST_CASE("a checkpoint that HUB refuses for good is counted and said, and the r
 TEST_CASE("a snapshot is let go as soon as its upload is over, replaced or given up") {
   training run(steady());
   run.start();
+  struct any_copy : hub::upload_copy {
+    hub::result<std::shared_ptr<hub::body_source>> open() const override { return hub::error{}; }
+  };
   const auto saved = [&](int number) {
-    auto snapshot = std::make_shared<int>(number);
+    const auto snapshot = std::make_shared<const any_copy>();
     run.save(number, snapshot);
-    return std::weak_ptr<int>(snapshot);
+    return std::weak_ptr<const any_copy>(snapshot);
   };
   run.wait(15min);
   const auto replaced = saved(1);

@@ -101,7 +101,7 @@ std::string judged(const hub::outcome& result) {
 template <class Parse>
 auto content(Parse parse) {
   return [parse](const hub::reply& answer) {
-    const std::string failed = judged(hub::protocols::judge(answer, "this call", {}));
+    const std::string failed = judged(hub::protocols::judge(answer, "this call", {}, "The server"));
     if (!failed.empty()) return failed;
     const auto read = parse(answer.body);
     return read ? std::string() : name_of(read.error());
@@ -109,7 +109,7 @@ auto content(Parse parse) {
 }
 
 std::string read_status(const hub::reply& answer) {
-  return judged(hub::protocols::judge(answer, "this call", {}));
+  return judged(hub::protocols::judge(answer, "this call", {}, "The server"));
 }
 
 const std::vector<hub_call>& calls() {

@@ -1176,7 +1176,7 @@ TEST_CASE("what Python writes for a number that is not finite counts as missing 
   CHECK(*parse_heartbeat(R"({"data": )" + word + "}") == "");
   const hub::reply refused{.status = 400,
                            .body = R"({"map": )" + word + R"(, "message": "no NaN \" here"})"};
-  CHECK(contains(judge(refused, "metrics", {}).why.message, "no NaN"));
+  CHECK(contains(judge(refused, "metrics", {}, "HUB").why.message, "no NaN"));
 }
 
 TEST_CASE("words within texts, and other words that are no JSON, are left alone") {
@@ -1602,7 +1602,7 @@ namespace {
 
 constexpr auto wall = std::chrono::sys_days(std::chrono::October / 21 / 2026) + 7h + 28min;
 
-hub::outcome judged(hub::reply answer) { return judge(answer, "an upload", wall); }
+hub::outcome judged(hub::reply answer) { return judge(answer, "an upload", wall, "HUB"); }
 
 }  // namespace
 

@@ -1040,7 +1040,7 @@ TEST_CASE("without HUB a session starts on what HUB said last, if that is allowe
 
   sim.with.spool.offline = hub::offline_start::allow;
   auto& session = sim.begin();
-  CHECK(sim.said("starts without HUB"));
+  CHECK(sim.said("starts without the server"));
   CHECK(session.model().id == sim.id);
   CHECK(session.train_args().epochs == 100);
   CHECK(session.model_file() == "yolov8n.yaml");
@@ -1223,11 +1223,11 @@ TEST_CASE("what crashes left in a spool's folder is tidied up, and nothing else"
   world_on_disk sim;
   sim.begin();
   sim.session.reset();
-  for (const char* name : {"checkpoint-77.pt", "journal-1.jsonl.123.new", "notes.txt"})
+  for (const char* name : {"checkpoint-77.pt", "journal-1.jsonl.new-Ab12cd", "notes.txt"})
     std::ofstream(sim.model_folder() / name) << "x";
   sim.begin();
   CHECK_FALSE(fs::exists(sim.model_folder() / "checkpoint-77.pt"));
-  CHECK_FALSE(fs::exists(sim.model_folder() / "journal-1.jsonl.123.new"));
+  CHECK_FALSE(fs::exists(sim.model_folder() / "journal-1.jsonl.new-Ab12cd"));
   CHECK(fs::exists(sim.model_folder() / "notes.txt"));
 }
 

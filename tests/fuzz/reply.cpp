@@ -73,7 +73,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   check_content(answer.body);
   std::string agent_id;
   for (const hub::outcome& each :
-       {judge(answer, "metrics", {}), judge_heartbeat(answer, {}, agent_id)}) {
+       {judge(answer, "metrics", {}, "HUB"), judge_heartbeat(answer, {}, agent_id)}) {
     check((each.verdict == hub::verdict::delivered) == each.why.message.empty(),
           "failures say why");
     if (each.verdict != hub::verdict::delivered) check_error(each.why);

@@ -95,7 +95,7 @@ class training {
     for (int number = first; number <= last; ++number) epoch(number, number);
   }
   bool wants_checkpoint() { return engine.wants_checkpoint(now_); }
-  void save(int number, std::shared_ptr<const void> keep = nullptr) {
+  void save(int number, std::shared_ptr<const hub::upload_copy> keep = nullptr) {
     engine.handle_checkpoint({{.epoch = number}, "last.pt", std::move(keep)}, now_);
   }
   // Ends the training with a final model.
