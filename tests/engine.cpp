@@ -121,6 +121,7 @@ TEST_CASE("status() says when a heartbeat was answered and when the next is due 
   const auto asked = [&] { return run.engine.status(); };
   CHECK_FALSE(asked().last_heartbeat);
   CHECK(asked().next_heartbeat == run.now());
+  run.wait(2s);
   REQUIRE(run.beat());
   const hub::time_point left = run.now();
   run.wait(3s);
