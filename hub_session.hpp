@@ -1620,8 +1620,19 @@ class epochs_lane final : public any_lane {
     fails_ = how->failure.has_value();  // also once that was told: nothing is begun after it
     ending_ = std::move(how);
     ending_number_ = number;
-    ending_is_left_ = ending_is_held_ = false;
+    ending_is_left_ = ending_is_held_ = ending_lacks_model_ = false;
     try_at_once(now);
+  }
+  // The final model is given up: its ending waits for another file. One that an earlier session left
+  // does not, as nobody can name it a file any more.
+  void lack_model() {
+    ending_lacks_model_ = ending_ && !ending_is_left_;
+  }
+  // No other file comes, so that the ending goes out as it is; false where none waits for one.
+  bool go_without_model(time_point now) {
+    if (!std::exchange(ending_lacks_model_, false)) return false;
+    try_at_once(now);
+    return true;
   }
   // The end of a training that an earlier session could not tell. It waits until a flush says that no
   // training goes on.
@@ -1656,8 +1667,7 @@ class epochs_lane final : public any_lane {
   // Of the epochs alone: the final model goes once they have gone.
   bool epochs_done() const { return all_.stopped || queue_.empty() || gave_up(); }
   bool done() const override {
-    return all_.stopped || gave_up() || refused() ||
-           (queue_.empty() && (!ending_ || ending_is_held_));
+    return all_.stopped || gave_up() || refused() || (queue_.empty() && !ending_is_wanted());
   }
   // Nothing can be sent any more, as the run will not be made.
   bool never_registers() const { return !registered() && gave_up(); }
@@ -1708,10 +1718,12 @@ class epochs_lane final : public any_lane {
     switch (next_subject()) {
       case registration: return retry_at_;
       case epochs: return is_awaited() ? retry_at_ : std::max(gate_, retry_at_);
-      case completion: return ending_ && !ending_is_held_ && ending_may_go() ? retry_at_ : never;
+      case completion: return ending_is_wanted() && ending_may_go() ? retry_at_ : never;
     }
     return never;
   }
+
+  bool ending_is_wanted() const { return ending_ && !ending_is_held_ && !ending_lacks_model_; }
 
   // It is the last word: no other lane has anything left, and no sign of life is on its way.
   bool ending_may_go() const {
@@ -1927,6 +1939,7 @@ class epochs_lane final : public any_lane {
   bool ending_was_sent_ = false;              //
   bool ending_is_left_ = false;               // by an earlier session ...
   bool ending_is_held_ = false;               // ... and not flushed yet
+  bool ending_lacks_model_ = false;           // and waits for another file
   bool ending_delivered_ = false;
   bool fails_ = false;
   std::string final_memo_;
@@ -2058,6 +2071,9 @@ class uploads_lane final : public any_lane {
     try_at_once(now);
   }
 
+  // Whether the spool has an upload for the next session, which must not come after the ending.
+  bool waits_in_spool() const { return waiting_ && waiting_->number != 0; }
+
   // Whether an upload that train end replaced is still on the wire.
   bool replaced_in_flight() const { return in_flight() && flight_.serial != serial_; }
 
@@ -2130,12 +2146,17 @@ class uploads_lane final : public any_lane {
       // The next one saved is taken; where nothing was sent, it need not wait either.
       if (!all_.ended) wanted_at_ = now;
       if (result.why.code == errc::file_error) gate_ = now;
-      fail(result.why);
+      give_up(result.why);
       finish();
     } else {
       retry_at_ = retry_time(result, now);
-      if (gave_up()) fail(result.why);
+      if (gave_up()) give_up(result.why);
     }
+  }
+
+  void give_up(const error& why) {
+    fail(why);
+    if (flight_.is_final) epochs_.lack_model();
   }
 
   void arrived(bool current, const outcome& result) {
@@ -2420,8 +2441,8 @@ class engine {
   void handle_console(printed_lines what, time_point now) { console_.add(std::move(what), now); }
 
   // Training is over: what is queued goes out without waiting, then `final_model`, if any, then the
-  // ending, and nothing more. An ending that failed may be repeated. `number` is that of the ending in
-  // the spool, or 0.
+  // ending, and nothing more. An ending that failed may be repeated: where the final model is given up,
+  // the ending waits for another one. `number` is that of the ending in the spool, or 0.
   void handle_train_end(std::optional<checkpoint> final_model, time_point now,
                         std::shared_ptr<const run_ending> how = {}, std::uint64_t number = 0) {
     if (!std::exchange(all_.ended, true)) uploads_.end();
@@ -2435,6 +2456,15 @@ class engine {
   // What the lane has queued is tried now; its rate limit rests until that is done with, and not for
   // what has come since.
   void handle_flush(lane which, time_point now) { at(which).flush(now); }
+
+  // The session is about to end: an ending that waits for another file goes out without one, unless the
+  // next session can still bring both. False where there is none.
+  bool handle_last_word(time_point now) {
+    if (uploads_.waits_in_spool() || !epochs_.go_without_model(now)) return false;
+    all_.stopped = false;
+    console_.flush(now);  // what was printed comes before it
+    return true;
+  }
 
   void handle_stop_heartbeat() { life_.end(); }
 
@@ -10069,6 +10099,15 @@ class session_base : public training_callbacks {
 
   void ending_is_said() noexcept { ending_said_ = true; }
 
+  // A training whose end waits for another file has ended all the same, with or without one.
+  void tell_ending_without_model(time_point deadline) {
+    bool waits = false;
+    tell([&](engine& decide, time_point now) { waits = decide.handle_last_word(now); });
+    if (!waits) return;
+    wait_until(deadline, [](const engine& decide) { return decide.done(); });
+    tell([](engine& decide, time_point) { decide.handle_stop(); });
+  }
+
   // Says that the training did not end as it should, where the protocol has a word for that.
   void fail_training(std::string why) {
     if (!traits_.completes || ending_said_.exchange(true)) return;
@@ -10188,7 +10227,9 @@ class session_base : public training_callbacks {
                   "Signal " + std::to_string(number) + ": sending the last metrics.");
       const time_point deadline = later(now(), options_.limits.shutdown_deadline);
       // A program that has a handler of its own may go on, and end its training by itself.
-      if (traits_.completes && !goes_on_ && machine::signal_relay::ends_program(number)) {
+      const bool ends_program = machine::signal_relay::ends_program(number);
+      if (ends_program) tell_ending_without_model(deadline);
+      if (traits_.completes && !goes_on_ && ends_program) {
         fail_training("Signal " + std::to_string(number) + " ended the training.");
         wait_until(deadline, [](const engine& decide) { return decide.done(); });
         return;
@@ -10556,10 +10597,12 @@ class basic_training_session final : public session_base {
   }
 
   // Flushes what it can within limits.shutdown_deadline, cuts what still hangs, ends every thread.
-  // Where the protocol has a word for a training that ended without on_train_end, that is said.
+  // Where the protocol has a word for a training that ended without on_train_end, that is said, and the
+  // end that waited for a final model is told without one.
   ~basic_training_session() override {
     if (!live()) return;
     guarded([&] {
+      tell_ending_without_model(later(now(), options_.limits.shutdown_deadline));
       if (goes_on_) return;
       fail_training(std::uncaught_exceptions() > exceptions_before_
                         ? "An exception ended the training."

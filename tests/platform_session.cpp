@@ -342,15 +342,114 @@ TEST_CASE("once the Platform has the end of a run, the session is over, and says
   scene in;
   session at = in.start(in.run);
   at.on_fit_epoch_end(0, {{"loss", 1}});
-  const hub::delivery first = at.on_train_end(0, in.folder / "missing.pt", 0.5);
-  CHECK_FALSE(first.complete());
-  CHECK(first.ending_delivered);
+  const hub::delivery first = at.on_train_end(0, "", 0.5);
+  CHECK(first.complete());
   const hub::delivery second = at.on_train_end(0, in.folder.write("last.pt", "L"), 0.5);
   CHECK_FALSE(second.final_model_delivered);
   REQUIRE(second.why);
   CHECK(second.why->code == hub::errc::already_trained);
   CHECK(in.said("The session is over"));
   CHECK(in.model().after_the_end == 0);
+}
+
+TEST_CASE("a run whose final model is missing can be ended again with another file") {
+  for (int status : {0, 413, 503}) {
+    INFO((status == 0 ? "no file" : "status ") << status);
+    scene in;
+    in.platform.refusals_are_problems = false;
+    session at = in.start(in.run);
+    at.on_fit_epoch_end(0, {{"loss", 1}});
+    if (status != 0) {
+      in.folder.write("best.pt", "B");
+      in.platform.fail_next(endpoint::storage, {.kind = fault_kind::status, .status = status}, 11);
+    }
+    const hub::delivery first = at.on_train_end(0, in.folder / "best.pt", 0.5);
+    CHECK_FALSE(first.complete());
+    CHECK(first.epochs_delivered == 1);
+    CHECK(first.final_model_wanted);
+    CHECK(first.ending_wanted);
+    CHECK_FALSE(first.ending_delivered);
+    REQUIRE(first.why);
+    CHECK(first.why->http_status == status);
+    CHECK(in.said("Missing: the final model and the word that it has ended."));
+    in.advance(1h);
+    CHECK(in.model().state == platform_state::training);
+
+    in.platform.no_more_faults();
+    CHECK(at.on_train_end(0, in.folder.write("last.pt", "L"), 0.5).complete());
+    CHECK(in.model().state == platform_state::completed);
+    REQUIRE(in.model().latest_file() != nullptr);
+    CHECK(in.model().latest_file()->content == "L");
+    CHECK(in.model().ending["results"]["modelSize"] == 1);
+    CHECK(in.model().after_the_end == 0);
+    CHECK(in.platform.count(endpoint::training_complete) == 1);
+  }
+}
+
+TEST_CASE("a run whose final model is missing is told as ended without one, in the end") {
+  scene in;
+  std::unique_ptr<session> at(new session(in.start(in.run)));
+  at->on_fit_epoch_end(0, {{"loss", 1}});
+  CHECK_FALSE(at->on_train_end(0, in.folder / "missing.pt", 0.5).ending_delivered);
+  SECTION("where on_train_end is called again without a file") {
+    const hub::delivery again = at->on_train_end(0, "", 0.5);
+    CHECK(again.ending_delivered);
+    CHECK(again.final_model_wanted);
+    CHECK_FALSE(again.complete());
+    CHECK(in.model().state == platform_state::completed);
+  }
+  SECTION("where the session ends") {}
+  SECTION("where the session ends, with what came meanwhile") {
+    at->on_fit_epoch_end(1, {{"loss", 1}});
+  }
+  SECTION("where the same file is missing once more") {
+    CHECK_FALSE(at->on_train_end(0, in.folder / "missing.pt", 0.5).ending_delivered);
+  }
+  const std::size_t told = at->status().epochs_accepted;
+  at.reset();
+  CHECK(in.model().state == platform_state::completed);
+  CHECK(in.model().epochs.size() == told);
+  CHECK(in.model().latest_file() == nullptr);
+  CHECK(in.model().after_the_end == 0);
+  CHECK(in.platform.count(endpoint::training_complete) == 1);
+  CHECK(in.platform.problems().empty());
+}
+
+TEST_CASE("lines that were given up go once more before an end that is told without a model") {
+  scene in;
+  std::unique_ptr<session> at(new session(in.start(in.run)));
+  at->console("[2026] a line\n");
+  in.platform.fail_next(endpoint::console_output, {.kind = fault_kind::status, .status = 503}, 11);
+  CHECK_FALSE(at->on_train_end(0, in.folder / "missing.pt", 0.5).ending_delivered);
+  CHECK(in.model().console.empty());
+  at.reset();
+  CHECK(in.model().console.size() == 1);
+  CHECK(in.model().state == platform_state::completed);
+  CHECK(in.model().after_the_end == 0);
+}
+
+TEST_CASE("the end of a run waits in the spool where its final model does, and no longer") {
+  scene in;
+  hub::platform_run run = in.run;
+  run.resume = true;
+  const bool is_lost = GENERATE(false, true);
+  INFO((is_lost ? "the file is missing" : "the storage host fails"));
+  in.platform.fail_next(endpoint::storage, {.kind = fault_kind::status, .status = 503}, 11);
+  {
+    session at = in.start(run, in.spooled());
+    at.on_fit_epoch_end(0, {{"loss", 1}});
+    const auto file = in.folder / "best.pt";
+    if (!is_lost) in.folder.write("best.pt", "B");
+    CHECK_FALSE(at.on_train_end(0, file, 0.5).complete());
+    CHECK(in.model().state == platform_state::training);
+  }
+  CHECK((in.model().state == platform_state::completed) == is_lost);
+  if (is_lost) return;
+  in.platform.no_more_faults();
+  session at = in.start(run, in.spooled());
+  CHECK(at.flush(1h).complete());
+  CHECK(in.model().state == platform_state::completed);
+  CHECK(in.model().latest_file()->content == "B");
 }
 
 TEST_CASE("a run that was killed goes on as the same run") {
