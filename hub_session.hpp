@@ -5803,6 +5803,7 @@ struct alignas(16) opaque {
 
 inline constexpr int standard_in = 0, standard_error = 2;
 int own_id() noexcept HUB_SESSION_SYMBOL(getpid);
+unsigned own_user() noexcept HUB_SESSION_SYMBOL(getuid);
 int host_name(char* out, std::size_t bytes) noexcept HUB_SESSION_SYMBOL(gethostname);
 int is_terminal(int descriptor) noexcept HUB_SESSION_SYMBOL(isatty);
 int close(int descriptor) HUB_SESSION_SYMBOL(close);
@@ -5833,7 +5834,29 @@ std::ptrdiff_t copy_range(int from, std::int64_t* from_at, int to, std::int64_t*
     __attribute__((weak));
 #endif
 
-// The one struct whose layout is written down here, as all systems have the same.
+#if defined(__linux__) || defined(__APPLE__)
+// A struct passwd: the layout is that of Linux, and that of macOS.
+struct person {
+  char* name;
+  char* password;
+  unsigned user;
+  unsigned group;
+#if defined(__APPLE__)
+  std::time_t changes;
+  char* kind;
+#endif
+  char* full_name;
+  char* home;
+  char* shell;
+#if defined(__APPLE__)
+  std::time_t ends;
+#endif
+};
+int find_person(unsigned user, person* out, char* texts, std::size_t bytes, person** found)
+    HUB_SESSION_SYMBOL(getpwuid_r);
+#endif
+
+// All systems have the same layout of this one.
 struct polled {
   int descriptor;
   short events;
@@ -6889,41 +6912,68 @@ inline std::optional<std::string> replace_api_key(std::string_view text, std::st
 
 // ---- keys --------------------------------------------------------------------------------------
 
-// A folder that a variable names, and one below it; "" where it names none. A relative one would be
-// another one wherever the program is started, so that it is none, as the XDG specification has it.
-inline fs::path folder_of(const char* variable, const fs::path& below = {}) {
-  const fs::path folder = env(variable);
-  return folder.is_absolute() ? folder / below : fs::path();
+// A folder that a variable names; "" where it names none. A relative one would be another one wherever
+// the program is started, so that it is none, as the XDG specification has it.
+inline fs::path folder_of(const char* variable) {
+  fs::path folder = env(variable);
+  return folder.is_absolute() ? folder : fs::path();
 }
 
-// Where Ultralytics keeps its settings on this system, else in the folder for temporary files.
+// The home folder that the system's list of users has for this one; "" where it has none.
+inline fs::path listed_home() {
+  fs::path home;
+#if defined(__linux__) || defined(__APPLE__)
+  constexpr std::size_t bytes = 64 * kibibyte;  // of the entry's texts, which take a few hundred
+  std::vector<char> texts(bytes);
+  posix::person entry = {};
+  posix::person* found = nullptr;
+  const int failed =
+      posix::find_person(posix::own_user(), &entry, texts.data(), texts.size(), &found);
+  if (failed == 0 && found && found->home) home = found->home;
+#endif
+  return home.is_absolute() ? home : fs::path();
+}
+
+inline fs::path home_folder() {
+#if defined(HUB_SESSION_WINDOWS)
+  return folder_of("USERPROFILE");
+#else
+  const fs::path named = folder_of("HOME");
+  return named.empty() ? listed_home() : named;
+#endif
+}
+
+// Where Ultralytics keeps its settings on this system; "" where this user has no folder at all. Never
+// in the folder for temporary files: there anybody could have put a file with another key.
 inline fs::path settings_folder() {
 #if defined(HUB_SESSION_WINDOWS)
-  fs::path base = folder_of("APPDATA");
+  const fs::path named = folder_of("APPDATA"), below = fs::path("AppData") / "Roaming";
 #elif defined(__APPLE__)
-  fs::path base = folder_of("HOME", fs::path("Library") / "Application Support");
+  const fs::path named, below = fs::path("Library") / "Application Support";
 #else
-  fs::path base = folder_of("XDG_CONFIG_HOME");
-  if (base.empty()) base = folder_of("HOME", ".config");
+  const fs::path named = folder_of("XDG_CONFIG_HOME"), below = ".config";
 #endif
-  std::error_code failed;
-  if (base.empty()) base = fs::temp_directory_path(failed);
-  return full_path(base / "Ultralytics");
+  if (!named.empty()) return named / "Ultralytics";
+  const fs::path home = home_folder();
+  return home.empty() ? home : home / below / "Ultralytics";
 }
 
-// The settings file to read and write: settings.json, else settings.yaml, else a new settings.json.
+// The settings file to read and write: settings.json, else settings.yaml, else a new settings.json; ""
+// where there is no folder for one.
 inline fs::path find_settings_file(const fs::path& given) {
   if (!given.empty()) return full_path(given);
-  std::vector<fs::path> folders = {settings_folder()};
-  if (const std::string named = env("YOLO_CONFIG_DIR"); !named.empty()) {
-    const fs::path own = full_path(named);
-    folders = {own, own / "Ultralytics"};
+  fs::path folder = settings_folder();
+  std::vector<fs::path> folders = {folder};
+  if (const fs::path named = folder_of("YOLO_CONFIG_DIR"); !named.empty()) {
+    folder = named;
+    folders = {named / "Ultralytics", named};
   }
+  if (folder.empty()) return {};
   std::error_code ignored;
-  for (const fs::path& folder : folders)
+  for (const fs::path& each : folders)
     for (const char* name : {"settings.json", "settings.yaml"})
-      if (fs::is_regular_file(folder / name, ignored)) return folder / name;
-  return folders.front() / "settings.json";
+      if (fs::is_regular_file(each / name, ignored)) return each / name;
+  return folder / "settings.json";
 }
 
 inline machine::settings_format settings_format_of(const fs::path& file) {
@@ -9404,7 +9454,11 @@ class startup {
 
   void save(const std::string& key) const {
     if (!options_.credentials.save || key.empty() || key == read_saved_key(settings_)) return;
-    if (!save_key(settings_, key))
+    if (settings_.empty())
+      report_.log(log_level::warning,
+                  "The API key is not saved: this user has no home folder. Set HOME, YOLO_CONFIG_DIR "
+                  "or credentials.settings_file.");
+    else if (!save_key(settings_, key))
       report_.log(log_level::warning,
                   "The API key cannot be saved to " + shown(settings_) +
                       "; check that it can be read as settings and written to.");

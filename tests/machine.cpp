@@ -33,6 +33,7 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <pwd.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <termios.h>
@@ -70,6 +71,11 @@ static_assert(sizeof(posix::polled) == sizeof(pollfd) &&
               offsetof(posix::polled, descriptor) == offsetof(pollfd, fd) &&
               offsetof(posix::polled, events) == offsetof(pollfd, events) &&
               offsetof(posix::polled, revents) == offsetof(pollfd, revents));
+#if defined(__linux__) || defined(__APPLE__)
+static_assert(sizeof(posix::person) == sizeof(passwd) &&
+              offsetof(posix::person, user) == offsetof(passwd, pw_uid) &&
+              offsetof(posix::person, home) == offsetof(passwd, pw_dir));
+#endif
 static_assert(posix::hang_up == SIGHUP && posix::interrupt == SIGINT && posix::quit == SIGQUIT &&
               posix::terminate == SIGTERM);
 static_assert(posix::broken_pipe == SIGPIPE);
@@ -365,12 +371,20 @@ TEST_CASE("settings are where Ultralytics has them, and never in the working fol
     fs::create_directories(folder / "Ultralytics");
     folder.write("Ultralytics/settings.yaml", "a: 1\n");
     CHECK(found() == folder / "Ultralytics" / "settings.yaml");
+    folder.write("settings.json", "{}");  // of an older version of the package
+    CHECK(found() == folder / "Ultralytics" / "settings.yaml");
+    fs::remove_all(folder / "Ultralytics");
+    CHECK(found() == folder / "settings.json");
   }
+  const passwd* const user = ::getpwuid(::getuid());
   for (const char* nowhere : {static_cast<const char*>(nullptr), "", "relative"}) {
     const environment xdg("XDG_CONFIG_HOME", nowhere);
+    const environment yolo("YOLO_CONFIG_DIR", nowhere);
     CHECK(found() == in(folder / "home" / ".config"));
     const environment no_home("HOME", nowhere);
-    CHECK(found() == in(fs::temp_directory_path()));
+    const fs::path listed = user ? user->pw_dir : "";
+    CHECK(found().parent_path() ==
+          (user ? in(listed / ".config").parent_path() : fs::path()));
   }
 }
 #endif

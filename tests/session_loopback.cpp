@@ -1138,9 +1138,30 @@ std::vector<std::string> child_variables(const stage& at, std::vector<std::strin
   return more;
 }
 
+// A user of whom the system knows nothing.
+constexpr uid_t no_user = 54321;
+
 std::string signal_variable(int number) { return "HUB_TEST_SIGNAL=" + std::to_string(number); }
 
 }  // namespace
+
+TEST_CASE("who has no home saves no key, and takes none from where anybody could have put it") {
+  if (::getuid() != 0) return;  // nobody else can become somebody without a home
+  stage at;
+  namespace fs = std::filesystem;
+  write_file(at.folder / "Ultralytics" / "settings.json", json{{"api_key", good_key}}.dump());
+  fs::permissions(at.folder.path(), fs::perms::all);
+  child_process child("homeless", child_variables(at, {"TMPDIR=" + at.folder.path().string()}));
+  CHECK(child.read_until("not_authenticated\n") == "not_authenticated\n");
+  const std::string said = child.read_to_the_end();
+  CHECK(contains(said, "signed in\n"));
+  CHECK(contains(said, "The API key is not saved: this user has no home folder. Set HOME,"));
+  CHECK(child.wait() == "exit 0");
+  std::size_t files = 0;
+  for (const auto& each : fs::recursive_directory_iterator(at.folder.path()))
+    files += each.is_regular_file() ? 1 : 0;
+  CHECK(files == 1);
+}
 
 TEST_CASE("a signal ends the program as it would have, but after the last metrics") {
   const int number = GENERATE(SIGTERM, SIGINT, SIGHUP);
@@ -1595,6 +1616,26 @@ void play_ask() {
   end_child(true);
 }
 
+void play_homeless() {
+  std::filesystem::current_path(variable("HUB_TEST_FOLDER"));
+  if (::setuid(no_user) != 0) end_child(false, 2);
+  ::unsetenv("HOME");
+  hub::session_options options = child_options();
+  options.credentials = {.prompt = false};
+  options.log = [](hub::log_level, std::string_view text) { say(std::string(text) + "\n"); };
+  for (const std::string& key : {std::string(), std::string(good_key)}) {
+    options.credentials.api_key = key;
+    options.credentials.save = true;
+    try {
+      hub::training_session session{model_id, options};
+      say("signed in\n");
+    } catch (const hub::session_error& why) {
+      say(std::string(to_string(why.code())) + "\n");
+    }
+  }
+  end_child(true);
+}
+
 // Its terminal's turn is its own; that of the child which asks is not.
 void play_ask_in_background() {
   if (::setsid() < 0 || ::ioctl(0, TIOCSCTTY, 0) != 0) end_child(false, 2);
@@ -1620,6 +1661,7 @@ TEST_CASE("a scenario is played in a child", "[.][child_process]") {
                  {"rank", &play_rank},
                  {"fork", &play_fork},
                  {"ask", &play_ask},
+                 {"homeless", &play_homeless},
                  {"ask_in_background", &play_ask_in_background}});
 }
 
