@@ -10645,6 +10645,7 @@ class basic_training_session final : public session_base {
     open_spool();
     begin.find_credentials(run_);
     open(begin);
+    local_now();  // reads the zone from the environment: here, and not while others may change that
     model_url_ = Protocol::page(run_);
     goes_on_ = spool_ && Protocol::resumes(run_);
     start_reporting();
@@ -11954,8 +11955,22 @@ inline std::string tls_text() {
   return reason ? reason : "the connection was closed";
 }
 
+// Where the system has the certificates that it trusts. OpenSSL would look the variables up by itself,
+// on the thread that connects first.
+struct trusted_places {
+  std::string file = variable_or(X509_get_default_cert_file_env(), X509_get_default_cert_file());
+  std::string folder = variable_or(X509_get_default_cert_dir_env(), X509_get_default_cert_dir());
+
+ private:
+  static std::string variable_or(const char* name, const char* usual) {
+    std::string value = machine::env(name);
+    return value.empty() ? usual : value;
+  }
+};
+
 // What all TLS connections of a transport have in common: TLS 1.2 at least, and whom to trust.
-inline result<std::shared_ptr<SSL_CTX>> make_tls_context(const httplib_options& options) {
+inline result<std::shared_ptr<SSL_CTX>> make_tls_context(const httplib_options& options,
+                                                         const trusted_places& of_system) {
   ERR_clear_error();
   std::shared_ptr<SSL_CTX> out(SSL_CTX_new(TLS_client_method()), free_tls());
   if (!out) return error{errc::internal_error, "OpenSSL cannot be used: " + tls_text() + "."};
@@ -11973,7 +11988,10 @@ inline result<std::shared_ptr<SSL_CTX>> make_tls_context(const httplib_options& 
 #if defined(HUB_SESSION_WINDOWS) && OPENSSL_VERSION_NUMBER >= 0x30200000L
   SSL_CTX_load_verify_store(out.get(), "org.openssl.winstore://");
 #endif
-  SSL_CTX_set_default_verify_paths(out.get());
+  // One of the two is missing on many a system.
+  SSL_CTX_load_verify_locations(out.get(), of_system.file.c_str(), nullptr);
+  SSL_CTX_load_verify_locations(out.get(), nullptr, of_system.folder.c_str());
+  ERR_clear_error();
   return out;
 }
 
@@ -12280,7 +12298,8 @@ class connection final : public httplib::Stream {
 // a reply is never decompressed and never longer than asked for. Plain HTTP is spoken only to an
 // http:// address. Once the program has called std::exit, exchanges are cut and none begins.
 //
-// The proxies of the environment are read when a transport is made, and kept by its copies.
+// What the environment says of proxies and of certificates is read when a transport is made, and kept by
+// its copies.
 class httplib_transport {
  public:
   explicit httplib_transport(httplib_options options = {})
@@ -12322,10 +12341,13 @@ class httplib_transport {
  private:
   // What the copies share: options, the one thread that cuts sockets, and what connections learnt.
   struct shared {
-    explicit shared(httplib_options given) : options(std::move(given)) {}
+    explicit shared(httplib_options given) : options(std::move(given)) {
+      OPENSSL_init_ssl(0, nullptr);  // which reads the environment as well
+    }
 
     const httplib_options options;
     const detail::proxies_of_environment proxies;
+    const detail::trusted_places trusted;
     detail::watchdog dog;
     const int process = machine::process_id();
     std::mutex mutex;                           // of what follows
@@ -12477,7 +12499,7 @@ class httplib_transport {
     {
       const std::lock_guard lock(shared_->mutex);
       if (!shared_->tls) {
-        auto made = detail::make_tls_context(options());
+        auto made = detail::make_tls_context(options(), shared_->trusted);
         if (!made) return made.error();
         shared_->tls = *std::move(made);
       }

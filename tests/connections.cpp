@@ -620,6 +620,21 @@ TEST_CASE("NO_PROXY is read as curl and Python read it") {
 
 // ---- whom to trust, and who we are --------------------------------------------------------------
 
+TEST_CASE("the system's certificates are those of the moment when the transport was made") {
+  const certificate_authority authority;
+  raw_server server(answer_all(ok("{}")), tls_settings{authority.issue()});
+  const hub::httplib_transport before;
+  std::unique_ptr<hub::httplib_transport> made;
+  {
+    const set_variable variable("SSL_CERT_FILE", authority.file());
+    made = std::make_unique<hub::httplib_transport>();
+    CHECK(failure_of(hub::httplib_transport(before).send(get(server.url()))) == "tls_failed");
+  }
+  const hub::reply reply = hub::httplib_transport(*made).send(get(server.url()));
+  INFO(message_of(reply));
+  CHECK(reply.status == 200);
+}
+
 TEST_CASE("where a certificate is not trusted, the host is named, and what was to vouch for it") {
   const certificate_authority authority;
   const certificate_authority stranger;
