@@ -917,8 +917,10 @@ class training_callbacks {
   //   limits.denied_deadline. Returns what the server has confirmed; what it has not is in the log as
   //   well, with where it can be found again.
   // May be called again where it did not deliver everything, with the same file or another: what is
-  //   missing is tried once more. Once the server has the final model, or the end of the run, the
-  //   session is over: then nothing is sent, and a further file gets the error already_trained.
+  //   missing is tried once more. On the Platform the end of the run waits for that, and is told without
+  //   a model where `best` is empty, or when the session ends. Once the server has the final model, or
+  //   the end of the run, the session is over: then nothing is sent, and a further file gets the error
+  //   already_trained.
   // Protocol: HUB v1 .../upload with type=final; Platform the same upload, then training_complete.
   virtual delivery on_train_end(int epoch, const std::filesystem::path& best,
                                 double map) noexcept = 0;
@@ -6557,7 +6559,12 @@ class yaml_reader {
   }
 
  private:
+  static constexpr std::string_view needs_quotes =
+      "has a value that begins with a character that has to be in quotes";
+
   static bool is_break(char c) noexcept { return c == '\n' || c == '\r'; }
+  // Among them the mark of an alias, which stands for what an anchor names; nobody writes a key so.
+  static bool begins_no_scalar(char c) noexcept { return c == '*' || c == '@' || c == '`' || c == '%'; }
   static bool is_blank(char c) noexcept { return c == ' ' || c == '\t'; }
 
   // NUL at the end, which stands nowhere else.
@@ -6626,6 +6633,7 @@ class yaml_reader {
   }
 
   void read_pair() {
+    skip_properties();
     const std::optional<std::string> name = is_quote(now()) ? quoted() : plain_name();
     skip_blanks();
     if (!name || now() != ':' || !ends_word(at_ + 1)) return fail("is no 'name: value'");
@@ -6666,8 +6674,8 @@ class yaml_reader {
       out.value = quoted().value_or("");
     } else if (now() == '{' || now() == '[') {
       skip_nested();
-    } else if ("*@`%,]}"sv.find(now()) != std::string_view::npos) {
-      fail("has a value that begins with a character that has to be in quotes");
+    } else if (begins_no_scalar(now()) || ",]}"sv.find(now()) != std::string_view::npos) {
+      fail(needs_quotes);
     } else {
       return plain_scalar(out, is_below);
     }
@@ -6736,6 +6744,7 @@ class yaml_reader {
         continue;
       }
       ++pairs_;
+      skip_properties();
       const bool in_quotes = is_quote(now());
       const std::optional<std::string> name = in_quotes ? quoted() : plain_in_flow();
       if (!name || !next_content()) break;
@@ -6756,6 +6765,8 @@ class yaml_reader {
       out.value = quoted().value_or("");
     else if (now() == '{' || now() == '[')
       skip_nested();
+    else if (begins_no_scalar(now()))
+      fail(needs_quotes);
     else
       out.value = plain_in_flow().value_or("");
     out.where.length = at_ - out.where.begin;
@@ -6827,6 +6838,13 @@ class yaml_reader {
     constexpr std::string_view names = "0abtnvfre \"/\\", mean = "\0\a\b\t\n\v\f\r\x1b \"/\\"sv;
     if (const std::size_t known = names.find(now()); known != std::string_view::npos) {
       out += mean[known];
+      return true;
+    }
+    constexpr std::pair<char, std::string_view> further[] = {
+        {'N', "\xC2\x85"}, {'_', "\xC2\xA0"}, {'L', "\xE2\x80\xA8"}, {'P', "\xE2\x80\xA9"}};
+    for (const auto& [name, bytes] : further) {
+      if (now() != name) continue;
+      out += bytes;
       return true;
     }
     if (is_break(now())) {  // a line that goes on
@@ -7006,7 +7024,9 @@ inline std::string read_saved_key(const fs::path& file) {
 inline bool save_key(const fs::path& file, std::string_view api_key) {
   const auto text =
       machine::replace_api_key(read_text_file(file), api_key, settings_format_of(file));
-  return text && write_text_file(followed(file), *text);
+  if (!text) return false;
+  fresh_file::sweep(followed(file));  // a process that was killed here may have left the key beside it
+  return write_text_file(followed(file), *text);
 }
 
 // ---- the prompt --------------------------------------------------------------------------------
@@ -9514,6 +9534,7 @@ class part_file final : public body_sink {
     lock_.emplace(part_);
     if (lock_->taken()) return problem("is being downloaded by another session or program");
     if (!lock_->held()) return problem("cannot be locked (" + lock_->why_not().message() + ")");
+    machine::fresh_file::sweep(record_);
     return std::nullopt;
   }
 
@@ -10384,7 +10405,7 @@ class session_base : public training_callbacks {
              "session_options::spool keeps it.";
     const std::size_t dropped = spool_->dropped();
     return " What waits is in the spool " +
-           text::printable(machine::full_path(options_.spool.directory).string()) +
+           machine::shown(machine::full_path(options_.spool.directory)) +
            (dropped > 0 ? ", but for " + std::to_string(dropped) + " that it could not keep" : "") +
            (traits_.registers ? ": the next session on this run, with .resume = true, sends it."
                               : ": the next session on this model sends it, and so does sync.");
@@ -10452,7 +10473,7 @@ class session_base : public training_callbacks {
     out.why = report_.redacted(
         error{errc::already_trained,
               "The session is over: the server has the end of this training, so the file " +
-                  text::printable(best.string()) +
+                  machine::shown(best) +
                   " is not sent. Give the first on_train_end what is to be sent, or begin a new "
                   "session."});
     report_.log(log_level::error, out.why->message);
@@ -12529,7 +12550,7 @@ class httplib_transport {
             X509_verify_cert_error_string(verified) + "). " +
             (own.empty() ? "Check the address; where an authority of your own vouches for it, name "
                            "its file in httplib_options::ca_file."
-                         : "Check the address. Only what " + text::printable(own) +
+                         : "Check the address. Only what " + text::shown(own) +
                                ", the file of httplib_options::ca_file, vouches for is trusted, in "
                                "place of the system's certificates.")};
   }

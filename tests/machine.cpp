@@ -281,6 +281,10 @@ constexpr std::pair<std::string_view, std::string_view> yaml_forms[] = {
      "api_key: KEY\n",
      "KEY"},
     {"{a: http://x, api_key: KEY}", "KEY"},
+    {"a: \"\\_\\N\\L\\P\"\napi_key: \"KEY\"\n", "KEY"},
+    {"&k api_key: KEY\n", "KEY"},
+    {"!!str api_key: !!str 'KEY'\n", "KEY"},
+    {"{!!str api_key: !!str KEY}", "KEY"},
 };
 
 TEST_CASE("settings in YAML are read as a parser reads them, whoever wrote them") {
@@ -304,6 +308,14 @@ TEST_CASE("a key is put into settings in YAML of every form, and what is read ba
   }
 }
 
+TEST_CASE("a key is saved without what a killed process left of one") {
+  const scratch_folder folder;
+  const fs::path left = folder.write("settings.json.new-aBcDeF", "{\"api_key\": \"OLD\"}");
+  CHECK(hub::machine::save_key(folder / "settings.json", "NEW"));
+  CHECK(hub::machine::read_saved_key(folder / "settings.json") == "NEW");
+  CHECK_FALSE(fs::exists(left));
+}
+
 TEST_CASE("a key that holds more settings is none, and nothing is put in its place") {
   const std::string_view text = "api_key:\n  KEY: x\n";
   CHECK(hub::machine::find_api_key(text, settings_format::yaml_text) == "");
@@ -320,6 +332,7 @@ TEST_CASE("settings that no YAML parser takes for a mapping are said, and left a
            "{api_key: KEY\n",
            "api_key: @KEY\n",
            "api_key: *x\n",
+           "{a: &x KEY, api_key: *x}",
            "api_key: 'KEY' more\n",
            "  a: 1\napi_key: KEY\n",
            "a: [1\napi_key: KEY\n",

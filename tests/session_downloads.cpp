@@ -873,6 +873,8 @@ TEST_CASE("a later run does not go on with another version or another file") {
 TEST_CASE("whatever a crash made of what is there, the file is right") {
   download_world sim;
   leave_half(sim);
+  fs::path unfinished = sim.record;
+  std::ofstream(unfinished += ".new-aBcDeF") << "{";
   const std::string part = read_file(sim.part);
   const std::string record = read_file(sim.record);
   const auto fetch_after = [&](const std::string& left, const std::string& written) {
@@ -898,6 +900,7 @@ TEST_CASE("whatever a crash made of what is there, the file is right") {
     fetch_after(part, flipped);
     fetch_after(part, record.substr(0, at));
   }
+  CHECK_FALSE(fs::exists(unfinished));
 }
 
 TEST_CASE("a long download writes down how far it is, for the run after a kill") {

@@ -971,13 +971,13 @@ TEST_CASE("once HUB has the final model the session is over, and says so to a fu
   auto session = sim.start();
   sim.advance(1min);
   CHECK(session.on_train_end(0, sim.folder.write("best.pt", weights('B')), 0.5).complete());
-  const hub::delivery over = session.on_train_end(0, sim.folder.write("other.pt", "o"), 0.5);
+  const hub::delivery over = session.on_train_end(0, sim.folder.write("gr\u00F6\u00DFer.pt", "o"), 0.5);
   CHECK_FALSE(over.complete());
   CHECK(over.final_model_delivered);
   REQUIRE(over.why);
   CHECK(over.why->code == errc::already_trained);
   CHECK(contains(over.why->message, "The session is over"));
-  CHECK(contains(over.why->message, "other.pt"));
+  CHECK(contains(over.why->message, "gr\u00F6\u00DFer.pt"));
   CHECK(sim.hub.count(endpoint::upload) == 1);
   CHECK(session.on_train_end(0, "", 0.5).complete());
 }
@@ -986,7 +986,7 @@ TEST_CASE("what a session leaves unsent is counted in one line, with where it is
   for (bool keeps : {true, false}) {
     INFO((keeps ? "with" : "without") << " a spool");
     world sim;
-    if (keeps) sim.with.spool.directory = sim.folder / "spool";
+    if (keeps) sim.with.spool.directory = sim.folder / "sp\u00FCle";
     try {
       auto session = sim.start();
       session.on_pretrain_routine_end();
@@ -999,7 +999,7 @@ TEST_CASE("what a session leaves unsent is counted in one line, with where it is
     }
     CHECK(sim.lines_with("Missing: 5 epochs and 1 checkpoint.") == 1);
     CHECK(sim.lines_with("Not everything arrived") == 1);
-    CHECK(sim.said((sim.folder / "spool").string()) == keeps);
+    CHECK(sim.said((sim.folder / "sp\u00FCle").string()) == keeps);
     CHECK(sim.said("the next session on this model sends it, and so does sync") == keeps);
     CHECK(sim.said("is lost with this process") != keeps);
   }
