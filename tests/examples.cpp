@@ -703,7 +703,7 @@ TEST_CASE("local_hub takes the key from its environment", "[examples]") {
   const home at;
   running_hub hub;
   hub.program =
-      at.launch_hub({"--port", "0", "--make-model", "m"}, {{"LOCAL_HUB_API_KEY", good_key}});
+      at.launch_hub({"--port", "0", "--make-model", "m"}, {{"LOCAL_HUB_API_KEY", good_key + "\n"}});
   hub.model = hub.program->wait_for_line("local_hub: model ").substr(17);
   hub.url = hub.program->wait_for_line("local_hub: listening on ").substr(24);
   CHECK(ask(hub, hub.model).status == 200);

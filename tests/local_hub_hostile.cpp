@@ -20,8 +20,10 @@
 #include <utility>
 #include <vector>
 
+#include <fcntl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 namespace local_hub_hostile_tests {
@@ -202,6 +204,29 @@ TEST_CASE("where threads are few it serves with those, or says why it does not",
   }
   CHECK(served > 0);
   CHECK(refused > 0);
+}
+
+TEST_CASE("a log that nobody reads holds up nobody", "[local_hub]") {
+  const home at;
+  const std::string log = (at.folder / "log").string();
+  REQUIRE(::mkfifo(log.c_str(), 0600) == 0);
+  const int ear = ::open(log.c_str(), O_RDWR | O_NONBLOCK | O_CLOEXEC);  // which never reads
+  REQUIRE(ear >= 0);
+  const std::string piece(4096, '.');
+  while (::write(ear, piece.data(), piece.size()) > 0) {
+  }
+  running_hub hub;
+  hub.program = std::make_unique<process>(
+      "/bin/sh",
+      words{"-c", "exec \"$0\" \"$@\" 2>" + log, program("HUB_LOCAL_HUB"), "--port", "0", "--data",
+            at.data.string()},
+      variables());
+  const std::string lead = "local_hub: listening on ";
+  hub.url = hub.program->wait_for_line(lead).substr(lead.size());
+  for (int i = 0; i < 20; ++i) CHECK(send(hub, "GET", "/api/status").status == 200);
+  ::close(ear);  // and now the reader is gone
+  for (int i = 0; i < 20; ++i) CHECK(send(hub, "GET", "/api/status").status == 200);
+  hub.stop();
 }
 
 TEST_CASE("readers of events hold no thread", "[local_hub]") {

@@ -11,8 +11,10 @@
 #include "hub_session.hpp"
 
 #include <array>
+#include <atomic>
 #include <cerrno>
 #include <chrono>
+#include <condition_variable>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
@@ -22,12 +24,14 @@
 #include <iterator>
 #include <limits>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <random>
 #include <stdexcept>
 #include <string>
 #include <string_view>
 #include <system_error>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -43,8 +47,64 @@
 
 namespace local_hub {
 
+// Writes to standard error on a thread of its own, so that no request waits where nobody reads there any
+// more, or where a terminal is stopped. What does not fit meanwhile is left out and counted.
+class narrator {
+ public:
+  static narrator& instance() {
+    static narrator it;
+    return it;
+  }
+  narrator(const narrator&) = delete;
+  narrator& operator=(const narrator&) = delete;
+
+  void write(std::string line) {
+    line += '\n';
+    const std::lock_guard lock(mutex_);
+    if (waiting_.size() + line.size() > bytes_max)
+      ++left_out_;
+    else
+      waiting_ += line;
+    changed_.notify_one();
+  }
+
+ private:
+  static constexpr std::size_t bytes_max = 256 * hub::kibibyte;
+
+  narrator() = default;
+  ~narrator() {
+    {
+      const std::lock_guard lock(mutex_);
+      ends_ = true;
+    }
+    changed_.notify_one();
+    thread_.join();
+  }
+
+  void run() {
+    std::unique_lock lock(mutex_);
+    for (;;) {
+      changed_.wait(lock, [this] { return ends_ || !waiting_.empty(); });
+      if (waiting_.empty()) return;
+      std::string text = std::exchange(waiting_, {});
+      if (const std::size_t count = std::exchange(left_out_, 0); count > 0)
+        text += "local_hub: " + std::to_string(count) + " lines were left out here\n";
+      lock.unlock();
+      hub::machine::write_to_standard_error(text, [this] { return ends_.load(); });
+      lock.lock();
+    }
+  }
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::string waiting_;
+  std::size_t left_out_ = 0;
+  std::atomic<bool> ends_ = false;
+  std::thread thread_{[this] { run(); }};
+};
+
 // Tells the person at the terminal; requests are logged elsewhere.
-inline void say(const std::string& text) { std::fprintf(stderr, "local_hub: %s\n", text.c_str()); }
+inline void say(const std::string& text) { narrator::instance().write("local_hub: " + text); }
 
 struct file_error : std::runtime_error {
   file_error(const char* doing, const std::filesystem::path& what, int number)
