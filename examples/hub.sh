@@ -6,6 +6,41 @@
 hub=
 work=
 
+# ---- what a script checks -----------------------------------------------------------------------
+
+passed=0
+failed=0
+
+# check WHAT COMMAND...
+check() {
+  what=$1
+  shift
+  if "$@"; then
+    passed=$((passed + 1))
+    echo "ok: $what"
+  else
+    failed=$((failed + 1))
+    echo "FAILED: $what"
+  fi
+}
+
+# The last lines of a script that has checked something, and its end.
+end_with_counts() {
+  [ "$failed" -eq 0 ] || echo "  again: sh $0"
+  echo "$passed passed, $failed failed"
+  [ "$failed" -eq 0 ]
+  exit
+}
+
+# For what nothing can be checked without.
+give_up() {
+  failed=$((failed + 1))
+  echo "FAILED: $*"
+  end_with_counts
+}
+
+# ---- a HUB --------------------------------------------------------------------------------------
+
 # Stops the HUB and takes away what start_hub made.
 stop_hub() {
   if [ -n "$hub" ]; then

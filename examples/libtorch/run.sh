@@ -15,28 +15,6 @@ cd "$(dirname "$0")/../.." || exit 1
 . examples/hub.sh
 stop_hub_at_exit
 
-passed=0
-failed=0
-
-give_up() {
-  say "$*"
-  echo "$passed passed, $((failed + 1)) failed"
-  exit 1
-}
-
-# check WHAT COMMAND...
-check() {
-  what=$1
-  shift
-  if "$@"; then
-    passed=$((passed + 1))
-    echo "ok: $what"
-  else
-    failed=$((failed + 1))
-    echo "FAILED: $what"
-  fi
-}
-
 # libtorch's own CMake files give warnings to its developers.
 configure_example() {
   cmake -S examples/libtorch -B "$build/libtorch" -Wno-dev >&2
@@ -105,5 +83,4 @@ check 'the second training did not begin with the first epoch' \
 check 'the HUB has the best model' [ -n "$(files_on_hub best.pt)" ]
 show_what_arrived
 
-echo "$passed passed, $failed failed"
-[ $failed -eq 0 ]
+end_with_counts

@@ -14,28 +14,6 @@ cd "$(dirname "$0")/../.." || exit 1
 . examples/hub.sh
 stop_hub_at_exit
 
-passed=0
-failed=0
-
-give_up() {
-  say "$*"
-  echo "$passed passed, $((failed + 1)) failed"
-  exit 1
-}
-
-# check WHAT COMMAND...
-check() {
-  what=$1
-  shift
-  if "$@"; then
-    passed=$((passed + 1))
-    echo "ok: $what"
-  else
-    failed=$((failed + 1))
-    echo "FAILED: $what"
-  fi
-}
-
 install_missing || give_up 'The example cannot be built without these packages.'
 have mpicxx || install_packages libopenmpi-dev openmpi-bin || give_up 'The example needs MPI.'
 choose_build_folder || give_up 'There is no folder to build in.'
@@ -104,5 +82,4 @@ check 'the HUB was signed in to by one process of each run' \
   [ "$(grep -c 'GET /v1/models/' "$work/local_hub.log")" -eq 2 ]
 show_what_arrived
 
-echo "$passed passed, $failed failed"
-[ $failed -eq 0 ]
+end_with_counts
