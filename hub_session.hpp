@@ -37,7 +37,8 @@
 //                     session_options, delivery, session_status, training_callbacks
 //   policies          the concepts http_transport, monotonic_clock, sleeper; any_transport,
 //                     spool_storage
-//   engine            what to send, when, how often to retry; reads no clock, does no I/O
+//   engine            the lanes, and the plans of a start and a download: what to send, when, how often to
+//                     retry; reads no clock, does no I/O
 //   text              text, numbers, JSON, addresses and dates
 //   protocols         what a protocol is; pure functions and a policy each: hub_v1, platform, and the
 //                     storage host
@@ -1289,6 +1290,70 @@ class retry_budget {
   duration refill_;
   duration credit_;
   time_point spent_until_ = {};
+};
+
+// What is asked while the caller waits for it, a start or a download, has no lane. The caller acts, and
+// its plan says what comes next.
+class start_plan {
+ public:
+  start_plan(const retry_options& options, time_point deadline)
+      : options_(options), waits_(options), deadline_(deadline) {}
+
+  enum class step { go_on, wait, give_up };
+  step what_next(const outcome& came, time_point now, std::mt19937_64& random) {
+    using enum verdict;
+    if (came.verdict == delivered || came.verdict == advanced) return step::go_on;
+    // Whoever knows another key, or a person who does, goes on with that.
+    if (came.verdict == rejected && came.why.code == errc::not_authenticated) return step::go_on;
+    // A page where the server should be will not go away by itself, and now somebody is there to help.
+    const bool passes = came.verdict == retry && came.why.code != errc::bad_reply;
+    if (!passes || waits_.failures() >= options_.start_retries_max) return step::give_up;
+    again_at_ = later(now, waits_.next(came, random));
+    return again_at_ < deadline_ ? step::wait : step::give_up;
+  }
+  time_point again_at() const { return again_at_; }
+
+ private:
+  retry_options options_;
+  backoff waits_;
+  time_point deadline_;
+  time_point again_at_ = time_point::min();
+};
+
+class download_plan {
+ public:
+  // `knows_url`: whether the server named one already.
+  download_plan(const retry_options& options, time_point deadline, bool knows_url)
+      : options_(options), waits_(options), deadline_(deadline), wants_url_(!knows_url) {}
+
+  // Whether the server is to be asked for a URL now, and the storage host for nothing.
+  bool wants_url() const { return wants_url_; }
+
+  // When to go on after this came of it, with so many bytes there before and now; nothing to give up. A
+  // try that brought a byte more than any before it is none that failed.
+  std::optional<time_point> again_at(const outcome& came, std::uint64_t bytes_before,
+                                     std::uint64_t bytes, time_point now,
+                                     std::mt19937_64& random) {
+    using enum verdict;
+    const bool asked_for_url = wants_url_;
+    if (came.verdict == rejected || (asked_for_url && came.verdict == denied)) return std::nullopt;
+    wants_url_ = asked_for_url ? came.verdict != delivered : came.verdict == denied;
+    if (asked_for_url && !wants_url_) return now;
+    most_bytes_ = std::max(most_bytes_, bytes_before);
+    if (bytes > most_bytes_) waits_.reset();
+    if (waits_.failures() >= options_.download_retries_max) return std::nullopt;
+    outcome failure = came;
+    failure.verdict = retry;  // somebody waits: not in the interval of a refusal
+    const time_point again = later(now, waits_.next(failure, random));
+    return again < deadline_ ? std::optional(again) : std::nullopt;
+  }
+
+ private:
+  retry_options options_;
+  backoff waits_;
+  time_point deadline_;
+  bool wants_url_;
+  std::uint64_t most_bytes_ = 0;
 };
 
 // No more requests in any minute than the server allows. Lanes of a lower rank leave a part of them to
@@ -9244,8 +9309,8 @@ inline void apply_options(const session_options& options, request& what) {
 // ---- on the caller's thread --------------------------------------------------------------------
 
 template <class Clock, class Sleeper>
-void sleep_for(duration time, const Clock& clock, Sleeper& sleeper) {
-  if (time > duration::zero()) sleeper.wait_until(later(clock.now(), time), [] { return false; });
+void sleep_until(time_point when, const Clock& clock, Sleeper& sleeper) {
+  if (when > clock.now()) sleeper.wait_until(when, [] { return false; });
 }
 
 // Sends, and returns when the reply is there. A transport that throws is one that failed.
@@ -9259,7 +9324,7 @@ reply send_and_wait(const request& what, Transport& transport, const Clock& cloc
       return {.failure = error{}};
     }
   }();
-  sleep_for(answer.latency, clock, sleeper);
+  sleep_until(later(clock.now(), answer.latency), clock, sleeper);
   return answer;
 }
 
@@ -9373,21 +9438,16 @@ class startup {
   // Sends until the reply is one to go on with, with retries; throws what else it came to.
   template <class Judge>
   outcome exchange(request what, Judge&& judge) {
-    backoff waits(options_.retry);
+    start_plan plan(options_.retry, deadline_);
     for (;;) {
       what.deadline = std::min(options_.limits.request_deadline, deadline_ - clock_.now());
       apply_options(options_, what);
       outcome came = judge(report_.redacted(send_and_wait(what, transport_, clock_, sleeper_)));
-      if (came.verdict == verdict::advanced || came.verdict == verdict::delivered) return came;
-      if (came.verdict == verdict::rejected && came.why.code == errc::not_authenticated)
-        return came;
-      // A page where the server should be will not go away by itself, and now somebody is there to
-      // help.
-      const bool passes = came.verdict == verdict::retry && came.why.code != errc::bad_reply;
-      if (!passes || waits.failures() >= options_.retry.start_retries_max) fail(came.why);
-      const duration wait = waits.next(came, random_);
-      if (clock_.now() + wait >= deadline_) fail(came.why);
-      sleep_for(wait, clock_, sleeper_);
+      switch (plan.what_next(came, clock_.now(), random_)) {
+        case start_plan::step::go_on: return came;
+        case start_plan::step::wait: sleep_until(plan.again_at(), clock_, sleeper_); break;
+        case start_plan::step::give_up: fail(came.why);
+      }
     }
   }
 
@@ -9722,30 +9782,19 @@ class downloader {
  private:
   using body = std::shared_ptr<part_file>;
 
-  // Why the file is not there in the end, if so. A try that brings a byte more than any before it
-  // is none that failed.
+  // Why the file is not there in the end, if so.
   std::optional<error> complete(std::string& url, const file_query& query, const body& part) {
-    backoff waits(options_.retry);
-    std::uint64_t most = 0;
-    bool refused = url.empty();
+    download_plan plan(options_.retry, deadline_, !url.empty());
     for (;;) {
       if (!url.empty()) part->use_address(text::without_query(url));
-      most = std::max(most, part->have().bytes);
-      outcome came = refused ? renew(url, query) : receive(url, part);
+      const std::uint64_t before = part->have().bytes;
+      const outcome came = plan.wants_url() ? renew(url, query) : receive(url, part);
       if (part->whole()) return part->publish();
-      if (came.verdict == verdict::rejected) return came.why;
       if (came.verdict == verdict::restart) part->discard();
-      if (came.verdict == verdict::denied) refused = true;
-      if (came.verdict == verdict::delivered) {  // a fresh URL
-        refused = false;
-        continue;
-      }
-      if (part->have().bytes > most) waits.reset();
-      if (waits.failures() >= options_.retry.download_retries_max) return came.why;
-      came.verdict = verdict::retry;
-      const time_point again = later(clock_.now(), waits.next(came, random_));
-      if (again >= deadline_) return came.why;
-      sleep_for(again - clock_.now(), clock_, sleeper_);
+      const auto again =
+          plan.again_at(came, before, part->have().bytes, clock_.now(), random_);
+      if (!again) return came.why;
+      sleep_until(*again, clock_, sleeper_);
     }
   }
 
@@ -9779,7 +9828,6 @@ class downloader {
     for (;;) {
       const reply answer = report_.redacted(send(query.ask(at), options_.limits.request_deadline));
       outcome came = query.judge(at, answer, clock_.wall_now(), url);
-      if (came.verdict == verdict::denied) came.verdict = verdict::rejected;
       if (came.verdict != verdict::advanced) return came;
       at = std::move(came.so_far);
     }

@@ -1762,6 +1762,72 @@ TEST_CASE(
   CHECK(long_run(seed, 3000) == first);  // the same calls give the same answers
 }
 
+// ---- the plans of a start and of a download -----------------------------------------------------
+
+TEST_CASE("a start is tried again where the fault passes, and given up at its deadline or its last retry") {
+  using enum hub::start_plan::step;
+  std::mt19937_64 random(1);
+  hub::retry_options options = steady().retry;
+  options.start_retries_max = 2;
+  const hub::time_point end = hub::time_point{} + 1h;
+  const auto asked = [&](hub::start_plan& plan, const outcome& came, duration at = 0s) {
+    return plan.what_next(came, hub::time_point{} + at, random);
+  };
+  hub::start_plan plan(options, end);
+  CHECK(asked(plan, delivered()) == go_on);
+  CHECK(asked(plan, {.verdict = hub::verdict::advanced}) == go_on);
+  CHECK(asked(plan, {.verdict = hub::verdict::rejected, .why = {hub::errc::not_authenticated, "key"}}) ==
+        go_on);
+  CHECK(asked(plan, refused()) == give_up);
+  CHECK(asked(plan, {.verdict = hub::verdict::retry, .why = {hub::errc::bad_reply, "a page"}}) ==
+        give_up);
+
+  CHECK(asked(plan, failed(), 10s) == wait);
+  CHECK(plan.again_at() == hub::time_point{} + 11s);
+  CHECK(asked(plan, failed(), 20s) == wait);
+  CHECK(plan.again_at() == hub::time_point{} + 22s);
+  CHECK(asked(plan, failed(), 30s) == give_up);
+
+  hub::start_plan late(options, end);
+  CHECK(asked(late, failed(), 1h - 1s) == give_up);
+}
+
+TEST_CASE("a download asks for a fresh URL where its own is refused, and counts only what brings nothing") {
+  std::mt19937_64 random(1);
+  hub::retry_options options = steady().retry;
+  options.download_retries_max = 2;
+  const hub::time_point end = hub::time_point{} + 1h;
+  const outcome denied{.verdict = hub::verdict::denied, .why = {hub::errc::access_denied, "expired"}};
+  std::uint64_t bytes = 0;
+  const auto asked = [&](hub::download_plan& plan, const outcome& came, std::uint64_t brought = 0) {
+    const std::uint64_t before = std::exchange(bytes, bytes + brought);
+    return plan.again_at(came, before, bytes, hub::time_point{}, random);
+  };
+  const auto after = [](duration wait) { return std::optional(hub::time_point{} + wait); };
+
+  hub::download_plan plan(options, end, false);
+  CHECK(plan.wants_url());
+  CHECK(asked(plan, failed()) == after(1s));
+  CHECK(plan.wants_url());
+  CHECK(asked(plan, delivered()) == after(0s));
+  CHECK_FALSE(plan.wants_url());
+  for (int i = 0; i < 5; ++i) CHECK(asked(plan, failed(), 10) == after(1s));
+  CHECK(asked(plan, denied) == after(2s));
+  CHECK(plan.wants_url());
+  CHECK(asked(plan, denied) == std::nullopt);  // the server itself
+
+  hub::download_plan idle(options, end, true);
+  CHECK_FALSE(idle.wants_url());
+  CHECK(asked(idle, failed()) == after(1s));
+  CHECK(asked(idle, failed()) == after(2s));
+  CHECK(asked(idle, failed()) == std::nullopt);
+
+  hub::download_plan refused_one(options, end, true);
+  CHECK(asked(refused_one, refused()) == std::nullopt);
+  hub::download_plan late(options, hub::time_point{} + 1s, true);
+  CHECK(asked(late, failed()) == std::nullopt);
+}
+
 // ---- what it believes of itself --------------------------------------------------------------
 
 #if defined(HUB_SESSION_ASSERT) && defined(__unix__)
