@@ -37,8 +37,8 @@
 //                     session_options, delivery, session_status, training_callbacks
 //   policies          the concepts http_transport, monotonic_clock, sleeper; any_transport,
 //                     spool_storage
-//   engine            the lanes, and the plans of a start and a download: what to send, when, how often to
-//                     retry; reads no clock, does no I/O
+//   engine            the lanes, and the plans of a start and a download: what to send, when, how often
+//                     to retry; reads no clock, does no I/O
 //   text              text, numbers, JSON, addresses and dates
 //   protocols         what a protocol is; pure functions and a policy each: hub_v1, platform, and the
 //                     storage host

@@ -1764,7 +1764,7 @@ TEST_CASE(
 
 // ---- the plans of a start and of a download -----------------------------------------------------
 
-TEST_CASE("a start is tried again where the fault passes, and given up at its deadline or its last retry") {
+TEST_CASE("a start is tried again where the fault passes, up to its deadline or its last retry") {
   using enum hub::start_plan::step;
   std::mt19937_64 random(1);
   hub::retry_options options = steady().retry;
@@ -1792,7 +1792,7 @@ TEST_CASE("a start is tried again where the fault passes, and given up at its de
   CHECK(asked(late, failed(), 1h - 1s) == give_up);
 }
 
-TEST_CASE("a download asks for a fresh URL where its own is refused, and counts only what brings nothing") {
+TEST_CASE("a download asks for a fresh URL where its own is refused, and counts what brings nothing") {
   std::mt19937_64 random(1);
   hub::retry_options options = steady().retry;
   options.download_retries_max = 2;
