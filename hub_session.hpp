@@ -860,6 +860,7 @@ struct session_status {
   std::size_t checkpoints_delivered = 0;
   std::size_t checkpoints_failed = 0;  // refused by HUB, or the file could not be read
   std::size_t console_lines_delivered = 0;
+  std::size_t console_lines_queued = 0;
   std::size_t console_lines_dropped = 0;            // did not fit, or were refused
   bool checkpoint_waiting = false;                  // one is in flight or waiting for its turn
   std::optional<time_point> unanswered_since = {};  // set while HUB does not answer as it should
@@ -2315,12 +2316,14 @@ class console_lane final : public any_lane {
   }
   void report(session_status& out) const override {
     out.console_lines_delivered = delivered_;
+    out.console_lines_queued = lines_.size() + (chunk_ ? chunk_->size() : 0);
     out.console_lines_dropped = dropped_;
   }
   void report(delivery&) const override {}
 
  private:
   static constexpr std::size_t line_bytes = 64;  // what a line costs beside its text
+  static constexpr std::uint64_t step_at_once_max = 1 << 20;
 
   time_point due() const override {
     if (!epochs_.registered() || !is_waiting() || gave_up()) return never;
@@ -2345,15 +2348,18 @@ class console_lane final : public any_lane {
   void came(const outcome& result, time_point now) override {
     if (result.verdict == verdict::advanced) return;
     if (result.verdict != verdict::delivered && result.verdict != verdict::rejected) {
-      // The number is taken, by a chunk of which a spool that lost its power knows nothing.
-      if (result.verdict == verdict::restart) ++number_;
-      retry_at_ = retry_time(result, now);
+      // The number is taken, by a chunk of which a spool that lost its power knows nothing. There may be
+      // many, so each step is twice as wide as the last, and the first ones wait for nothing.
+      const bool is_taken = result.verdict == verdict::restart;
+      if (is_taken) number_ += std::exchange(step_, 2 * step_);
+      retry_at_ = is_taken && step_ <= step_at_once_max ? now : retry_time(result, now);
       return;
     }
     HUB_SESSION_ASSERT(chunk_ && !chunk_->empty());
     (result.verdict == verdict::delivered ? delivered_ : dropped_) += chunk_->size();
     chunk_.reset();
     all_.struck.chunk = number_++;
+    step_ = 1;
     all_.struck.lines_through = through_;
     begin_anew();
     retry_at_ = now;
@@ -2410,6 +2416,7 @@ class console_lane final : public any_lane {
   time_point waits_since_ = time_point::min();
   time_point gate_ = time_point::min();
   std::uint64_t number_ = 1;
+  std::uint64_t step_ = 1;     // to the number after one that is taken
   std::uint64_t through_ = 0;  // the last number in the spool that left the queue
   std::shared_ptr<const std::vector<std::string>> chunk_;  // being sent
   bool flushes_ = false;
@@ -10333,8 +10340,10 @@ class session_base : public training_callbacks {
     bool anything_waits = false;
     tell([&](engine& decide, time_point) {
       left = decide.delivery();
-      counts = counts_of_missing(left);
-      anything_waits = left.epochs_queued > 0 || decide.status().checkpoint_waiting;
+      const session_status now = decide.status();
+      counts = counts_of_missing(left, now.console_lines_queued);
+      anything_waits =
+          left.epochs_queued > 0 || now.checkpoint_waiting || now.console_lines_queued > 0;
       if (std::exchange(said_missing_, counts) == counts) counts.clear();
     });
     if (counts.empty()) return;
@@ -10431,7 +10440,7 @@ class session_base : public training_callbacks {
 
   // ---- what is missing ---------------------------------------------------------------------------
 
-  static std::string counts_of_missing(const hub::delivery& left) {
+  static std::string counts_of_missing(const hub::delivery& left, std::size_t lines) {
     std::vector<std::string> parts;
     if (const std::size_t epochs = left.epochs_queued + left.epochs_set_aside; epochs > 0)
       parts.push_back(std::to_string(epochs) + (epochs == 1 ? " epoch" : " epochs"));
@@ -10440,11 +10449,16 @@ class session_base : public training_callbacks {
       parts.emplace_back("the final model");
     if (left.ending_wanted && !left.ending_delivered)
       parts.emplace_back("the word that it has ended");
+    if (lines > 0) parts.push_back(count_of_lines(lines));
     if (parts.empty()) return {};
     std::string out = parts.front();
     for (std::size_t i = 1; i < parts.size(); ++i)
       out += (i + 1 == parts.size() ? " and " : ", ") + parts[i];
     return out;
+  }
+
+  static std::string count_of_lines(std::size_t lines) {
+    return std::to_string(lines) + (lines == 1 ? " printed line" : " printed lines");
   }
 
   std::string where_it_waits() const {
@@ -10530,10 +10544,12 @@ class session_base : public training_callbacks {
 
   hub::delivery end_training() {
     hub::delivery delivered;
+    std::size_t lines = 0;  // that nobody will see
     tell([&](engine& decide, time_point) {
       decide.handle_stop();
       delivered = decide.delivery();
-      said_missing_.clear();
+      lines = decide.status().console_lines_queued;
+      said_missing_ = delivered.complete() ? counts_of_missing(delivered, lines) : "";
     });
     has_ended_ = true;
     for (lane which : all_lanes)
@@ -10542,7 +10558,8 @@ class session_base : public training_callbacks {
       report_.log(log_level::info,
                   "Done: all " + std::to_string(delivered.epochs_delivered) + " epochs " +
                       (delivered.final_model_delivered ? "and the final model " : "") + "are on " +
-                      model_url());
+                      model_url() +
+                      (lines > 0 ? ", but " + count_of_lines(lines) + " could not be sent" : ""));
     else
       say_missing();
     report_.wait();

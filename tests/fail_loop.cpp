@@ -5,7 +5,9 @@
 // a row. Whatever fails, either the constructor throws what it documents, or afterwards everything
 // that could be delivered is on the HUB, and the session's own account agrees with the HUB's.
 
+#include <algorithm>
 #include <chrono>
+#include <cstdint>
 #include <functional>
 #include <optional>
 #include <string>
@@ -238,27 +240,136 @@ bool play(const scenario& what, const fault& meets, std::size_t index, std::size
   return true;
 }
 
-void loop(const scenario& what, std::size_t times) {
+template <class Play>
+void loop(const std::string& name, std::size_t times, Play play_once) {
   for (const named_fault& each : every_fault()) {
     std::size_t index = 0;
     for (bool met = true; met; ++index) {
-      INFO(what.name << ", " << times << " x " << each.name << " from request " << index << " on");
-      met = play(what, each.what, index, times);
+      INFO(name << ", " << times << " x " << each.name << " from request " << index << " on");
+      met = play_once(each.what, index, times);
       REQUIRE(index < 1000);
     }
     CHECK(index > 5);
   }
 }
 
+void loop_all(std::size_t times) {
+  for (const scenario& each : scenarios)
+    loop(each.name, times, [&](const fault& meets, std::size_t index, std::size_t count) {
+      return play(each, meets, index, count);
+    });
+}
+
+// ---- on the Platform ----------------------------------------------------------------------------
+
+constexpr int epochs_on_platform = 6;
+
+// Epochs of four minutes that print a line each, a checkpoint that is due, results, a final model.
+course train_on_platform(world& sim) {
+  course out;
+  hub::session_options with = sim.platform_options();
+  with.temp_folder = sim.with.temp_folder;
+  with.limits.upload_deadline = 5min;  // else one that hangs takes all the time there is
+  try {
+    auto session = sim.simulation::start(
+        hub::platform_run{.project = "lab/helmets", .name = "nano", .epochs = epochs_on_platform},
+        with);
+    for (; out.epoch_count < epochs_on_platform; ++out.epoch_count) {
+      sim.advance(4min);
+      session.console("[2026] epoch " + std::to_string(out.epoch_count) + "\n");
+      session.on_fit_epoch_end(out.epoch_count, {{"train/loss", 10 - out.epoch_count}});
+      session.on_model_save(out.epoch_count, sim.folder.write("last.pt", last_weights), false);
+    }
+    session.set_results({.best_epoch = 3, .class_names = {"helmet"}});
+    out.delivered = session.on_train_end(out.epoch_count - 1,
+                                         sim.folder.write("best.pt", best_weights), 0.5);
+    out.status = session.status();
+  } catch (const hub::session_error& problem) {
+    out.thrown = problem.error();
+  }
+  return out;
+}
+
+// The run that the session knows: one whose registration it did not hear of has nothing.
+const hub::testing::platform_model& run_on(const world& sim) {
+  REQUIRE_FALSE(sim.platform.models().empty());
+  return sim.platform.models().rbegin()->second;
+}
+
+void check_whole_run(const world& sim, const course& out) {
+  const hub::testing::platform_model& run = run_on(sim);
+  CHECK(run.epochs.size() == epochs_on_platform);
+  for (const auto& [epoch, data] : run.epochs)
+    CHECK(data.at("metrics").at("train/loss") == 10 - epoch);
+  std::string lines;
+  std::uint64_t chunk = 0;
+  for (const auto& [number, data] : run.console) {
+    CHECK(number == ++chunk);
+    lines += data.at("content").get<std::string>() + '\n';
+  }
+  std::string wanted;
+  for (int epoch = 0; epoch < epochs_on_platform; ++epoch)
+    wanted += "[2026] epoch " + std::to_string(epoch) + "\n";
+  CHECK(lines == wanted);
+  REQUIRE(run.latest_file());
+  CHECK(run.latest_file()->content == best_weights);
+  CHECK(run.latest_file()->saved);
+  CHECK(run.state == hub::testing::platform_state::completed);
+  CHECK(run.ending.at("results").at("bestEpoch") == 3);
+  CHECK(run.ending.at("results").at("modelSize") == best_weights.size());
+  CHECK(run.after_the_end == 0);
+  CHECK(out.delivered.complete());
+  for (const auto& [id, other] : sim.platform.models())
+    CHECK((&other == &run || (other.epochs.empty() && other.console.empty())));
+}
+
+// What the Platform refused for good is missing, and is counted as missing.
+void check_refused_run(const world& sim, const course& out) {
+  const hub::testing::platform_model& run = run_on(sim);
+  CHECK(run.epochs.size() == out.status.epochs_delivered);
+  CHECK(out.status.epochs_delivered + out.status.epochs_set_aside == epochs_on_platform);
+  // Without its final model a run is told as ended where the session ends.
+  CHECK((!out.delivered.ending_delivered ||
+         run.state == hub::testing::platform_state::completed));
+  CHECK(out.delivered.final_model_delivered ==
+        (run.latest_file() && run.latest_file()->content == best_weights &&
+         run.latest_file()->saved));
+  CHECK(run.after_the_end == 0);
+}
+
+bool play_on_platform(const fault& meets, std::size_t index, std::size_t times) {
+  world sim;
+  for (std::size_t i = 0; i < times; ++i) sim.platform.fail_at(index + i, meets);
+  const course out = train_on_platform(sim);
+  const auto& seen = sim.platform.requests();
+  const bool met = std::any_of(seen.begin(), seen.end(),
+                               [&](const seen_request& each) { return each.fault == meets.kind; });
+  if (out.thrown) {
+    CHECK(seen.back().to == endpoint::training_started);
+    CHECK(seen.back().fault == meets.kind);
+    CHECK(to_string(out.thrown->code) == to_string(documented(meets, *seen.back().to)));
+    CHECK(world::says_no_secret(out.thrown->message));
+  } else if (ends_delivery(meets) && met) {
+    check_refused_run(sim, out);
+  } else {
+    check_whole_run(sim, out);
+  }
+  return met;
+}
+
 }  // namespace
 
 TEST_CASE("whichever request fails once, everything arrives or the constructor says why not") {
-  for (const scenario& each : scenarios) loop(each, 1);
+  loop_all(1);
 }
 
 TEST_CASE(
     "whichever three requests in a row fail, everything arrives or the constructor says why") {
-  for (const scenario& each : scenarios) loop(each, 3);
+  loop_all(3);
+}
+
+TEST_CASE("whichever request to the Platform fails, once or three times, everything arrives") {
+  for (std::size_t times : {1, 3}) loop("on the Platform", times, play_on_platform);
 }
 
 }  // namespace fail_loop_tests

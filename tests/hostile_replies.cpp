@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
 // Protocols and default policies against servers that mean harm: the answers below come to each of
-// HUB's calls over a real socket of 127.0.0.1, are received by httplib_transport and read as the session
-// reads them.
+// HUB's calls and each of the Platform's over a real socket of 127.0.0.1, are received by
+// httplib_transport and read as the session reads them.
 // Whatever comes, the exchange ends by its deadline, nothing crashes, and memory grows by no more
 // than the cap on a reply and a mebibyte. This program counts its memory in operator new, so it
 // has no other tests.
@@ -79,13 +79,13 @@ using hub::mebibyte;
 const std::string id = "abcdefghij0123456789";
 constexpr std::size_t cap = mebibyte;  // on a reply
 
-// ---- HUB's calls --------------------------------------------------------------------------------
+// ---- calls --------------------------------------------------------------------------------------
 
-// One of HUB's calls: what is asked, what HUB answers, and how that is read. What was read is not
-// looked at here; reading "" is success, else it is the error's name.
-struct hub_call {
+// One of a server's calls: what is asked at its address, what it answers, and how that is read. What
+// was read is not looked at here; reading "" is success, else it is the error's name.
+struct server_call {
   const char* name;
-  std::function<hub::request(const hub::hub_v1_wire::caller&)> ask;
+  std::function<hub::request(const std::string& root)> ask;
   std::string good_body;
   std::function<std::string(const hub::reply&)> read;
   bool has_content = true;  // else any 2xx will do
@@ -112,44 +112,107 @@ std::string read_status(const hub::reply& answer) {
   return judged(hub::protocols::judge(answer, "this call", {}, "The server"));
 }
 
-const std::vector<hub_call>& calls() {
-  using namespace hub::text;
+const auto any_epoch = std::make_shared<const hub::epoch_record>(
+    std::vector<std::pair<std::string, double>>{{"train/loss", 0.5}});
+
+std::shared_ptr<hub::body_source> any_file() {
+  return std::make_shared<memory_body>(std::string(5000, 'w'));
+}
+
+std::vector<server_call> calls_of_hub() {
   using namespace hub::hub_v1_wire;
-  static const auto epoch = std::make_shared<const hub::epoch_record>(
-      std::vector<std::pair<std::string, double>>{{"train/loss", 0.5}});
-  static const std::vector<hub_call> all = {
-      {"auth", auth_request, R"({"success": true})",
+  const auto from = [](auto make) {
+    return [make](const std::string& root) {
+      return make(caller{root, std::string(api_key_length, 'k'), "", id});
+    };
+  };
+  return {
+      {"auth", from(auth_request), R"({"success": true})",
        content([](std::string_view body) { return parse_auth(body); })},
-      {"model", model_request,
+      {"model", from(model_request),
        R"({"data": {"id": "abcdefghij0123456789", "status": "new", "data": "coco8.yaml",
            "cfg": "yolov8n.yaml", "epochs": 100, "batch": 16, "device": "0", "cache": "ram"}})",
        content([](std::string_view body) { return parse_model(body, id); })},
-      {"create_model", [](const caller& who) { return create_model_request(who, {.name = "run"}); },
+      {"create_model",
+       from([](const caller& who) { return create_model_request(who, {.name = "run"}); }),
        R"({"data": {"id": "abcdefghij0123456789"}})",
        content([](std::string_view body) { return parse_created(body); })},
-      {"heartbeat", [](const caller& who) { return heartbeat_request(who, "cpp", "agent-1"); },
+      {"heartbeat",
+       from([](const caller& who) { return heartbeat_request(who, "cpp", "agent-1"); }),
        R"({"data": {"agentId": "agent-1"}})",
        [](const hub::reply& answer) {
          std::string agent_id;
          return judged(judge_heartbeat(answer, {}, agent_id));
        }},
-      {"metrics",
-       [](const caller& who) {
-         return metrics_request(who, std::vector<hub::queued_epoch>{{0, epoch}});
-       },
+      {"metrics", from([](const caller& who) {
+         return metrics_request(who, std::vector<hub::queued_epoch>{{0, any_epoch}});
+       }),
        "{}", read_status, false},
       {"upload",
-       [](const caller& who) {
-         return upload_request(who, {}, std::make_shared<memory_body>(std::string(5000, 'w')), "b");
-       },
-       "{}", read_status, false},
+       from([](const caller& who) { return upload_request(who, {}, any_file(), "b"); }), "{}",
+       read_status, false},
   };
+}
+
+std::vector<server_call> calls_of_platform() {
+  using namespace hub::platform_wire;
+  const auto who = [](const std::string& root) {
+    run out = *make_run({.project = "lab/helmets", .epochs = 5}, *parse_roots(root, ""));
+    out.api_key = "ul_" + std::string(api_key_digits, '0');
+    return out;
+  };
+  const auto from = [who](auto make) {
+    return [who, make](const std::string& root) { return make(who(root)); };
+  };
+  const run any = who("https://platform.test");
+  const resource model{.owner = "lab", .project = "helmets", .name = "nano"};
+  const auto read_event = [](const hub::reply& answer) {
+    event_reply told;
+    return judged(judge_event(answer, "epoch_end", {}, told));
+  };
+  return {
+      {"training_started", from(start_request),
+       R"({"received": true, "modelId": "65f0c0ffee00000000000001", "runId": "run-1",
+           "modelSlug": "nano", "cancelled": false})",
+       [](const hub::reply& answer) {
+         event_reply told;
+         return judged(judge_start(answer, {}, told));
+       }},
+      {"epoch_end", from([](const run& of) {
+         return event_request(of, "epoch_end", encode_epoch({0, any_epoch}, ""));
+       }),
+       R"({"received": true, "cancelled": false})", read_event, false},
+      {"where to put a file", from([](const run& of) { return upload_request(of, {}); }),
+       R"({"uploadUrl": "https://storage.test/a?X-Goog-Signature=1", "gcsPath": "gs://a/b",
+           "uploadPath": "a/b", "modelId": "65f0c0ffee00000000000001"})",
+       content([any](std::string_view body) { return parse_upload_place(body, any); })},
+      {"put",
+       [](const std::string& root) {
+         return hub::storage_host::put_request(root + "/a?X-Goog-Signature=1", any_file());
+       },
+       "",
+       [](const hub::reply& answer) {
+         return judged(hub::storage_host::judge_put(answer, "storage.test", {}));
+       },
+       false},
+      {"files", from([model](const run& of) { return resource_request(of, model); }),
+       R"({"files": [{"name": "best.pt", "size": 7, "downloadUrl": "https://storage.test/b"}]})",
+       content([model](std::string_view body) { return parse_resource_reply(body, model); })},
+  };
+}
+
+const std::vector<server_call>& calls() {
+  static const std::vector<server_call> all = [] {
+    std::vector<server_call> out = calls_of_hub();
+    for (server_call& each : calls_of_platform()) out.push_back(std::move(each));
+    return out;
+  }();
   return all;
 }
 
-// What is not yet a reply of HUB's is the same to every call, so one stands for all of them; in the long
-// variant each for itself.
-bool is_spared(const hub_call& call) {
+// What is not yet a reply of a server's is the same to every call, so one stands for all of them; in the
+// long variant each for itself.
+bool is_spared(const server_call& call) {
   return !hub_test::long_variant() && &call != &calls().front();
 }
 
@@ -161,17 +224,15 @@ struct experience {
 };
 
 // Makes the call at a server that answers with this script.
-experience meet(const hub_call& call, const raw_server::script& script,
+experience meet(const server_call& call, const raw_server::script& script,
                 hub::duration deadline = patience) {
   raw_server server([&](raw_server::connection& client) {
     memory_counts = false;
     client.read_request();
     script(client);
   });
-  const hub::hub_v1_wire::caller who{server.url(""),
-                                     std::string(hub::hub_v1_wire::api_key_length, 'k'), "", id};
   hub::httplib_transport transport;
-  hub::request what = call.ask(who);
+  hub::request what = call.ask(server.url(""));
   what.deadline = deadline;
   what.reply_bytes_max = cap;
   const std::size_t before = bytes_in_use;
@@ -272,7 +333,7 @@ std::vector<hostile> broken_answers() {
   };
 }
 
-// Bodies that come whole and are no JSON of HUB's.
+// Bodies that come whole and are no JSON of a server's.
 struct hostile_body {
   const char* name;
   std::string body;
@@ -315,7 +376,7 @@ void check_bounds(const experience& what, std::size_t usual_bytes) {
   CHECK(what.growth_bytes <= usual_bytes + cap + mebibyte);
 }
 
-std::size_t usual_growth(const hub_call& call) {
+std::size_t usual_growth(const server_call& call) {
   const experience usual = meet(call, send_and_close(whole(call.good_body)));
   CHECK(usual.failed == "");
   return usual.growth_bytes;
@@ -324,7 +385,7 @@ std::size_t usual_growth(const hub_call& call) {
 }  // namespace
 
 TEST_CASE("an answer that is broken on the wire is an error of each call, within bounds") {
-  for (const hub_call& call : calls()) {
+  for (const server_call& call : calls()) {
     if (is_spared(call)) continue;
     const std::size_t usual = usual_growth(call);
     for (const hostile& each : broken_answers()) {
@@ -340,7 +401,7 @@ TEST_CASE("an answer that is broken on the wire is an error of each call, within
 }
 
 TEST_CASE("an answer that drips is given up at the deadline, in each of its parts") {
-  for (const hub_call& call : calls()) {
+  for (const server_call& call : calls()) {
     if (is_spared(call)) continue;
     const std::size_t usual = usual_growth(call);
     for (const char* head : {"", "HTTP/1.1 200 OK\r\n", "HTTP/1.1 200 OK\r\n\r\n",
@@ -359,7 +420,7 @@ TEST_CASE("an answer that drips is given up at the deadline, in each of its part
 }
 
 TEST_CASE("an answer that is cut at any byte is never taken for the whole") {
-  for (const hub_call& call : calls()) {
+  for (const server_call& call : calls()) {
     const std::string good = whole(call.good_body);
     for (std::size_t size = 0; size < good.size(); ++size) {
       const experience what = meet(call, send_and_close(good.substr(0, size)));
@@ -368,8 +429,8 @@ TEST_CASE("an answer that is cut at any byte is never taken for the whole") {
   }
 }
 
-TEST_CASE("a body that is none of HUB's is an error where its content is needed, within bounds") {
-  for (const hub_call& call : calls()) {
+TEST_CASE("a body that is none of the server's is an error where its content is needed, within bounds") {
+  for (const server_call& call : calls()) {
     const std::size_t usual = usual_growth(call);
     for (const hostile_body& each : hostile_bodies()) {
       for (const char* status : {"200 OK", "400 Bad Request", "503 Service Unavailable"}) {

@@ -616,6 +616,41 @@ TEST_CASE("a number of a chunk that the server has for other lines is passed ove
   CHECK(at.status().console_lines_delivered == 1);
 }
 
+TEST_CASE("numbers of many chunks that a spool has lost are passed over in wider and wider steps") {
+  scene in;
+  in.platform.refusals_are_problems = false;
+  hub::session_options with = in.spooled();
+  const auto disk = std::make_shared<hub::testing::crash_disk>();
+  with.spool.storage = disk;
+  {
+    session at = in.start(resumed(in), with);
+    for (int line = 0; line < 100; ++line) {
+      at.console("[2026] before\n");
+      in.advance(10s);
+    }
+  }
+  CHECK(in.model().console.size() == 100);
+  std::erase_if(disk->folder(hub::machine::full_path(with.spool.directory) /
+                             "platform-lab-helmets-yolo11n-640"),
+                [](const auto& file) { return file.first.starts_with("journal"); });
+  session at = in.start(resumed(in), with);
+  at.console("[2026] after\n");
+  CHECK(at.on_train_end(0, "", 0).complete());
+  CHECK(at.status().console_lines_queued == 0);
+  CHECK(lines_of(in.model()).ends_with("before\n[2026] after\n"));
+}
+
+TEST_CASE("lines that cannot be sent before the end are counted and said, and hold up nothing") {
+  scene in;
+  session at = in.start(in.run);
+  in.platform.fail_next(endpoint::console_output, {.kind = fault_kind::status, .status = 401}, 1000);
+  at.console("[2026] a line\n[2026] another\n");
+  check_whole(in, train(at, in));
+  CHECK(at.status().console_lines_queued == 2);
+  CHECK(in.said("helmets/yolo11n-640, but 2 printed lines could not be sent"));
+  CHECK_FALSE(in.said("Not everything arrived"));
+}
+
 TEST_CASE("each of several unfinished runs of one name is reached by its number") {
   scene in;
   for (int run = 0; run < 3; ++run) {

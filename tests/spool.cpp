@@ -4,6 +4,7 @@
 // start again, on virtual time and a disk in memory that loses what it may lose. What is written on
 // the disk of this machine is in a folder of the test's own.
 
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <cmath>
@@ -18,6 +19,7 @@
 #include <optional>
 #include <random>
 #include <set>
+#include <sstream>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -93,40 +95,51 @@ std::map<int, std::uint64_t> alive(const journal::contents& in) {
 // ---- sessions that die --------------------------------------------------------------------------
 
 // A world whose sessions have a spool on a disk in memory, one session after the other.
-struct spooled_world : world {
+template <class Session>
+struct world_with_spool : world {
   std::shared_ptr<crash_disk> disk = std::make_shared<crash_disk>();
-  std::unique_ptr<training_session> session;
+  std::unique_ptr<Session> session;
 
-  spooled_world() {
+  ~world_with_spool() { session.reset(); }
+
+  void die(crash_kind what = crash_kind::process, std::uint64_t seed = 0) {
+    crash(session, *disk, what, seed);
+  }
+
+  crash_disk::files& files_in(const fs::path& of) { return disk->folder(of); }
+  // What the next session would find.
+  journal::contents left_in(const fs::path& of) {
+    journal::contents out;
+    std::map<std::uint64_t, std::string> segments;
+    for (const auto& [name, content] : files_in(of))
+      if (const auto index = journal::segment_index(name)) segments[*index] = content;
+    for (const auto& [index, content] : segments) out.read(content);
+    return out;
+  }
+
+ protected:
+  void keep_in_spool() {
     with.spool.directory = "spool";
     with.spool.storage = disk;
   }
-  ~spooled_world() { session.reset(); }
+};
+
+struct spooled_world : world_with_spool<training_session> {
+  spooled_world() { keep_in_spool(); }
 
   training_session& begin() {
     session.reset();
     session = std::unique_ptr<training_session>(new training_session(start()));
     return *session;
   }
-  void die(crash_kind what = crash_kind::process, std::uint64_t seed = 0) {
-    crash(session, *disk, what, seed);
-  }
 
   fs::path model_folder() const { return hub::machine::full_path("spool") / id; }
-  crash_disk::files& files() { return disk->folder(model_folder()); }
+  crash_disk::files& files() { return files_in(model_folder()); }
+  journal::contents left() { return left_in(model_folder()); }
   std::string journal_text() {
     std::string out;
     for (const auto& [name, content] : files())
       if (journal::segment_index(name)) out += content;
-    return out;
-  }
-  // What the next session would find.
-  journal::contents left() {
-    journal::contents out;
-    std::map<std::uint64_t, std::string> segments;
-    for (const auto& [name, content] : files())
-      if (const auto index = journal::segment_index(name)) segments[*index] = content;
-    for (const auto& [index, content] : segments) out.read(content);
     return out;
   }
   double loss_on_hub(int epoch) { return model().metrics.at(epoch).at("loss"); }
@@ -662,14 +675,111 @@ struct promises {
   std::optional<int> checkpoint = {};             // the epoch of the newest one accepted ...
   hub::time_point checkpoint_at = {};
   std::set<std::uint64_t> contents = {};  // ... and the hashes of all that were saved
+  std::vector<hub::time_point> lines = {};    // when each line that was printed was accepted
+  std::optional<hub::time_point> end_at = {};  // when on_train_end was
+};
+
+// What a death leaves, by the protocol.
+struct hub_deaths : spooled_world {
+  static constexpr hub::duration calm = 1h;  // until all that was left has arrived
+
+  hub::testing::fake_server& server() { return hub; }
+  // Of each epoch that is there.
+  std::map<int, double> losses() {
+    std::map<int, double> out;
+    for (const int epoch : epochs_on_hub()) out[epoch] = loss_on_hub(epoch);
+    return out;
+  }
+  // The hash and the epoch of each file that is there.
+  std::vector<std::pair<std::uint64_t, int>> uploads() {
+    std::vector<std::pair<std::uint64_t, int>> out;
+    for (const auto& each : model().checkpoints) out.emplace_back(each.hash, each.epoch);
+    return out;
+  }
+  template <class Kept>
+  void require_rest(const promises&, const Kept&, crash_kind, spool_sync) {}
+};
+
+// A run that goes on as the same one; where its ids were lost before they were on the disk, another has
+// what came later.
+struct platform_deaths : world_with_spool<hub::testing::platform_session> {
+  // Shorter than it takes to a sign of life: that the run has ended only the server may know.
+  static constexpr hub::duration calm = 4min;
+
+  platform_deaths() {
+    const hub::session_options options = platform_options();
+    with.endpoints = options.endpoints;
+    with.credentials = options.credentials;
+    keep_in_spool();
+  }
+
+  void begin() {
+    session.reset();
+    session.reset(new hub::testing::platform_session(simulation::start(
+        hub::platform_run{.project = "lab/helmets", .name = "nano", .resume = true}, with)));
+  }
+  hub::testing::fake_server& server() { return platform; }
+  fs::path model_folder() const {
+    return hub::machine::full_path("spool") / "platform-lab-helmets-nano";
+  }
+  journal::contents left() { return left_in(model_folder()); }
+
+  std::map<int, double> losses() const {
+    std::map<int, double> out;
+    for (const auto& [model_id, run] : platform.models())
+      for (const auto& [epoch, data] : run.epochs)
+        out[epoch] = std::max(out[epoch], data.at("metrics").at("loss").get<double>());
+    return out;
+  }
+  std::vector<std::pair<std::uint64_t, int>> uploads() const {
+    std::vector<std::pair<std::uint64_t, int>> out;
+    for (const auto& [model_id, run] : platform.models())
+      for (const auto& file : run.uploads)
+        if (file.arrived)
+          out.emplace_back(file.hash, std::stoi(file.content.substr(file.content.find(' '))));
+    return out;
+  }
+  // Each line once and in order, and the end once and last.
+  template <class Kept>
+  void require_rest(const promises& made, const Kept& kept, crash_kind kind, spool_sync mode) {
+    may_repeat_after_the_end = kind == crash_kind::power;
+    const bool may_repeat = may_repeat_after_the_end && mode != spool_sync::each;
+    session->flush(1h);  // an end that was left is told where nothing goes on
+    std::vector<std::size_t> there(made.lines.size() + 2);  // by number, with one in doubt
+    std::size_t completed = 0;
+    for (const auto& [model_id, run] : platform.models()) {
+      REQUIRE((run.after_the_end == 0 || may_repeat_after_the_end));
+      if (run.state == hub::testing::platform_state::completed) ++completed;
+      std::size_t last = 0;
+      for (const auto& [chunk, data] : run.console) {
+        const std::string text = data.at("content");
+        std::istringstream content(text);
+        for (std::string line; std::getline(content, line);) {
+          const std::size_t number = std::stoul(line.substr(line.find(' ')));
+          REQUIRE((number > last || may_repeat));
+          last = number;
+          ++there.at(number);
+        }
+      }
+    }
+    for (std::size_t i = 0; i < made.lines.size(); ++i) {
+      if (kept(made.lines[i])) REQUIRE(there[i + 1] >= 1);
+      if (!may_repeat) REQUIRE(there[i + 1] <= 1);
+    }
+    REQUIRE(completed <= 1);
+    if (made.end_at && kept(*made.end_at)) REQUIRE(completed == 1);
+    REQUIRE(left().empty());
+  }
 };
 
 // Reports to the session at hand and keeps count of what it promised.
+template <class World>
 class trainer {
  public:
-  trainer(spooled_world& sim, promises& made) : sim_(sim), made_(made) {}
+  trainer(World& sim, promises& made) : sim_(sim), made_(made) {}
 
   void report(int epoch, double loss) {
+    if (!sim_.disk->dead()) print();
     sim_.session->on_fit_epoch_end(epoch, {{"loss", loss}, {"metrics/mAP50-95(B)", 0.5}});
     if (!sim_.disk->dead())
       made_.epochs[epoch].push_back({loss, sim_.time.now()});
@@ -689,27 +799,34 @@ class trainer {
     const auto file = sim_.folder.write("best.pt", content);
     sim_.session->on_train_end(epoch, file, 0.5);
     accept(epoch);
+    if (!sim_.disk->dead()) made_.end_at = sim_.time.now();
   }
 
  private:
+  void print() {
+    sim_.session->console("[2026] " + std::to_string(made_.lines.size() + 1) + "\n");
+    if (!sim_.disk->dead()) made_.lines.push_back(sim_.time.now());
+  }
   void accept(int epoch) {
     if (sim_.disk->dead()) return;
     made_.checkpoint = epoch;
     made_.checkpoint_at = sim_.time.now();
   }
 
-  spooled_world& sim_;
+  World& sim_;
   promises& made_;
   bool died_ = false;
 };
 
+template <class World>
 struct course {
   std::string name;
-  std::function<void(spooled_world&, trainer&)> run;
+  std::function<void(World&, trainer<World>&)> run;
 };
 
-// HUB answers: what is accepted is struck out soon.
-void steady(spooled_world& sim, trainer& train) {
+// The server answers: what is accepted is struck out soon.
+template <class World>
+void steady(World& sim, trainer<World>& train) {
   sim.begin();
   for (int epoch = 0; epoch < 12; ++epoch) {
     train.report(epoch, epoch);
@@ -720,9 +837,10 @@ void steady(spooled_world& sim, trainer& train) {
   train.end(11);
 }
 
-// HUB is away, and values are reported anew.
-void outage(spooled_world& sim, trainer& train) {
-  sim.hub.outage(1s, 10h);
+// The server is away, and values are reported anew.
+template <class World>
+void outage(World& sim, trainer<World>& train) {
+  sim.server().outage(1s, 10h);
   sim.begin();
   sim.advance(2s);
   for (int epoch = 0; epoch < 10; ++epoch) {
@@ -735,10 +853,11 @@ void outage(spooled_world& sim, trainer& train) {
 
 // Sessions one after the other, some of which end without having sent everything; the journal is
 // rewritten at each start.
-void relay(spooled_world& sim, trainer& train) {
+template <class World>
+void relay(World& sim, trainer<World>& train) {
   for (int leg = 0; leg < 4; ++leg) {
-    sim.hub.no_more_faults();
-    if (leg % 2 == 0) sim.hub.outage(1s, 1h);
+    sim.server().no_more_faults();
+    if (leg % 2 == 0) sim.server().outage(1s, 1h);
     sim.begin();
     sim.advance(2s);
     for (int epoch = 2 * leg; epoch < 2 * leg + 4; ++epoch) train.report(epoch, 10 * leg + epoch);
@@ -748,9 +867,10 @@ void relay(spooled_world& sim, trainer& train) {
 }
 
 // The journal is rewritten again and again while the session goes on.
-void rewriting(spooled_world& sim, trainer& train) {
+template <class World>
+void rewriting(World& sim, trainer<World>& train) {
   sim.with.spool.rewrite_bytes_min = 1000;
-  sim.hub.outage(20s, 40s);
+  sim.server().outage(20s, 40s);
   sim.begin();
   for (int epoch = 0; epoch < 30; ++epoch) {
     train.report(epoch, epoch);
@@ -760,28 +880,29 @@ void rewriting(spooled_world& sim, trainer& train) {
   }
 }
 
-// What HUB has in the end: all that was promised and `kept` says outlives its death, and nothing that
-// nobody reported.
-template <class Kept>
-void require_promises(spooled_world& sim, promises& made, const Kept& kept) {
+// What the server has in the end: all that was promised and `kept` says outlives its death, and nothing
+// that nobody reported.
+template <class World, class Kept>
+void require_promises(World& sim, promises& made, const Kept& kept) {
+  const std::map<int, double> losses = sim.losses();
   for (const auto& [epoch, values] : made.epochs) {
     double least = -1;
     for (const auto& value : values)
       if (kept(value.at)) least = value.loss;
     if (least < 0) continue;
-    REQUIRE(sim.model().metrics.contains(epoch));
-    REQUIRE(sim.loss_on_hub(epoch) >= least);
+    REQUIRE(losses.contains(epoch));
+    REQUIRE(losses.at(epoch) >= least);
   }
-  for (const auto& [epoch, values] : sim.model().metrics) {
+  for (const auto& [epoch, loss] : losses) {
     std::set<double> reported;
     if (made.in_doubt.contains(epoch)) reported.insert(made.in_doubt.at(epoch));
     for (const auto& value : made.epochs[epoch]) reported.insert(value.loss);
-    REQUIRE(reported.contains(sim.loss_on_hub(epoch)));
+    REQUIRE(reported.contains(loss));
   }
   int newest = -1;
-  for (const auto& each : sim.model().checkpoints) {
-    REQUIRE(made.contents.contains(each.hash));
-    newest = std::max(newest, each.epoch);
+  for (const auto& [hash, epoch] : sim.uploads()) {
+    REQUIRE(made.contents.contains(hash));
+    newest = std::max(newest, epoch);
   }
   if (made.checkpoint && kept(made.checkpoint_at)) REQUIRE(newest >= *made.checkpoint);
   REQUIRE(sim.left().epochs.empty());
@@ -791,16 +912,17 @@ void require_promises(spooled_world& sim, promises& made, const Kept& kept) {
 
 // Runs a course and kills it at operation `at`; the next session may die as well. False where the
 // course was over before.
-bool die_in(const course& what, spool_sync mode, crash_kind kind, std::uint64_t at,
+template <class World>
+bool die_in(const course<World>& what, spool_sync mode, crash_kind kind, std::uint64_t at,
             std::uint64_t seed) {
-  spooled_world sim;
+  World sim;
   sim.with.spool.sync = mode;
   promises made;
-  trainer train(sim, made);
+  trainer<World> train(sim, made);
   std::optional<hub::time_point> first_death;
   const auto dies = [&](std::uint64_t operation) {
     sim.disk->die_at(operation, [&] {
-      sim.hub.unreachable = true;
+      sim.server().unreachable = true;
       if (!first_death) first_death = sim.time.now();
     });
   };
@@ -814,8 +936,8 @@ bool die_in(const course& what, spool_sync mode, crash_kind kind, std::uint64_t 
   if (!first_death) first_death = sim.time.now();
   const auto start_again = [&](std::uint64_t loss_seed) {
     sim.die(kind, loss_seed);
-    sim.hub.unreachable = false;
-    sim.hub.no_more_faults();
+    sim.server().unreachable = false;
+    sim.server().no_more_faults();
   };
   start_again(seed);
 
@@ -830,7 +952,7 @@ bool die_in(const course& what, spool_sync mode, crash_kind kind, std::uint64_t 
   dies(at % 11);
   live(10s);
   start_again(seed == 0 ? 0 : seed + 1);
-  live(1h);
+  live(World::calm);
 
   INFO(what.name << ", sync " << static_cast<int>(mode) << ", crash " << static_cast<int>(kind)
                  << ", seed " << seed << ", operation " << at);
@@ -839,16 +961,18 @@ bool die_in(const course& what, spool_sync mode, crash_kind kind, std::uint64_t 
     return mode == spool_sync::interval && *first_death - when > sim.with.spool.sync_interval;
   };
   require_promises(sim, made, kept);
+  sim.require_rest(made, kept, kind, mode);
   return died;
 }
 
-}  // namespace
-
-TEST_CASE("whichever operation a session dies at, what it promised is delivered") {
-  const std::vector<course> courses = {
-      {"steady", steady}, {"outage", outage}, {"relay", relay}, {"rewriting", rewriting}};
+template <class World>
+std::size_t die_everywhere() {
+  const std::vector<course<World>> courses = {{"steady", steady<World>},
+                                              {"outage", outage<World>},
+                                              {"relay", relay<World>},
+                                              {"rewriting", rewriting<World>}};
   std::size_t points = 0;
-  for (const course& what : courses)
+  for (const course<World>& what : courses)
     for (const spool_sync mode : {spool_sync::each, spool_sync::interval, spool_sync::none}) {
       const auto every = [&](crash_kind kind, std::uint64_t seed) {
         for (std::uint64_t at = 0; die_in(what, mode, kind, at, seed == 0 ? 0 : seed + at); ++at)
@@ -858,7 +982,17 @@ TEST_CASE("whichever operation a session dies at, what it promised is delivered"
       every(crash_kind::power, 0);
       every(crash_kind::power, 1000);
     }
-  CHECK(points >= 1000);
+  return points;
+}
+
+}  // namespace
+
+TEST_CASE("whichever operation a session dies at, what it promised is delivered") {
+  CHECK(die_everywhere<hub_deaths>() >= 1000);
+}
+
+TEST_CASE("whichever operation a session on the Platform dies at, the run is there, lines and end") {
+  CHECK(die_everywhere<platform_deaths>() >= 1000);
 }
 
 // ---- bounds and faults --------------------------------------------------------------------------

@@ -229,6 +229,7 @@ class platform_training {
     promises_.epochs.clear();
     lines_.clear();
     run_began_ = now();
+    lines_given_up_ = 0;
     may_forget_ = remembered_ = may_repeat_lines_ = referee_.may_clash = false;
     registrations_lost_before_ = referee_.registrations_lost();
     extra_models_ = 0;
@@ -291,9 +292,7 @@ class platform_training {
   // them the lines.
   duration flush_time() const {
     const hub::session_status said = session_->status();
-    const std::size_t lines =
-        lines_.size() - said.console_lines_delivered - said.console_lines_dropped;
-    const std::size_t chunks = lines / options_.limits.console_chunk_lines_max;
+    const std::size_t chunks = said.console_lines_queued / options_.limits.console_chunk_lines_max;
     const std::size_t requests = 3 + std::max(said.epochs_queued, chunks);
     return world_.platform.latency * static_cast<duration::rep>(requests);
   }
@@ -480,6 +479,8 @@ class platform_training {
     rules::deadline_is_kept(now() - before, options_.limits.train_end_deadline);
     referee_.rethrow();
     if (said.why) platform_referee::check_words(said.why->message);
+    lines_given_up_ = session_->status().console_lines_queued;
+    rules::require(lines_given_up_ == 0 || faulty_, "without faults every line arrives");
     return said;
   }
 
@@ -487,6 +488,7 @@ class platform_training {
   void end_under_faults() {
     if (spooled_ && rolls_.percent(50)) doom();
     const hub::delivery said = finish();
+    referee_.flushes();  // what is left is tried once more when the session ends
     if (said.ending_delivered && !disk().dead()) {
       complete_ = said.complete();
       return session_.reset();
@@ -582,7 +584,9 @@ class platform_training {
       }
     }
     if (may_forget_ || extra_models_ > 0) return;
+    std::size_t missing = 0;
     for (const telling& each : lines_) {
+      if (!there.contains(each.version) && missing++ < lines_given_up_) continue;
       const auto found = there.find(each.version);
       const int times = found == there.end() ? 0 : found->second;
       rules::line_is_there_once(may_repeat_lines_ ? std::min(times, 1) : times, each.written);
@@ -616,6 +620,7 @@ class platform_training {
   time_point run_began_ = beginning;
   time_point calm_since_ = beginning;
   std::size_t registrations_lost_before_ = 0;
+  std::size_t lines_given_up_ = 0;  // at the end, as the session said
   std::size_t extra_models_ = 0;   // that may have been made, as the spool could not know of them
   bool remembered_ = false;        // the spool has the run's ids
   bool may_forget_ = false;        // the disk failed, and may have none of it
