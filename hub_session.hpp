@@ -1728,6 +1728,8 @@ class epochs_lane final : public any_lane {
   bool ending_delivered() const { return ending_delivered_; }
   // Nothing else may arrive after it, and what was answered by nothing may have arrived.
   bool ends_now() const { return ending_delivered_ || ending_was_sent_; }
+  // The end is on its way: until it is known what came of it, nothing else goes.
+  bool is_ending() const { return in_flight() && flying_ == completion; }
   bool fails() const { return fails_; }
 
   // ---- the verbs ---------------------------------------------------------------------------------
@@ -1858,7 +1860,7 @@ class epochs_lane final : public any_lane {
       ending_delivered_ = true;
       strike_ending(ending_number_);
       begin_anew();
-      if (ending_is_left_) all_.stopped = true;  // nothing may follow it
+      all_.stopped = true;  // nothing may follow it, whoever hears of it and when
     } else {
       latest_error_ = result.why;
       retry_at_ = retry_time(result, now);
@@ -2181,7 +2183,8 @@ class uploads_lane final : public any_lane {
   };
 
   time_point due() const override {
-    if (!waiting_ || gave_up() || !epochs_.registered() || epochs_.fails()) return never;
+    if (!waiting_ || gave_up() || !epochs_.registered() || epochs_.fails() || epochs_.is_ending())
+      return never;
     if (waiting_->fields.is_final && !epochs_.epochs_done()) return never;  // that one goes last
     const bool at_once = is_awaited() || attempts_ > 0 || so_far_.step > 0;
     return at_once ? retry_at_ : std::max(gate_, retry_at_);
@@ -2326,7 +2329,7 @@ class console_lane final : public any_lane {
   static constexpr std::uint64_t step_at_once_max = 1 << 20;
 
   time_point due() const override {
-    if (!epochs_.registered() || !is_waiting() || gave_up()) return never;
+    if (!epochs_.registered() || !is_waiting() || gave_up() || epochs_.is_ending()) return never;
     if (chunk_ || is_awaited()) return retry_at_;
     const bool enough = lines_.size() + (left_out_ > 0 ? 1 : 0) >= all_.rates.console_lines;
     return std::max(retry_at_, enough ? gate_ : later(waits_since_, all_.rates.console));

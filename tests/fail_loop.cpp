@@ -369,7 +369,8 @@ TEST_CASE(
 }
 
 TEST_CASE("whichever request to the Platform fails, once or three times, everything arrives") {
-  for (std::size_t times : {1, 3}) loop("on the Platform", times, play_on_platform);
+  for (const std::size_t times : {std::size_t{1}, std::size_t{3}})
+    loop("on the Platform", times, play_on_platform);
 }
 
 }  // namespace fail_loop_tests

@@ -68,84 +68,127 @@ constexpr int epochs_before = 5;  // are reported before memory runs out
 constexpr int epoch_then = 50;    // while it is short
 constexpr int epoch_after = 100;  // when there is enough again
 
-// The HUB's own memory is not ours.
+// The server's own memory is not ours.
 class roomy_transport {
  public:
-  explicit roomy_transport(hub::testing::fake_hub& hub) : hub_(hub) {}
+  explicit roomy_transport(hub::testing::fake_server& to) : server_(to) {}
 
   hub::reply send(const hub::request& what) {
     struct relief {
       bool before = std::exchange(memory.on, false);
       ~relief() { memory.on = before; }
     } const relief;
-    return hub_.send(what);
+    return server_.send(what);
   }
-  void cancel() noexcept { hub_.cancel(); }
+  void cancel() noexcept { server_.cancel(); }
 
  private:
-  hub::testing::fake_transport hub_;
+  hub::testing::fake_transport server_;
 };
 
-using short_session = hub::basic_training_session<roomy_transport, hub::testing::virtual_clock,
-                                                  hub::testing::virtual_sleeper>;
+// What the two protocols differ in here.
+template <class Protocol>
+struct stage;
+
+template <>
+struct stage<hub::hub_v1> {
+  static hub::testing::fake_server& server(world& sim) { return sim.hub; }
+  static std::string opening(world& sim) { return sim.id; }
+  static bool has(world& sim, int epoch) { return sim.model().metrics.contains(epoch); }
+  static bool has_final_model(world& sim) { return sim.model().final_model() != nullptr; }
+};
+
+template <>
+struct stage<hub::platform> {
+  static hub::testing::fake_server& server(world& sim) { return sim.platform; }
+  static hub::platform_run opening(world& sim) {
+    sim.with.endpoints = sim.platform_options().endpoints;
+    sim.with.credentials = sim.platform_options().credentials;
+    return {.project = "lab/helmets"};
+  }
+  static const hub::testing::platform_model& run(world& sim) {
+    return sim.platform.models().begin()->second;
+  }
+  static bool has(world& sim, int epoch) { return run(sim).epochs.contains(epoch); }
+  static bool has_final_model(world& sim) {
+    const auto* file = run(sim).latest_file();
+    return file && file->file_name == "best.pt" && file->saved;
+  }
+};
 
 // A training in which everything that a session does is about to happen.
+template <class Protocol>
 struct training : world {
+  using here = stage<Protocol>;
+  using session_type =
+      hub::basic_training_session<roomy_transport, hub::testing::virtual_clock,
+                                  hub::testing::virtual_sleeper, Protocol>;
+
   std::filesystem::path last = folder.write("last.pt", std::string(50'000, 'L'));
   std::filesystem::path best = folder.write("best.pt", std::string(60'000, 'B'));
   std::filesystem::path missing = folder / "missing.pt";
-  std::optional<short_session> session;
+  hub::testing::fake_server& server = here::server(*this);
+  hub::training_results results{.best_epoch = 3, .class_names = {"helmet", "head"}};
+  std::optional<session_type> session;
   hub::delivery delivered = {};
 
   explicit training(const fault& meets) {
-    session.emplace(id, with, roomy_transport(hub), hub::testing::virtual_clock(time),
-                    hub::testing::virtual_sleeper(time));
+    results.plots.f1_curve = {.x = {0, 1}, .y = {{0.5, 0.25}}};
+    auto opening = here::opening(*this);
+    session.emplace(std::move(opening), with, roomy_transport(server),
+                    hub::testing::virtual_clock(time), hub::testing::virtual_sleeper(time));
     session->on_pretrain_routine_end();
     for (int epoch = 0; epoch < epochs_before; ++epoch)
       session->on_fit_epoch_end(epoch, {{"train/loss", epoch}});
     advance(15min);
     session->on_fit_epoch_end(epochs_before, {{"train/loss", epochs_before}});
-    if (meets.kind != fault_kind::none) hub.fail_next(meets, 2);
+    if (meets.kind != fault_kind::none) server.fail_next(meets, 2);
   }
 
-  bool has(int epoch) { return model().metrics.contains(epoch); }
+  bool has(int epoch) { return here::has(*this, epoch); }
+  bool has_final_model() { return here::has_final_model(*this); }
 };
 
+template <class Protocol>
 struct verb {
   std::string name;
-  std::function<void(training&)> call;
+  std::function<void(training<Protocol>&)> call;
   bool hands_in_an_epoch = false;
   bool ends_training = false;  // so that nothing is sent any more
 };
 
-const std::vector<verb> verbs = {
-    {"on_pretrain_routine_end", [](training& at) { at.session->on_pretrain_routine_end(); }},
+template <class Protocol>
+const std::vector<verb<Protocol>> verbs = {
+    {"on_pretrain_routine_end", [](auto& at) { at.session->on_pretrain_routine_end(); }},
     {"on_fit_epoch_end",
-     [](training& at) {
+     [](auto& at) {
        at.session->on_fit_epoch_end(epoch_then, {{"train/loss", 1.5}, {"train/nan", std::nan("")}});
      },
      true},
-    {"on_model_save", [](training& at) { at.session->on_model_save(epoch_then, at.last, true); }},
-    {"upload_model", [](training& at) { at.session->upload_model(epoch_then, at.last, true); }},
+    {"on_model_save", [](auto& at) { at.session->on_model_save(epoch_then, at.last, true); }},
+    {"upload_model", [](auto& at) { at.session->upload_model(epoch_then, at.last, true); }},
     {"upload_model of no file",
-     [](training& at) { at.session->upload_model(epoch_then, at.missing, true); }},
-    {"upload_metrics", [](training& at) { at.session->upload_metrics(); }},
-    {"flush", [](training& at) { at.session->flush(1min); }},
-    {"status", [](training& at) { static_cast<void>(at.session->status()); }},
-    {"stop_heartbeat", [](training& at) { at.session->stop_heartbeat(); }},
+     [](auto& at) { at.session->upload_model(epoch_then, at.missing, true); }},
+    {"upload_metrics", [](auto& at) { at.session->upload_metrics(); }},
+    {"flush", [](auto& at) { at.session->flush(1min); }},
+    {"console", [](auto& at) { at.session->console("a line\nand another\n"); }},
+    {"set_results", [](auto& at) { at.session->set_results(std::move(at.results)); }},
+    {"status", [](auto& at) { static_cast<void>(at.session->status()); }},
+    {"stop_heartbeat", [](auto& at) { at.session->stop_heartbeat(); }},
     {"on_train_end",
-     [](training& at) { at.delivered = at.session->on_train_end(epoch_then, at.best, 0.5); }, false,
+     [](auto& at) { at.delivered = at.session->on_train_end(epoch_then, at.best, 0.5); }, false,
      true},
     // What goes on in the background: heartbeats, metrics, a checkpoint.
     {"a quarter of an hour",
-     [](training& at) {
+     [](auto& at) {
        at.session->on_model_save(epoch_then, at.last, true);
        at.advance(15min);
      }},
 };
 
 // With enough memory again everything goes on, and the account agrees with the HUB's.
-void check_what_follows(training& at, const verb& what) {
+template <class Protocol>
+void check_what_follows(training<Protocol>& at, const verb<Protocol>& what) {
   at.advance(15min);
   at.session->on_fit_epoch_end(epoch_after, {{"train/loss", 2.5}});
   at.session->upload_model(epoch_after, at.last, false);
@@ -155,27 +198,29 @@ void check_what_follows(training& at, const verb& what) {
   CHECK(now.epochs_accepted == now.epochs_delivered + now.epochs_set_aside);
   for (int epoch = 0; epoch <= epochs_before; ++epoch) CHECK(at.has(epoch));
   CHECK(at.has(epoch_after));
-  CHECK(at.model().final_model());
+  CHECK(at.has_final_model());
   CHECK(delivered.complete() == (!what.hands_in_an_epoch || at.has(epoch_then)));
   CHECK((delivered.complete() || (delivered.why && !delivered.why->message.empty())));
 }
 
 // An end that did not come about is asked for again.
-void check_the_end(training& at, bool lasting) {
+template <class Protocol>
+void check_the_end(training<Protocol>& at, bool lasting) {
   CHECK((at.delivered.complete() || at.delivered.why));
   const bool said_complete =
       at.delivered.complete() || at.session->on_train_end(epoch_then, at.best, 0.5).complete();
-  bool all = at.model().final_model() != nullptr;
+  bool all = at.has_final_model();
   for (int epoch = 0; epoch <= epochs_before; ++epoch) all = all && at.has(epoch);
   CHECK((all || lasting));
   CHECK((all || !said_complete));
 }
 
-void fail_each_allocation(const verb& what, bool lasting, const fault& meets) {
+template <class Protocol>
+void fail_each_allocation(const verb<Protocol>& what, bool lasting, const fault& meets) {
   std::size_t number = 0;
   for (bool failed = true; failed; ++number) {
     INFO(what.name << ", allocation " << number << (lasting ? " and all after it" : " alone"));
-    training at(meets);
+    training<Protocol> at(meets);
     failed = run_short_of_memory(number, lasting, [&] { what.call(at); });
     if (what.ends_training)
       check_the_end(at, lasting);
@@ -185,32 +230,54 @@ void fail_each_allocation(const verb& what, bool lasting, const fault& meets) {
   }
 }
 
-}  // namespace
-
-TEST_CASE("whichever allocation fails in a call, nothing escapes and nothing is lost in silence") {
-  for (const verb& what : verbs)
-    for (bool lasting : {false, true}) fail_each_allocation(what, lasting, {});
+template <class Protocol>
+void fail_each_call() {
+  for (const verb<Protocol>& what : verbs<Protocol>)
+    for (bool lasting : {false, true}) fail_each_allocation<Protocol>(what, lasting, {});
 }
 
-TEST_CASE("whichever allocation fails while HUB fails too, nothing is lost in silence") {
+template <class Protocol>
+void fail_while_the_server_fails() {
+  const auto& all = verbs<Protocol>;
   for (const fault& meets : {fault{fault_kind::refused}, fault{fault_kind::status, 503}})
-    for (const verb& what : {verbs[verbs.size() - 2], verbs.back()})
-      fail_each_allocation(what, false, meets);
+    for (const auto* what : {&all[all.size() - 2], &all.back()})
+      fail_each_allocation<Protocol>(*what, false, meets);
 }
 
-TEST_CASE("whichever allocation fails in the destructor, it ends all that goes on") {
+template <class Protocol>
+void fail_in_the_destructor() {
   for (bool lasting : {false, true}) {
     std::size_t number = 0;
     for (bool failed = true; failed; ++number) {
       INFO("allocation " << number << (lasting ? " and all after it" : " alone"));
-      training at({});
+      training<Protocol> at({});
       failed = run_short_of_memory(number, lasting, [&] { at.session.reset(); });
-      const std::size_t requests = at.hub.requests().size();
+      const std::size_t requests = at.server.requests().size();
       at.advance(15min);
-      CHECK(at.hub.requests().size() == requests);
+      CHECK(at.server.requests().size() == requests);
       REQUIRE(number < 20'000);
     }
   }
+}
+
+}  // namespace
+
+TEST_CASE("whichever allocation fails in a call, nothing escapes and nothing is lost in silence") {
+  fail_each_call<hub::hub_v1>();
+}
+
+TEST_CASE("whichever allocation fails in a call on the Platform, nothing is lost in silence") {
+  fail_each_call<hub::platform>();
+}
+
+TEST_CASE("whichever allocation fails while the server fails too, nothing is lost in silence") {
+  fail_while_the_server_fails<hub::hub_v1>();
+  fail_while_the_server_fails<hub::platform>();
+}
+
+TEST_CASE("whichever allocation fails in the destructor, it ends all that goes on") {
+  fail_in_the_destructor<hub::hub_v1>();
+  fail_in_the_destructor<hub::platform>();
 }
 
 TEST_CASE("whichever allocation fails at the start of a sleeper, it throws and nothing runs") {
