@@ -1333,8 +1333,7 @@ class download_plan {
   // When to go on after this came of it, with so many bytes there before and now; nothing to give up. A
   // try that brought a byte more than any before it is none that failed.
   std::optional<time_point> again_at(const outcome& came, std::uint64_t bytes_before,
-                                     std::uint64_t bytes, time_point now,
-                                     std::mt19937_64& random) {
+                                     std::uint64_t bytes, time_point now, std::mt19937_64& random) {
     using enum verdict;
     const bool asked_for_url = wants_url_;
     if (came.verdict == rejected || (asked_for_url && came.verdict == denied)) return std::nullopt;
@@ -1693,9 +1692,7 @@ class epochs_lane final : public any_lane {
   }
   // The final model is given up: its ending waits for another file. One that an earlier session left
   // does not, as nobody can name it a file any more.
-  void lack_model() {
-    ending_lacks_model_ = ending_ && !ending_is_left_;
-  }
+  void lack_model() { ending_lacks_model_ = ending_ && !ending_is_left_; }
   // No other file comes, so that the ending goes out as it is; false where none waits for one.
   bool go_without_model(time_point now) {
     if (!std::exchange(ending_lacks_model_, false)) return false;
@@ -3601,8 +3598,7 @@ inline std::optional<error> check_for_gateway(const endpoint_options& at, const 
 }
 
 // `who` is the server's name at the beginning of a sentence, here and below.
-inline error unreadable(std::string_view what, std::string_view body,
-                        std::string_view who) {
+inline error unreadable(std::string_view what, std::string_view body, std::string_view who) {
   const auto because = [&](std::string_view why) {
     return error{errc::bad_reply, std::string(who) + "'s reply to " + std::string(what) +
                                       " cannot be read" + std::string(why) + "."};
@@ -4357,7 +4353,8 @@ inline result<std::string> parse_heartbeat(std::string_view body) {
   const std::string_view data = member_text(plain, "data");
   const std::string_view agent = member_text(data, "agentId");
   const bool odd = !data.empty() && !data.starts_with('{');
-  if (odd || (!agent.empty() && !agent.starts_with('"'))) return unreadable("a heartbeat", body, server);
+  if (odd || (!agent.empty() && !agent.starts_with('"')))
+    return unreadable("a heartbeat", body, server);
   return member_string(data, "agentId");
 }
 
@@ -4584,8 +4581,8 @@ struct hub_v1 : without<registration_order>, without<completion_order>, without<
                                wall_time wall_now) {
     const bool signs_in = at.step == 0 && of.who.id_token.empty() && !of.key_is_known;
     if (signs_in) return judge_sign_in(of, answer, wall_now);
-    outcome out = fitting(
-        of, protocols::judge(answer, "the model request", wall_now, hub_v1_wire::server));
+    outcome out =
+        fitting(of, protocols::judge(answer, "the model request", wall_now, hub_v1_wire::server));
     if (out.verdict != verdict::delivered) return out;
     auto model = hub_v1_wire::parse_model(answer.body, of.who.model_id);
     if (!model) return {.verdict = verdict::rejected, .why = model.error()};
@@ -6639,7 +6636,9 @@ class yaml_reader {
 
   static bool is_break(char c) noexcept { return c == '\n' || c == '\r'; }
   // Among them the mark of an alias, which stands for what an anchor names; nobody writes a key so.
-  static bool begins_no_scalar(char c) noexcept { return c == '*' || c == '@' || c == '`' || c == '%'; }
+  static bool begins_no_scalar(char c) noexcept {
+    return c == '*' || c == '@' || c == '`' || c == '%';
+  }
   static bool is_blank(char c) noexcept { return c == ' ' || c == '\t'; }
 
   // NUL at the end, which stands nowhere else.
@@ -7100,7 +7099,8 @@ inline bool save_key(const fs::path& file, std::string_view api_key) {
   const auto text =
       machine::replace_api_key(read_text_file(file), api_key, settings_format_of(file));
   if (!text) return false;
-  fresh_file::sweep(followed(file));  // a process that was killed here may have left the key beside it
+  // A process that was killed here may have left the key beside it.
+  fresh_file::sweep(followed(file));
   return write_text_file(followed(file), *text);
 }
 
@@ -8986,7 +8986,8 @@ class store {
       journal::append(buffer_, journal::chunk_done_line{what.chunk, what.lines_through});
     if (what.ending > 0) journal::append(buffer_, journal::ending_done_line{what.ending});
     totals_.struck += what.epochs.size();
-    if (totals_.struck * 2 >= totals_.records) rewrite_at_ = std::min(rewrite_at_, rewrite_bytes_min());
+    if (totals_.struck * 2 >= totals_.records)
+      rewrite_at_ = std::min(rewrite_at_, rewrite_bytes_min());
     if (!write(buffer_, now)) backlog_ += buffer_;
     for (std::uint64_t number : what.uploads)
       if (uploads_.erase(number) > 0) folder_->remove(journal::upload_name(number));
@@ -9128,9 +9129,9 @@ class store {
   // Once for each row of failures.
   void complain(const error& why) {
     if (std::exchange(failing_, true)) return;
-    report_.log(
-        log_level::error,
-        why.message + " Until it works again, what the server has not confirmed is in memory alone.");
+    report_.log(log_level::error,
+                why.message +
+                    " Until it works again, what the server has not confirmed is in memory alone.");
   }
 
   // ---- the bound, under the mutex ----------------------------------------------------------------
@@ -9138,9 +9139,9 @@ class store {
   // Whether so much more may be written, with room left to strike out all that is there. Checkpoints
   // make way where that helps, the oldest first.
   bool make_room(std::uintmax_t bytes) {
-    std::uintmax_t needed = totals_.bytes + bytes + backlog_.size() +
-                            (totals_.records + 1 - std::min(totals_.struck, totals_.records)) *
-                                strike_bytes;
+    std::uintmax_t needed =
+        totals_.bytes + bytes + backlog_.size() +
+        (totals_.records + 1 - std::min(totals_.struck, totals_.records)) * strike_bytes;
     if (needed > options_.bytes_max) {
       say_full();
       return false;
@@ -9545,9 +9546,10 @@ class startup {
   void save(const std::string& key) const {
     if (!options_.credentials.save || key.empty() || key == read_saved_key(settings_)) return;
     if (settings_.empty())
-      report_.log(log_level::warning,
-                  "The API key is not saved: this user has no home folder. Set HOME, YOLO_CONFIG_DIR "
-                  "or credentials.settings_file.");
+      report_.log(
+          log_level::warning,
+          "The API key is not saved: this user has no home folder. Set HOME, YOLO_CONFIG_DIR "
+          "or credentials.settings_file.");
     else if (!save_key(settings_, key))
       report_.log(log_level::warning,
                   "The API key cannot be saved to " + shown(settings_) +
@@ -9801,8 +9803,7 @@ class downloader {
       const outcome came = plan.wants_url() ? renew(url, query) : receive(url, part);
       if (part->whole()) return part->publish();
       if (came.verdict == verdict::restart) part->discard();
-      const auto again =
-          plan.again_at(came, before, part->have().bytes, clock_.now(), random_);
+      const auto again = plan.again_at(came, before, part->have().bytes, clock_.now(), random_);
       if (!again) return came.why;
       sleep_until(*again, clock_, sleeper_);
     }
@@ -10379,8 +10380,8 @@ class session_base : public training_callbacks {
   // An upload's body, which tells how far it has been read.
   result<std::shared_ptr<body_source>> open_upload(const checkpoint& what, std::string name) {
     auto file = what.number != 0 ? spool_->open_upload(what.number)
-                : what.keep ? what.keep->open()
-                            : machine::file_source::open(what.file);
+                : what.keep      ? what.keep->open()
+                                 : machine::file_source::open(what.file);
     if (!file) return file;
     return std::shared_ptr<body_source>(std::make_shared<machine::metered_body>(
         *std::move(file),
@@ -11017,7 +11018,8 @@ class basic_training_session final : public session_base {
   void start_lanes() {
     std::vector<background_task> tasks;
     tasks.reserve(lane_count + 2);  // the spool's and the figures'
-    static_assert(all_lanes.back() == lane::console);  // its task may be missing: the others keep theirs
+    static_assert(all_lanes.back() ==
+                  lane::console);  // its task may be missing: the others keep theirs
     for (lane which : all_lanes) {
       if (which == lane::console && !traits_.takes_console) continue;
       tasks.push_back({to_string(which), [this, which] { return step(which); }});
@@ -11259,8 +11261,9 @@ class basic_training_session final : public session_base {
   typename Protocol::run run_;  // from the start of the lanes on under the mutex
   detail::token_source tokens_{options_.credentials.renew_id_token, report_};
   std::mutex renewal_mutex_;
-  std::uint64_t token_number_ = 0;    // how often it was renewed; changed under both mutexes
-  std::atomic<std::uint64_t> accepted_token_ = 0;  // the newest one with which anything was accepted
+  std::uint64_t token_number_ = 0;  // how often it was renewed; changed under both mutexes
+  std::atomic<std::uint64_t> accepted_token_ =
+      0;  // the newest one with which anything was accepted
   std::array<driver, lane_count> drivers_;
   std::optional<std::size_t> signal_subscription_;
   std::optional<detail::last_words::speech> last_words_;
@@ -12785,7 +12788,8 @@ class httplib_transport {
   }
 
   error timed_out_error(const text::url& to) const {
-    return {errc::timed_out, whom(to) + " did not answer in time. Check the network and the server."};
+    return {errc::timed_out,
+            whom(to) + " did not answer in time. Check the network and the server."};
   }
 
   // What the watchdog ended, it ended for a reason, whatever it looked like from here.
@@ -13035,10 +13039,22 @@ enum class endpoint {
 };
 
 constexpr std::string_view to_string(endpoint which) noexcept {
-  constexpr std::array names = {"auth"sv, "model"sv, "create_model"sv, "heartbeat"sv, "metrics"sv,
-                                "upload"sv, "storage"sv, "training_started"sv, "epoch_end"sv,
-                                "console_output"sv, "checkpoint_saved"sv, "training_complete"sv,
-                                "training_failed"sv, "system_metrics"sv, "account"sv, "files"sv,
+  constexpr std::array names = {"auth"sv,
+                                "model"sv,
+                                "create_model"sv,
+                                "heartbeat"sv,
+                                "metrics"sv,
+                                "upload"sv,
+                                "storage"sv,
+                                "training_started"sv,
+                                "epoch_end"sv,
+                                "console_output"sv,
+                                "checkpoint_saved"sv,
+                                "training_complete"sv,
+                                "training_failed"sv,
+                                "system_metrics"sv,
+                                "account"sv,
+                                "files"sv,
                                 "stop"sv};
   static_assert(names.size() == static_cast<std::size_t>(endpoint::stop) + 1);
   return names[static_cast<std::size_t>(which)];

@@ -94,7 +94,8 @@ constexpr std::size_t api_key_bytes_min = 20;
 
 std::string given_key(const examples::flags& flags) {
   const char* from_environment = std::getenv("LOCAL_HUB_API_KEY");
-  const std::string given = flags.text("--api-key").value_or(from_environment ? from_environment : "");
+  const std::string given =
+      flags.text("--api-key").value_or(from_environment ? from_environment : "");
   std::string key(hub::text::trimmed(given));  // the line's end of the file that it came from
   if (flags.has("--api-key") && key.empty()) throw examples::usage_error("--api-key: it is empty");
   if (!hub::text::all_of(key, hub::text::is_visible))

@@ -218,12 +218,11 @@ int run(const settings& wanted) {
 
 int main(int argc, char** argv) {
   try {
-    const examples::flags flags(
-        argc, argv,
-        {"--model", "--platform", "--name", "--epochs", "--out", "--spool", "--epoch-seconds",
-         "--metrics-interval", "--checkpoint-interval", "--heartbeat-interval",
-         "--request-deadline"},
-        {"--resume", "--help"});
+    const examples::flags flags(argc, argv,
+                                {"--model", "--platform", "--name", "--epochs", "--out", "--spool",
+                                 "--epoch-seconds", "--metrics-interval", "--checkpoint-interval",
+                                 "--heartbeat-interval", "--request-deadline"},
+                                {"--resume", "--help"});
     if (flags.has("--help")) {
       std::cout << usage;
       return 0;

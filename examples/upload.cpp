@@ -92,8 +92,9 @@ static sent send(const settings& wanted) {
   }
   hub::training_session session{wanted.model};
   if (!wanted.is_final) session.upload_model(wanted.epoch, wanted.file, false);
-  hub::delivery delivered =
-      wanted.is_final ? session.on_train_end(wanted.epoch, wanted.file, wanted.map) : session.flush(1h);
+  hub::delivery delivered = wanted.is_final
+                                ? session.on_train_end(wanted.epoch, wanted.file, wanted.map)
+                                : session.flush(1h);
   return {.delivered = std::move(delivered), .page = session.model_url()};
 }
 

@@ -1776,8 +1776,8 @@ TEST_CASE("a start is tried again where the fault passes, up to its deadline or 
   hub::start_plan plan(options, end);
   CHECK(asked(plan, delivered()) == go_on);
   CHECK(asked(plan, {.verdict = hub::verdict::advanced}) == go_on);
-  CHECK(asked(plan, {.verdict = hub::verdict::rejected, .why = {hub::errc::not_authenticated, "key"}}) ==
-        go_on);
+  CHECK(asked(plan, {.verdict = hub::verdict::rejected,
+                     .why = {hub::errc::not_authenticated, "key"}}) == go_on);
   CHECK(asked(plan, refused()) == give_up);
   CHECK(asked(plan, {.verdict = hub::verdict::retry, .why = {hub::errc::bad_reply, "a page"}}) ==
         give_up);
@@ -1792,12 +1792,14 @@ TEST_CASE("a start is tried again where the fault passes, up to its deadline or 
   CHECK(asked(late, failed(), 1h - 1s) == give_up);
 }
 
-TEST_CASE("a download asks for a fresh URL where its own is refused, and counts what brings nothing") {
+TEST_CASE(
+    "a download asks for a fresh URL where its own is refused, and counts what brings nothing") {
   std::mt19937_64 random(1);
   hub::retry_options options = steady().retry;
   options.download_retries_max = 2;
   const hub::time_point end = hub::time_point{} + 1h;
-  const outcome denied{.verdict = hub::verdict::denied, .why = {hub::errc::access_denied, "expired"}};
+  const outcome denied{.verdict = hub::verdict::denied,
+                       .why = {hub::errc::access_denied, "expired"}};
   std::uint64_t bytes = 0;
   const auto asked = [&](hub::download_plan& plan, const outcome& came, std::uint64_t brought = 0) {
     const std::uint64_t before = std::exchange(bytes, bytes + brought);

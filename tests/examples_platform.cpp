@@ -34,7 +34,8 @@ constexpr int epochs = 6;
 std::unique_ptr<process> start(const home& at, const char* which, const std::string& root,
                                const words& arguments,
                                const std::string& key = raw_platform::api_key) {
-  return at.run(which, arguments, {{"ULTRALYTICS_PLATFORM_URL", root}, {"ULTRALYTICS_API_KEY", key}});
+  return at.run(which, arguments,
+                {{"ULTRALYTICS_PLATFORM_URL", root}, {"ULTRALYTICS_API_KEY", key}});
 }
 
 std::unique_ptr<process> start_train(const home& at, const std::string& root, words arguments) {
@@ -118,13 +119,13 @@ std::vector<fault_case> fault_cases() {
        answers("epoch_end", 1, refusal(429, "", R"({"error": "limit", "retryAfter": 1})"))},
       {"epoch_end answered 401 once", answers("epoch_end", 1, refusal(401))},
       {"epoch_end answered 403 for a while", answers("epoch_end", 3, refusal(403))},
-      {"epoch_end answered by somebody else", answers("epoch_end", 1, "SSH-2.0-OpenSSH_9.2\r\n"), soon},
+      {"epoch_end answered by somebody else", answers("epoch_end", 1, "SSH-2.0-OpenSSH_9.2\r\n"),
+       soon},
       {"epoch_end cut off before it was acted on", breaks("epoch_end", cut)},
       {"epoch_end cut off in its reply", breaks("epoch_end", cut_reply)},
       {"epoch_end, of which the reply is lost", breaks("epoch_end", lost_reply)},
       {"epoch_end without an answer", breaks("epoch_end", hangs), soon},
-      {"training_started answered 503 four times",
-       answers("training_started", 4, refusal(503))},
+      {"training_started answered 503 four times", answers("training_started", 4, refusal(503))},
       {"training_started, of which the reply is lost", breaks("training_started", lost_reply)},
       {"training_started without an answer", breaks("training_started", hangs), soon},
       {"the upload's URL refused three times", answers("upload", 3, refusal(503))},
@@ -209,7 +210,8 @@ TEST_CASE("a run whose program a signal ends is told as failed, with the reason"
   CAPTURE(signal);
   const home at;
   const raw_platform platform;
-  const auto train = start_train(at, platform.root(), {"--epochs", "100000", "--epoch-seconds", "0.1"});
+  const auto train =
+      start_train(at, platform.root(), {"--epochs", "100000", "--epoch-seconds", "0.1"});
   wait_for_call(platform, *train, "epoch_end");
   train->send(signal);
   CHECK(train->wait_for_end().signal == signal);
@@ -230,8 +232,7 @@ TEST_CASE("a run that will go on stays open when a signal ends its program", "[e
     more.insert(more.begin(), flags.begin(), flags.end());
     return more;
   };
-  const auto first =
-      start_train(at, platform.root(), with_epochs({"6", "--epoch-seconds", "0.3"}));
+  const auto first = start_train(at, platform.root(), with_epochs({"6", "--epoch-seconds", "0.3"}));
   wait_for_call(platform, *first, "epoch_end");
   first->send(signal);
   CHECK(first->wait_for_end().signal == signal);
@@ -293,9 +294,9 @@ TEST_CASE("upload makes a run on the Platform that has the file and is complete"
       upload({"--platform", "lab/helmets", "--name", "Nano 2", "--epoch", "9", "--map", "0.5"});
   CHECK(done->wait_for_end().code == 0);
   INFO(done->out() << done->err());
-  CHECK(done->last_line() ==
-        "The Platform has " + file.string() + " as the final model of epoch 9. See " + platform.root() +
-            "/lab/helmets/nano-2");
+  CHECK(done->last_line() == "The Platform has " + file.string() +
+                                 " as the final model of epoch 9. See " + platform.root() +
+                                 "/lab/helmets/nano-2");
   REQUIRE(platform.models().size() == 1);
   const platform_model run = platform.models()[0];
   CHECK(run.owner + '/' + run.project + '/' + run.name == "lab/helmets/nano-2");

@@ -281,8 +281,8 @@ course train_on_platform(world& sim) {
       session.on_model_save(out.epoch_count, sim.folder.write("last.pt", last_weights), false);
     }
     session.set_results({.best_epoch = 3, .class_names = {"helmet"}});
-    out.delivered = session.on_train_end(out.epoch_count - 1,
-                                         sim.folder.write("best.pt", best_weights), 0.5);
+    out.delivered =
+        session.on_train_end(out.epoch_count - 1, sim.folder.write("best.pt", best_weights), 0.5);
     out.status = session.status();
   } catch (const hub::session_error& problem) {
     out.thrown = problem.error();
@@ -329,8 +329,7 @@ void check_refused_run(const world& sim, const course& out) {
   CHECK(run.epochs.size() == out.status.epochs_delivered);
   CHECK(out.status.epochs_delivered + out.status.epochs_set_aside == epochs_on_platform);
   // Without its final model a run is told as ended where the session ends.
-  CHECK((!out.delivered.ending_delivered ||
-         run.state == hub::testing::platform_state::completed));
+  CHECK((!out.delivered.ending_delivered || run.state == hub::testing::platform_state::completed));
   CHECK(out.delivered.final_model_delivered ==
         (run.latest_file() && run.latest_file()->content == best_weights &&
          run.latest_file()->saved));

@@ -148,9 +148,8 @@ std::vector<server_call> calls_of_hub() {
          return metrics_request(who, std::vector<hub::queued_epoch>{{0, any_epoch}});
        }),
        "{}", read_status, false},
-      {"upload",
-       from([](const caller& who) { return upload_request(who, {}, any_file(), "b"); }), "{}",
-       read_status, false},
+      {"upload", from([](const caller& who) { return upload_request(who, {}, any_file(), "b"); }),
+       "{}", read_status, false},
   };
 }
 
@@ -429,7 +428,8 @@ TEST_CASE("an answer that is cut at any byte is never taken for the whole") {
   }
 }
 
-TEST_CASE("a body that is none of the server's is an error where its content is needed, within bounds") {
+TEST_CASE(
+    "a body that is none of the server's is an error where its content is needed, within bounds") {
   for (const server_call& call : calls()) {
     const std::size_t usual = usual_growth(call);
     for (const hostile_body& each : hostile_bodies()) {

@@ -216,11 +216,11 @@ TEST_CASE("a log that nobody reads holds up nobody", "[local_hub]") {
   while (::write(ear, piece.data(), piece.size()) > 0) {
   }
   running_hub hub;
-  hub.program = std::make_unique<process>(
-      "/bin/sh",
-      words{"-c", "exec \"$0\" \"$@\" 2>" + log, program("HUB_LOCAL_HUB"), "--port", "0", "--data",
-            at.data.string()},
-      variables());
+  hub.program =
+      std::make_unique<process>("/bin/sh",
+                                words{"-c", "exec \"$0\" \"$@\" 2>" + log, program("HUB_LOCAL_HUB"),
+                                      "--port", "0", "--data", at.data.string()},
+                                variables());
   const std::string lead = "local_hub: listening on ";
   hub.url = hub.program->wait_for_line(lead).substr(lead.size());
   for (int i = 0; i < 20; ++i) CHECK(send(hub, "GET", "/api/status").status == 200);

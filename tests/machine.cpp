@@ -396,8 +396,7 @@ TEST_CASE("settings are where Ultralytics has them, and never in the working fol
     CHECK(found() == in(folder / "home" / ".config"));
     const environment no_home("HOME", nowhere);
     const fs::path listed = user ? user->pw_dir : "";
-    CHECK(found().parent_path() ==
-          (user ? in(listed / ".config").parent_path() : fs::path()));
+    CHECK(found().parent_path() == (user ? in(listed / ".config").parent_path() : fs::path()));
   }
 }
 #endif

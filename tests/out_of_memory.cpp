@@ -120,9 +120,8 @@ struct stage<hub::platform> {
 template <class Protocol>
 struct training : world {
   using here = stage<Protocol>;
-  using session_type =
-      hub::basic_training_session<roomy_transport, hub::testing::virtual_clock,
-                                  hub::testing::virtual_sleeper, Protocol>;
+  using session_type = hub::basic_training_session<roomy_transport, hub::testing::virtual_clock,
+                                                   hub::testing::virtual_sleeper, Protocol>;
 
   std::filesystem::path last = folder.write("last.pt", std::string(50'000, 'L'));
   std::filesystem::path best = folder.write("best.pt", std::string(60'000, 'B'));

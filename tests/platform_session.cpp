@@ -643,7 +643,8 @@ TEST_CASE("numbers of many chunks that a spool has lost are passed over in wider
 TEST_CASE("lines that cannot be sent before the end are counted and said, and hold up nothing") {
   scene in;
   session at = in.start(in.run);
-  in.platform.fail_next(endpoint::console_output, {.kind = fault_kind::status, .status = 401}, 1000);
+  in.platform.fail_next(endpoint::console_output, {.kind = fault_kind::status, .status = 401},
+                        1000);
   at.console("[2026] a line\n[2026] another\n");
   check_whole(in, train(at, in));
   CHECK(at.status().console_lines_queued == 2);

@@ -157,7 +157,8 @@ bool play(source where, const fault& meets, std::size_t index) {
   const auto quoting = [&](const hub::request& what) -> std::optional<hub::reply> {
     see.look_at(what);
     hub::reply answer = hub::testing::fake_transport(server).send(what);
-    if (answer.status >= 300) answer.body = quoting_body(where == source::bearer ? token : here::key);
+    if (answer.status >= 300)
+      answer.body = quoting_body(where == source::bearer ? token : here::key);
     return answer;
   };
   try {

@@ -971,7 +971,8 @@ TEST_CASE("once HUB has the final model the session is over, and says so to a fu
   auto session = sim.start();
   sim.advance(1min);
   CHECK(session.on_train_end(0, sim.folder.write("best.pt", weights('B')), 0.5).complete());
-  const hub::delivery over = session.on_train_end(0, sim.folder.write("gr\u00F6\u00DFer.pt", "o"), 0.5);
+  const hub::delivery over =
+      session.on_train_end(0, sim.folder.write("gr\u00F6\u00DFer.pt", "o"), 0.5);
   CHECK_FALSE(over.complete());
   CHECK(over.final_model_delivered);
   REQUIRE(over.why);

@@ -161,8 +161,9 @@ class hub_server {
   static void log(const http::request& what, int status) {
     const std::string asked =
         what.method.empty() ? "-" : what.method + ' ' + std::string(what.path());
-    narrator::instance().write(to_text(std::chrono::system_clock::now()) + ' ' + what.remote_address +
-                               ' ' + hub::text::printable(asked) + ' ' + std::to_string(status));
+    narrator::instance().write(to_text(std::chrono::system_clock::now()) + ' ' +
+                               what.remote_address + ' ' + hub::text::printable(asked) + ' ' +
+                               std::to_string(status));
   }
 
   void answer(http::exchange& with) {

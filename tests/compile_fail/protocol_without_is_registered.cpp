@@ -8,7 +8,6 @@ struct protocol_without_is_registered : hub::platform {
   static void is_registered();
 #endif
 };
-static_assert(
-    sizeof(hub::basic_training_session<hub::testing::fake_transport, hub::testing::virtual_clock,
-                                       hub::testing::virtual_sleeper,
-                                       protocol_without_is_registered>) > 0);
+static_assert(sizeof(hub::basic_training_session<
+                     hub::testing::fake_transport, hub::testing::virtual_clock,
+                     hub::testing::virtual_sleeper, protocol_without_is_registered>) > 0);

@@ -621,11 +621,11 @@ class platform_training {
   time_point calm_since_ = beginning;
   std::size_t registrations_lost_before_ = 0;
   std::size_t lines_given_up_ = 0;  // at the end, as the session said
-  std::size_t extra_models_ = 0;   // that may have been made, as the spool could not know of them
-  bool remembered_ = false;        // the spool has the run's ids
-  bool may_forget_ = false;        // the disk failed, and may have none of it
-  bool may_repeat_lines_ = false;  // power took the note that they had arrived
-  bool must_hear_ = false;  // of the wish to stop
+  std::size_t extra_models_ = 0;    // that may have been made, as the spool could not know of them
+  bool remembered_ = false;         // the spool has the run's ids
+  bool may_forget_ = false;         // the disk failed, and may have none of it
+  bool may_repeat_lines_ = false;   // power took the note that they had arrived
+  bool must_hear_ = false;          // of the wish to stop
   bool complete_ = false;
   bool faulty_ = false;
   int epoch_ = 0;

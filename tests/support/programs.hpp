@@ -247,8 +247,7 @@ struct home {
   std::unique_ptr<process> start_client(const char* which, const running_hub& hub,
                                         const words& arguments,
                                         const std::string& key = good_key) const {
-    return run(which, arguments,
-               {{"ULTRALYTICS_HUB_API", hub.url}, {"ULTRALYTICS_API_KEY", key}});
+    return run(which, arguments, {{"ULTRALYTICS_HUB_API", hub.url}, {"ULTRALYTICS_API_KEY", key}});
   }
 
   std::unique_ptr<process> start_train(const running_hub& hub, words arguments) const {

@@ -142,11 +142,10 @@ class raw_platform {
   hub::testing::server_reply take_file(const hub::testing::server_request& what,
                                        const std::string& body) {
     if (!what.authorization.empty()) problems_.emplace_back("a key was sent to the storage host");
-    auto decision = logic_.decide_file(what.path.substr(storage.size()),
-                                       {.content = body,
-                                        .size_bytes = body.size(),
-                                        .hash = hub::testing::content_hash(body)},
-                                       std::chrono::steady_clock::now());
+    auto decision = logic_.decide_file(
+        what.path.substr(storage.size()),
+        {.content = body, .size_bytes = body.size(), .hash = hub::testing::content_hash(body)},
+        std::chrono::steady_clock::now());
     if (decision.change) logic_.apply(*std::move(decision.change));
     return decision.reply;
   }

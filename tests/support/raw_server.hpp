@@ -42,6 +42,7 @@
 #include <openssl/ssl.h>
 
 #include "certificates.hpp"
+#include "long_variant.hpp"
 
 namespace hub_test {
 
@@ -49,10 +50,6 @@ namespace hub_test {
 // ever.
 inline constexpr std::chrono::seconds patience{120};
 
-// HUB_TEST_LONG in the environment asks for the long variant: what depends on chance is tried 1,000
-// times instead of 50, and times are measured against their bounds, which only an idle machine
-// keeps.
-inline bool long_variant() { return std::getenv("HUB_TEST_LONG") != nullptr; }
 inline int rounds() { return long_variant() ? 1000 : 50; }
 
 // A proxy in the environment would take what is meant for these servers, so it goes, before main().
