@@ -33,7 +33,14 @@ using hub::testing::endpoint;
 
 // ---- archetypes --------------------------------------------------------------------------------
 
-// Where the archetypes live: a time, tasks, and what was sent.
+// The bodies of a HUB that takes everything.
+std::string hub_v1_body(const hub::request& what) {
+  return what.url.ends_with("/auth") ? R"({"success": true})"
+         : what.method == "GET"      ? R"({"data": {"data": "coco8", "status": "new"}})"
+                                     : "{}";
+}
+
+// Where the archetypes live: a time, tasks, what was sent, and what is answered.
 struct stage {
   struct task {
     hub::background_task what;
@@ -42,6 +49,7 @@ struct stage {
   hub::time_point now = {};
   std::vector<task> tasks = {};
   std::vector<std::string> sent = {};
+  std::string (*body_of)(const hub::request&) = &hub_v1_body;
 
   // Runs what is due by `until`, earliest first.
   void run(hub::time_point until, const std::function<bool()>& done) {
@@ -66,12 +74,10 @@ class minimal_transport {
   minimal_transport& operator=(const minimal_transport&) = delete;
 
   hub::reply send(const hub::request& what) {
-    stage_.sent.push_back(what.method + " " + what.url.substr(what.url.find("/v1/")));
+    stage_.sent.push_back(what.method + " " + what.url.substr(what.url.find('/', 8)));
     hub::reply out;
     out.status = 200;
-    out.body = what.url.ends_with("/auth") ? R"({"success": true})"
-               : what.method == "GET"      ? R"({"data": {"data": "coco8", "status": "new"}})"
-                                           : "{}";
+    out.body = stage_.body_of(what);
     return out;
   }
   void cancel() noexcept {}
@@ -317,6 +323,25 @@ TEST_CASE("a session runs on policies that have what the concepts ask for and no
     play_lifecycle(where, session);
   }
   check_lifecycle(where);
+}
+
+TEST_CASE("a session on the Platform runs on policies that have nothing else as well") {
+  stage where;
+  where.body_of = [](const hub::request& what) -> std::string {
+    if (what.url.ends_with("/models/upload")) return R"({"uploadUrl": "https://store.test/put"})";
+    return what.method == "PUT" ? "" : R"({"received": true, "modelId": "m1", "runId": "r1"})";
+  };
+  hub::session_options options = quiet_options();
+  options.endpoints = {.api = "https://platform.test/api/webhooks", .web = "https://platform.test"};
+  options.credentials.api_key = "ul_" + std::string(40, 'a');
+  {
+    hub::basic_training_session<minimal_transport, minimal_clock, minimal_sleeper, hub::platform>
+        session({.project = "helmets"}, options, minimal_transport(where), minimal_clock(where),
+                minimal_sleeper(where));
+    play_lifecycle(where, session);
+  }
+  CHECK(std::count(where.sent.begin(), where.sent.end(), "PUT /put") == 2);
+  CHECK(where.tasks.empty());
 }
 
 TEST_CASE("a session over any_transport runs the same, whatever is in it") {
