@@ -3937,6 +3937,9 @@ struct partial_download {
   std::uint64_t bytes = 0;        // from the beginning on
 };
 
+// Its name at the beginning of a sentence.
+inline std::string named(std::string_view host) { return "The storage host " + std::string(host); }
+
 // The address of a download where a server names `url`, for a session with the server at `api_root`.
 inline result<std::string> download_address(std::string_view url, std::string_view what,
                                             std::string_view api_root, std::string_view who) {
@@ -3971,8 +3974,8 @@ inline result<std::string> redirected_address(std::string_view from, const reply
   if (!base) return base.error();
   const auto refuse = [&](std::string_view why) {
     return error{errc::unexpected_status,
-                 "The storage host " + base->host + " redirects the download, but " +
-                     std::string(why) + ". Tell whoever runs the server.",
+                 named(base->host) + " redirects the download, but " + std::string(why) +
+                     ". Tell whoever runs the server.",
                  answer.status};
   };
   if (answer.location.empty()) return refuse("does not say where to");
@@ -4069,13 +4072,12 @@ inline result<partial_download> parse_download_head(const reply& head,
 inline outcome judge_download(const reply& answer, std::string_view host,
                               std::chrono::system_clock::time_point wall_now) {
   if (answer.failure) {
-    outcome out = judge(answer, "a download", wall_now, "The storage host " + std::string(host));
+    outcome out = judge(answer, "a download", wall_now, named(host));
     if (answer.failure->code == errc::not_downloadable) out.verdict = verdict::rejected;
     return out;
   }
   const int status = answer.status;
-  const std::string said = speaker_of(answer, "The storage host " + std::string(host)) +
-                           " answered " + std::to_string(status);
+  const std::string said = speaker_of(answer, named(host)) + " answered " + std::to_string(status);
   const auto came_to = [&](verdict what, errc code, std::string_view why) {
     return outcome{what, {code, said + " to the download. " + std::string(why), status}};
   };
@@ -4114,11 +4116,10 @@ inline request put_request(std::string_view url, std::shared_ptr<body_source> fi
 // more.
 inline outcome judge_put(const reply& answer, std::string_view host,
                          std::chrono::system_clock::time_point wall_now) {
-  const std::string named = "The storage host " + std::string(host);
-  outcome out = judge(answer, "the upload of a file", wall_now, named);
+  outcome out = judge(answer, "the upload of a file", wall_now, named(host));
   if (answer.failure || (answer.status >= 200 && answer.status < 300)) return out;
-  const std::string said =
-      speaker_of(answer, named) + " answered " + std::to_string(answer.status) + " to the upload. ";
+  const std::string said = speaker_of(answer, named(host)) + " answered " +
+                           std::to_string(answer.status) + " to the upload. ";
   if (meaning_of(answer.status).of_expired_url) {
     out.verdict = verdict::restart;
     out.why.message = said + "Its URL is not valid, or not any more; a fresh one is asked for.";
@@ -11018,8 +11019,8 @@ class basic_training_session final : public session_base {
   void start_lanes() {
     std::vector<background_task> tasks;
     tasks.reserve(lane_count + 2);  // the spool's and the figures'
-    static_assert(all_lanes.back() ==
-                  lane::console);  // its task may be missing: the others keep theirs
+    // Its task may be missing, and the others keep their places.
+    static_assert(all_lanes.back() == lane::console);
     for (lane which : all_lanes) {
       if (which == lane::console && !traits_.takes_console) continue;
       tasks.push_back({to_string(which), [this, which] { return step(which); }});
@@ -11262,8 +11263,7 @@ class basic_training_session final : public session_base {
   detail::token_source tokens_{options_.credentials.renew_id_token, report_};
   std::mutex renewal_mutex_;
   std::uint64_t token_number_ = 0;  // how often it was renewed; changed under both mutexes
-  std::atomic<std::uint64_t> accepted_token_ =
-      0;  // the newest one with which anything was accepted
+  std::atomic<std::uint64_t> accepted_token_ = 0;  // the newest with which anything was accepted
   std::array<driver, lane_count> drivers_;
   std::optional<std::size_t> signal_subscription_;
   std::optional<detail::last_words::speech> last_words_;

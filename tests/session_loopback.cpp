@@ -1600,6 +1600,15 @@ void play_fork() {
   end_child(delivered.complete() && delivered.epochs_delivered == 2, 4);
 }
 
+void say_how_it_starts(const hub::session_options& options) {
+  try {
+    hub::training_session session{model_id, options};
+    say("signed in\n");
+  } catch (const hub::session_error& why) {
+    say(std::string(to_string(why.code())) + "\n");
+  }
+}
+
 void play_ask() {
   ::setsid();  // a signal to its group is for it alone
   for (int each : {SIGHUP, SIGINT, SIGTERM}) ::signal(each, SIG_DFL);
@@ -1608,12 +1617,7 @@ void play_ask() {
   if (!milliseconds.empty()) options.limits.start_deadline = 1ms * std::stoi(milliseconds);
   options.credentials = {};
   options.log = {};  // the default: on the terminal
-  try {
-    hub::training_session session{model_id, options};
-    say("signed in\n");
-  } catch (const hub::session_error& why) {
-    say(std::string(to_string(why.code())) + "\n");
-  }
+  say_how_it_starts(options);
   end_child(true);
 }
 
@@ -1627,12 +1631,7 @@ void play_homeless() {
   for (const std::string& key : {std::string(), std::string(good_key)}) {
     options.credentials.api_key = key;
     options.credentials.save = true;
-    try {
-      hub::training_session session{model_id, options};
-      say("signed in\n");
-    } catch (const hub::session_error& why) {
-      say(std::string(to_string(why.code())) + "\n");
-    }
+    say_how_it_starts(options);
   }
   end_child(true);
 }

@@ -493,12 +493,10 @@ class platform_training {
       complete_ = said.complete();
       return session_.reset();
     }
-    if (spooled_ && disk().dead()) {
+    if (spooled_ && disk().dead())
       crash();
-    } else {
-      referee_.flushes();  // the end that waited for a model is tried once more, at once
+    else
       session_.reset();
-    }
     // Where it died between the reply and the note of it, only the server knows that it is over.
     for (const auto* model : models_of_run())
       if (model->state == hub::testing::platform_state::completed) return;
