@@ -7936,7 +7936,7 @@ class signal_relay {
   // Whether nobody had the signal before us, so that it ends the program once it is handed on.
   static bool ends_program(int number) {
     const auto at = std::find(numbers.begin(), numbers.end(), number) - numbers.begin();
-    return was_default[static_cast<std::size_t>(at)];
+    return handler_before[static_cast<std::size_t>(at)] == nullptr;  // SIG_DFL
   }
 
   // Waits for a flush that is under way; the callback is not called afterwards.
@@ -7967,7 +7967,7 @@ class signal_relay {
   static inline std::atomic<bool> is_passed_on = false;
   static inline std::atomic<long> first_at = 0;  // in the clock's milliseconds; 0: none came yet
   static inline std::array<posix::opaque, numbers.size()> before = {};
-  static inline std::array<std::atomic<bool>, numbers.size()> was_default = {};
+  static inline std::array<std::atomic<posix::handler>, numbers.size()> handler_before = {};
 
   static void on_signal(int number) {
     const int saved = errno;
@@ -8013,7 +8013,7 @@ class signal_relay {
     for (std::size_t i = 0; i < numbers.size(); ++i) {
       posix::signal_action(numbers[i], nullptr, &before[i]);
       const posix::handler was = posix::handle_signal(numbers[i], &on_signal);
-      was_default[i] = was == nullptr;
+      handler_before[i] = was;
       // Programs reload on a SIGHUP that they handle; they end on the others.
       const bool is_theirs = numbers[i] == posix::hang_up && was != nullptr;
       if (was == posix::ignored() || is_theirs)
@@ -8022,13 +8022,15 @@ class signal_relay {
   }
 
   // Only what is still ours: the program may have installed its own handler meanwhile. Which it is, only
-  // putting ours in its place tells.
+  // putting ours in its place tells. The handler from before is there where a signal is handed on
+  // meanwhile; what was read is then ours still, and must not come back without a watcher.
   static void restore_handlers() {
     for (std::size_t i = 0; i < numbers.size(); ++i) {
       posix::opaque now;
       posix::signal_action(numbers[i], nullptr, &now);
-      const bool ours = posix::handle_signal(numbers[i], &on_signal) == &on_signal;
-      posix::signal_action(numbers[i], ours ? &before[i] : &now, nullptr);
+      const posix::handler was = posix::handle_signal(numbers[i], &on_signal);
+      const bool theirs = was != &on_signal && was != handler_before[i];
+      posix::signal_action(numbers[i], theirs ? &now : &before[i], nullptr);
     }
   }
 

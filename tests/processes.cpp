@@ -148,6 +148,14 @@ TEST_CASE("a second signal at any moment ends the program at once, whatever hang
   }
 }
 
+TEST_CASE(
+    "a signal that is handed on while the last session goes reaches the program, and leaves no "
+    "handler behind for the next",
+    "[signals]") {
+  child_process child("hand_on", {"HUB_TEST_ROUNDS=" + std::to_string(200 * rounds())});
+  CHECK(child.wait() == "exit 0");
+}
+
 // ---- forks --------------------------------------------------------------------------------------
 
 TEST_CASE("a child that is forked while every lane sends does not touch what is sent", "[fork]") {
@@ -307,6 +315,20 @@ void play_train() {
   end_child(handled == 1, 2);
 }
 
+// Only what a session has of signals, so that many of the moments are met that last for nanoseconds.
+void play_hand_on() {
+  act_as_told(SIGTERM, "own");
+  auto& relay = hub::machine::signal_relay::instance();
+  for (int i = 1; i <= std::stoi(variable("HUB_TEST_ROUNDS")); ++i) {
+    const std::size_t id = relay.subscribe([](int) {}, 500ms);
+    ::raise(SIGTERM);
+    relay.unsubscribe(id);
+    wait_until_handled();
+    if (handled != i) end_child(false, 2);
+  }
+  end_child(true);
+}
+
 // Everything that a session can be asked for.
 void ask_for_everything(hub::training_session& session) {
   constexpr int epoch = 1'000'000;
@@ -417,6 +439,7 @@ void play_unheard() {
 // Hidden: only a child_process runs it.
 TEST_CASE("a scenario is played in a child", "[.][child_process]") {
   play_scenario({{"train", &play_train},
+                 {"hand_on", &play_hand_on},
                  {"fork_in_flight", &play_fork_in_flight},
                  {"fork_often", &play_fork_often},
                  {"exit", &play_exit},
