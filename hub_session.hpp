@@ -949,8 +949,8 @@ class training_callbacks {
 //   void cancel() noexcept       from any thread: the request in flight and every later one on this
 //                                copy fail soon with errc::cancelled
 template <class T>
-concept has_send = requires(T transport, const request& what) {
-  { transport.send(what) } -> std::same_as<reply>;
+concept has_send = requires(T transport, const request& message) {
+  { transport.send(message) } -> std::same_as<reply>;
 };
 template <class T>
 concept has_cancel = requires(T transport) {
@@ -1067,14 +1067,14 @@ class any_transport {
   }
   ~any_transport() = default;
 
-  reply send(const request& what) { return held_->send(what); }
+  reply send(const request& message) { return held_->send(message); }
   void cancel() noexcept { held_->cancel(); }
 
  private:
   struct erased {
     virtual ~erased() = default;
     virtual std::unique_ptr<erased> clone() const = 0;
-    virtual reply send(const request& what) = 0;
+    virtual reply send(const request& message) = 0;
     virtual void cancel() noexcept = 0;
   };
   template <class T>
@@ -1083,7 +1083,7 @@ class any_transport {
     std::unique_ptr<erased> clone() const override {
       return std::make_unique<model>(T(transport_));
     }
-    reply send(const request& what) override { return transport_.send(what); }
+    reply send(const request& message) override { return transport_.send(message); }
     void cancel() noexcept override { transport_.cancel(); }
     T transport_;
   };
@@ -1202,7 +1202,7 @@ struct completion_order {
   std::shared_ptr<const run_ending> how;
 };
 struct upload_order {
-  checkpoint what;
+  checkpoint file;
 };
 struct console_order {
   std::uint64_t chunk = 0;  // 1, 2, ...
@@ -1212,7 +1212,7 @@ struct console_order {
 struct order {
   std::variant<life_order, registration_order, epochs_order, completion_order, upload_order,
                console_order>
-      what;
+      content;
   progress so_far = {};
 };
 
@@ -1421,10 +1421,10 @@ struct lane_commons {
   error unanswered_why = {};
 
   void say(log_level level, std::string text) { notes.push_back({level, std::move(text)}); }
-  void say_too_late(const std::string& what) {
+  void say_too_late(const std::string& subject) {
     if (!stopped || std::exchange(too_late_said, true)) return;
     say(log_level::warning,
-        what +
+        subject +
             " came after on_train_end, with which the session ended. It is not sent, "
             "unless the training is ended again. This is said once.");
   }
@@ -2103,11 +2103,11 @@ class uploads_lane final : public any_lane {
 
   bool wants(time_point now) const { return !all_.ended && now >= wanted_at_; }
 
-  void add(checkpoint what, time_point now) {
+  void add(checkpoint file, time_point now) {
     all_.say_too_late("A checkpoint");
-    if (all_.ended) return strike(what.number);
+    if (all_.ended) return strike(file.number);
     wanted_at_ = later(now, all_.rates.checkpoint);
-    replace(std::move(what), now);
+    replace(std::move(file), now);
   }
 
   void fail(const error& why) {
@@ -2126,10 +2126,10 @@ class uploads_lane final : public any_lane {
     if (std::exchange(final_delivered_, false)) final_wanted_ = false;
   }
 
-  void replace(checkpoint what, time_point now) {
+  void replace(checkpoint file, time_point now) {
     strike_replaced();
-    final_wanted_ = final_wanted_ || what.fields.is_final;
-    waiting_ = std::move(what);
+    final_wanted_ = final_wanted_ || file.fields.is_final;
+    waiting_ = std::move(file);
     ++serial_;
     attempts_ = 0;
     restarts_ = 0;
@@ -2291,9 +2291,9 @@ class console_lane final : public any_lane {
   console_lane(lane_commons& all, const epochs_lane& epochs)
       : any_lane(lane::console, all), epochs_(epochs) {}
 
-  void add(printed_lines what, time_point now) {
+  void add(printed_lines printed, time_point now) {
     if (!all_.traits.takes_console || all_.ended) return;
-    enqueue(std::move(what), now);
+    enqueue(std::move(printed), now);
     while (bytes_ > all_.limits.console_queue_bytes_max && !lines_.empty()) drop_oldest();
   }
 
@@ -2374,12 +2374,12 @@ class console_lane final : public any_lane {
     std::uint64_t number;  // in the spool
   };
 
-  void enqueue(printed_lines what, time_point now) {
-    if (lines_.empty() && !what.lines.empty()) waits_since_ = now;
-    for (std::string& line : what.lines) {
+  void enqueue(printed_lines printed, time_point now) {
+    if (lines_.empty() && !printed.lines.empty()) waits_since_ = now;
+    for (std::string& line : printed.lines) {
       bytes_ += line.size() + line_bytes;
-      lines_.push_back({std::move(line), what.number});
-      if (what.number != 0) ++what.number;
+      lines_.push_back({std::move(line), printed.number});
+      if (printed.number != 0) ++printed.number;
     }
   }
 
@@ -2481,8 +2481,8 @@ class engine {
                          std::uint64_t number) {
     return epochs_.add_left(epoch, std::move(values), number);
   }
-  void handle_left_upload(checkpoint what, time_point now) {
-    uploads_.replace(std::move(what), now);
+  void handle_left_upload(checkpoint file, time_point now) {
+    uploads_.replace(std::move(file), now);
   }
   // The next chunk of lines has this number; `sent` are its lines, where it may have been sent already.
   void handle_left_chunk(std::uint64_t chunk, std::uint64_t through,
@@ -2503,7 +2503,7 @@ class engine {
   }
 
   // A checkpoint to send; replaces one that still waits.
-  void handle_checkpoint(checkpoint what, time_point now) { uploads_.add(std::move(what), now); }
+  void handle_checkpoint(checkpoint file, time_point now) { uploads_.add(std::move(file), now); }
 
   // A checkpoint that could not be read or copied. The next one saved is tried again.
   void handle_checkpoint_failure(const error& why) { uploads_.fail(why); }
@@ -2512,7 +2512,9 @@ class engine {
   void handle_lost_checkpoint() noexcept { uploads_.lose(); }
 
   // Lines that the training printed.
-  void handle_console(printed_lines what, time_point now) { console_.add(std::move(what), now); }
+  void handle_console(printed_lines printed, time_point now) {
+    console_.add(std::move(printed), now);
+  }
 
   // Training is over: what is queued goes out without waiting, then `final_model`, if any, then the
   // ending, and nothing more. An ending that failed may be repeated: where the final model is given up,
@@ -3490,10 +3492,10 @@ namespace protocols {
 using namespace text;
 
 // Why `secret` may not go into a header, if so. CR, LF and NUL would reach the wire unchecked.
-inline std::optional<error> check_secret(std::string_view secret, std::string_view what) {
+inline std::optional<error> check_secret(std::string_view secret, std::string_view subject) {
   if (all_of(secret, is_visible)) return std::nullopt;
   return error{errc::invalid_credentials,
-               "The " + std::string(what) +
+               "The " + std::string(subject) +
                    " holds a space, a line break or another byte that no header may carry. Copy it "
                    "again from the HUB's settings page."};
 }
@@ -3555,16 +3557,17 @@ class multipart_body final : public body_source {
 
 // What a gateway in front of the server wants with every request to it. A request to the server is one
 // that may show the client certificate.
-inline void add_for_gateway(const endpoint_options& at, request& what) {
-  if (!what.show_client_certificate) return;
-  for (const auto& [name, value] : at.headers) what.headers.emplace_back(name, value);
-  if (!at.login.empty()) what.headers.emplace_back("authorization", basic_authorization(at.login));
+inline void add_for_gateway(const endpoint_options& at, request& message) {
+  if (!message.show_client_certificate) return;
+  for (const auto& [name, value] : at.headers) message.headers.emplace_back(name, value);
+  if (!at.login.empty())
+    message.headers.emplace_back("authorization", basic_authorization(at.login));
 }
 
 // Why that cannot be sent, if so. `own` is a request with the headers that the session sends itself.
 inline std::optional<error> check_for_gateway(const endpoint_options& at, const request& own) {
-  const auto refuse = [](std::string what) {
-    return error{errc::invalid_credentials, std::move(what)};
+  const auto refuse = [](std::string why) {
+    return error{errc::invalid_credentials, std::move(why)};
   };
   const auto is_taken = [&](std::string_view name) {
     constexpr std::array<std::string_view, 8> others = {
@@ -3598,9 +3601,9 @@ inline std::optional<error> check_for_gateway(const endpoint_options& at, const 
 }
 
 // `who` is the server's name at the beginning of a sentence, here and below.
-inline error unreadable(std::string_view what, std::string_view body, std::string_view who) {
+inline error unreadable(std::string_view subject, std::string_view body, std::string_view who) {
   const auto because = [&](std::string_view why) {
-    return error{errc::bad_reply, std::string(who) + "'s reply to " + std::string(what) +
+    return error{errc::bad_reply, std::string(who) + "'s reply to " + std::string(subject) +
                                       " cannot be read" + std::string(why) + "."};
   };
   if (is_page(body))
@@ -3726,11 +3729,11 @@ constexpr status_meaning meaning_of(int status) noexcept {
   return statuses::other;
 }
 
-inline error status_error(int status, std::string_view body, std::string_view what,
+inline error status_error(int status, std::string_view body, std::string_view subject,
                           std::string_view who) {
   const status_meaning meaning = meaning_of(status);
   return {meaning.code,
-          std::string(who) + " answered " + std::to_string(status) + " to " + std::string(what) +
+          std::string(who) + " answered " + std::to_string(status) + " to " + std::string(subject) +
               server_message(body) + ". " + std::string(meaning.advice),
           status};
 }
@@ -3742,7 +3745,7 @@ inline std::string speaker_of(const reply& answer, std::string_view who) {
 }
 
 // What `what` (such as "a heartbeat") came to.
-inline outcome judge(const reply& answer, std::string_view what,
+inline outcome judge(const reply& answer, std::string_view subject,
                      std::chrono::system_clock::time_point wall_now, std::string_view who) {
   outcome out;
   if (answer.failure) {
@@ -3763,11 +3766,11 @@ inline outcome judge(const reply& answer, std::string_view what,
   if (out.verdict == verdict::delivered) {
     if (is_page(answer.body)) {  // a captive portal says 200 to everything
       out.verdict = verdict::retry;
-      out.why = unreadable(what, answer.body, who);
+      out.why = unreadable(subject, answer.body, who);
     }
     return out;
   }
-  out.why = status_error(answer.status, answer.body, what, speaker_of(answer, who));
+  out.why = status_error(answer.status, answer.body, subject, speaker_of(answer, who));
   out.retry_after = parse_retry_after(answer.retry_after, wall_now);
   return out;
 }
@@ -3856,9 +3859,9 @@ concept has_identify = requires(const typename P::identity& who, const endpoint_
   { P::identify(who, at, variable) } -> std::same_as<result<typename P::run>>;
 };
 template <class P>
-concept has_credentials = requires(typename P::run& run, credential what) {
+concept has_credentials = requires(typename P::run& run, credential given) {
   { P::credentials(std::as_const(run)) } -> std::same_as<std::string>;
-  { P::accept(run, std::move(what)) } -> std::same_as<std::optional<error>>;
+  { P::accept(run, std::move(given)) } -> std::same_as<std::optional<error>>;
   { P::no_key(std::as_const(run)) } -> std::same_as<error>;
   { P::key_page(std::as_const(run)) } -> std::same_as<std::string>;
 };
@@ -3868,10 +3871,10 @@ concept has_opening = requires(typename P::run& run, const progress& at, const r
   { P::judge_opening(run, at, answer, wall_time()) } -> std::same_as<outcome>;
 };
 template <class P, class Order>
-concept takes_order = requires(const typename P::run& run, const Order& what, const progress& at,
+concept takes_order = requires(const typename P::run& run, const Order& order, const progress& at,
                                const sending& with, const reply& answer, typename P::news& news) {
-  { P::make(run, what, at, with) } -> std::same_as<request>;
-  { P::judge(run, what, at, answer, wall_time(), news) } -> std::same_as<outcome>;
+  { P::make(run, order, at, with) } -> std::same_as<request>;
+  { P::judge(run, order, at, answer, wall_time(), news) } -> std::same_as<outcome>;
 };
 template <class P>
 concept has_orders = takes_order<P, life_order> && takes_order<P, registration_order> &&
@@ -3941,18 +3944,18 @@ struct partial_download {
 inline std::string named(std::string_view host) { return "The storage host " + std::string(host); }
 
 // The address of a download where a server names `url`, for a session with the server at `api_root`.
-inline result<std::string> download_address(std::string_view url, std::string_view what,
+inline result<std::string> download_address(std::string_view url, std::string_view subject,
                                             std::string_view api_root, std::string_view who) {
   if (url.find("://") == std::string_view::npos)
     return error{errc::not_downloadable,
                  std::string(who) + " names " +
-                     (url.empty() ? "no " + std::string(what)
-                                  : "the " + std::string(what) + " '" +
+                     (url.empty() ? "no " + std::string(subject)
+                                  : "the " + std::string(subject) + " '" +
                                         printable(without_query(url)) + "', which is no URL") +
                      ", so there is nothing to download. Take it from where you have it."};
   const auto refuse = [&](std::string_view why) {
-    return error{errc::invalid_endpoint, std::string(who) + "'s URL of the " + std::string(what) +
-                                             " " + std::string(why) +
+    return error{errc::invalid_endpoint, std::string(who) + "'s URL of the " +
+                                             std::string(subject) + " " + std::string(why) +
                                              ". Tell whoever runs the server."};
   };
   std::string address = escaped_url(url);
@@ -4011,13 +4014,13 @@ struct download_record {
   std::uint64_t hash = 0;
 };
 
-inline std::string record_text(const download_record& what) {
+inline std::string record_text(const download_record& record) {
   json out;
-  out["address"] = what.have.address;
-  out["etag"] = what.have.etag;
-  out["bytes_total"] = what.have.bytes_total;
-  out["bytes"] = what.have.bytes;
-  out["fnv1a64"] = what.hash;
+  out["address"] = record.have.address;
+  out["etag"] = record.have.etag;
+  out["bytes_total"] = record.have.bytes_total;
+  out["bytes"] = record.have.bytes;
+  out["fnv1a64"] = record.hash;
   return out.dump();
 }
 
@@ -4078,8 +4081,8 @@ inline outcome judge_download(const reply& answer, std::string_view host,
   }
   const int status = answer.status;
   const std::string said = speaker_of(answer, named(host)) + " answered " + std::to_string(status);
-  const auto came_to = [&](verdict what, errc code, std::string_view why) {
-    return outcome{what, {code, said + " to the download. " + std::string(why), status}};
+  const auto came_to = [&](verdict reached, errc code, std::string_view why) {
+    return outcome{reached, {code, said + " to the download. " + std::string(why), status}};
   };
   using enum verdict;
   if (status >= 200 && status < 300)
@@ -4495,9 +4498,9 @@ inline outcome judge_heartbeat(const reply& answer, std::chrono::system_clock::t
 struct hub_v1 : without<registration_order>, without<completion_order>, without<console_order> {
   // A model's page, a model id, or KEY_MODEL.
   struct identity {
-    identity(std::string_view what) : text(what) {}
-    identity(std::string what) : text(std::move(what)) {}
-    identity(const char* what) : text(what) {}
+    identity(std::string_view given) : text(given) {}
+    identity(std::string given) : text(std::move(given)) {}
+    identity(const char* given) : text(given) {}
     std::string text;
   };
   struct run {
@@ -4557,13 +4560,13 @@ struct hub_v1 : without<registration_order>, without<completion_order>, without<
   static std::string credentials(const run& of) { return of.who.api_key; }
 
   // A token wins over a key.
-  static std::optional<error> accept(run& of, credential what) {
-    if (auto why = protocols::check_secret(what.token, "id token")) return why;
-    if (auto why = protocols::check_secret(what.key, "API key" + what.from)) return why;
-    of.who.id_token = std::move(what.token);
-    of.who.api_key = of.who.id_token.empty() ? std::move(what.key) : "";
-    of.key_from = std::move(what.from);
-    of.key_is_known = what.is_saved;
+  static std::optional<error> accept(run& of, credential given) {
+    if (auto why = protocols::check_secret(given.token, "id token")) return why;
+    if (auto why = protocols::check_secret(given.key, "API key" + given.from)) return why;
+    of.who.id_token = std::move(given.token);
+    of.who.api_key = of.who.id_token.empty() ? std::move(given.key) : "";
+    of.key_from = std::move(given.from);
+    of.key_is_known = given.is_saved;
     return std::nullopt;
   }
 
@@ -4603,12 +4606,12 @@ struct hub_v1 : without<registration_order>, without<completion_order>, without<
   static request make(const run& of, const life_order&, const progress&, const sending& with) {
     return hub_v1_wire::heartbeat_request(of.who, with.agent, of.agent_id);
   }
-  static request make(const run& of, const epochs_order& what, const progress&, const sending&) {
-    return hub_v1_wire::metrics_request(of.who, what.batch);
+  static request make(const run& of, const epochs_order& order, const progress&, const sending&) {
+    return hub_v1_wire::metrics_request(of.who, order.batch);
   }
-  static request make(const run& of, const upload_order& what, const progress&,
+  static request make(const run& of, const upload_order& order, const progress&,
                       const sending& with) {
-    return hub_v1_wire::upload_request(of.who, what.what.fields, with.file, with.boundary);
+    return hub_v1_wire::upload_request(of.who, order.file.fields, with.file, with.boundary);
   }
 
   static outcome judge(const run& of, const life_order&, const progress&, const reply& answer,
@@ -4676,37 +4679,37 @@ struct hub_v1 : without<registration_order>, without<completion_order>, without<
       "dataset", [](const model_info& model) { return model.train_args.data; }, false};
 
   static result<std::string> url_of(const run& of, const model_info& model,
-                                    const model_part& what) {
-    return storage_host::download_address(what.url_of(model), what.name, of.who.api_root,
+                                    const model_part& part) {
+    return storage_host::download_address(part.url_of(model), part.name, of.who.api_root,
                                           hub_v1_wire::server);
   }
 
   // Asks HUB for the model once more. `current` is the run at that moment, whose token may be another
   // by then; what the first URL was from is what it is now.
-  static file_query query_file(const std::function<run()>& current, const model_part& what) {
-    return {std::string(what.name),
+  static file_query query_file(const std::function<run()>& current, const model_part& part) {
+    return {std::string(part.name),
             [current](const progress&) { return hub_v1_wire::model_request(current().who); },
-            [of = current(), what](const progress&, const reply& answer, wall_time wall_now,
+            [of = current(), part](const progress&, const reply& answer, wall_time wall_now,
                                    std::string& url) {
-              return judge_file(of, what, answer, wall_now, url);
+              return judge_file(of, part, answer, wall_now, url);
             }};
   }
 
  private:
-  static outcome judge_file(const run& of, const model_part& what, const reply& answer,
+  static outcome judge_file(const run& of, const model_part& part, const reply& answer,
                             wall_time wall_now, std::string& url) {
     using enum verdict;
     outcome came = protocols::judge(answer, "the model request", wall_now, hub_v1_wire::server);
     if (came.verdict != delivered) return came;
     const auto model = hub_v1_wire::parse_model(answer.body, of.who.model_id);
     if (!model) return {model.error().code == errc::bad_reply ? retry : rejected, model.error()};
-    auto fresh = url_of(of, *model, what);
+    auto fresh = url_of(of, *model, part);
     if (!fresh) return {rejected, fresh.error()};
-    const bool another = what.depends_on_state && of.model && model->state != of.model->state;
+    const bool another = part.depends_on_state && of.model && model->state != of.model->state;
     if (another || *fresh == url)
       return {rejected,
               {errc::access_denied,
-               "The storage host does not accept HUB's URL of the " + std::string(what.name) +
+               "The storage host does not accept HUB's URL of the " + std::string(part.name) +
                    (another ? ", and HUB names another since the training began"
                             : ", and HUB has no other") +
                    ". Look at the model on HUB, or begin a new session."}};
@@ -4747,9 +4750,9 @@ struct hub_v1 : without<registration_order>, without<completion_order>, without<
     return *success ? outcome{.verdict = verdict::advanced, .so_far = {.step = 1}} : refused;
   }
 
-  static error key_error(const run& of, std::string_view what) {
+  static error key_error(const run& of, std::string_view subject) {
     return {errc::not_authenticated,
-            std::string(what) + key_page(of) +
+            std::string(subject) + key_page(of) +
                 " and pass it in session_options::credentials, in ULTRALYTICS_API_KEY or as "
                 "KEY_MODEL."};
   }
@@ -4809,12 +4812,12 @@ inline std::optional<error> check_key(std::string_view key) {
       all_of(key.substr(lead.size()), is_hex))
     return std::nullopt;
   const bool of_hub = key.size() == hub_v1_length && all_of(key, is_alphanumeric);
-  const std::string_view what =
+  const std::string_view fault =
       key.empty() ? "There is no API key for Ultralytics Platform."
       : of_hub    ? "This is a key of the old HUB, which the Platform does not know."
                   : "This is no key of Ultralytics Platform.";
   return error{key.empty() ? errc::not_authenticated : errc::invalid_credentials,
-               std::string(what) +
+               std::string(fault) +
                    " Give one that begins with 'ul_' and ends in 40 hexadecimal digits, from the "
                    "Platform's settings page, in ULTRALYTICS_API_KEY or credentials.api_key."};
 }
@@ -4848,16 +4851,16 @@ inline bool holds_key(std::string_view name) {
   return at != std::string_view::npos && !check_key(name.substr(at, 3 + api_key_digits));
 }
 
-inline result<std::string> slug_or_error(std::string_view name, std::string_view what) {
+inline result<std::string> slug_or_error(std::string_view name, std::string_view subject) {
   std::string out = slug(name);
   if (!out.empty() && !holds_key(name)) return out;
   if (holds_key(name))
     return error{errc::invalid_identifier,
-                 "The " + std::string(what) +
+                 "The " + std::string(subject) +
                      " holds an API key. Give that in ULTRALYTICS_API_KEY or credentials.api_key, "
                      "and a name here."};
   return error{errc::invalid_identifier,
-               "Nothing is left of the " + std::string(what) + " " + in_quotes(name) +
+               "Nothing is left of the " + std::string(subject) + " " + in_quotes(name) +
                    " in an address, which has a to z, 0 to 9 and '-' alone. Give it another name."};
 }
 
@@ -5430,9 +5433,9 @@ inline upload_place parse_place(std::string_view memo) {
 }
 
 // What a reply came to, but for what it says.
-inline outcome judge_call(const reply& answer, std::string_view what,
+inline outcome judge_call(const reply& answer, std::string_view subject,
                           std::chrono::system_clock::time_point wall_now) {
-  outcome out = judge(answer, what, wall_now, who);
+  outcome out = judge(answer, subject, wall_now, who);
   if (!answer.failure && out.verdict != verdict::delivered)
     out.retry_after = retry_after_of(answer, wall_now);
   return out;
@@ -5440,26 +5443,26 @@ inline outcome judge_call(const reply& answer, std::string_view what,
 
 // What the reply to an event came to, and what it taught. Any reply may say that the run was
 // cancelled.
-inline outcome judge_event(const reply& answer, std::string_view what,
+inline outcome judge_event(const reply& answer, std::string_view subject,
                            std::chrono::system_clock::time_point wall_now, event_reply& told) {
-  outcome out = judge_call(answer, what, wall_now);
+  outcome out = judge_call(answer, subject, wall_now);
   if (answer.failure) return out;
   told = parse_event_reply(answer.body);
   out.cancelled = told.cancelled;
   if (out.verdict == verdict::delivered && !told.received && !told.cancelled)
     out = {.verdict = verdict::retry,
            .why = {errc::bad_reply, std::string(who) + " says that it has not received " +
-                                        std::string(what) + ". It is sent again."}};
+                                        std::string(subject) + ". It is sent again."}};
   return out;
 }
 
 // The same for training_started, without whose ids no event could name its run.
 inline outcome judge_start(const reply& answer, std::chrono::system_clock::time_point wall_now,
                            event_reply& told) {
-  constexpr std::string_view what = "the registration of the run";
-  outcome out = judge_event(answer, what, wall_now, told);
+  constexpr std::string_view subject = "the registration of the run";
+  outcome out = judge_event(answer, subject, wall_now, told);
   if (out.verdict == verdict::delivered && told.model_id.empty())
-    return {.verdict = verdict::retry, .why = unreadable(what, answer.body, who)};
+    return {.verdict = verdict::retry, .why = unreadable(subject, answer.body, who)};
   return out;
 }
 
@@ -5513,19 +5516,20 @@ inline result<resource> parse_resource(std::string_view text, std::string_view w
 }
 
 // Asks for a model's files or a dataset's export.
-inline request resource_request(const run& of, const resource& what) {
+inline request resource_request(const run& of, const resource& wanted) {
   const std::string path =
-      what.is_dataset
-          ? "/api/datasets/" + what.owner + "/" + what.name + "/export"
-          : "/api/models/" + what.owner + "/" + what.project + "/" + what.name + "/files";
+      wanted.is_dataset
+          ? "/api/datasets/" + wanted.owner + "/" + wanted.name + "/export"
+          : "/api/models/" + wanted.owner + "/" + wanted.project + "/" + wanted.name + "/files";
   return authorized_request(of, "GET", of.at.web + path);
 }
 
 // The same as servers knew it until September 2026: the reply is a redirect to the signed URL.
-inline request older_resource_request(const run& of, const resource& what) {
-  const std::string path = what.is_dataset ? "/datasets/" + what.owner + "/" + what.name + "/export"
-                                           : "/models/" + what.owner + "/" + what.project + "/" +
-                                                 what.name + "/download";
+inline request older_resource_request(const run& of, const resource& wanted) {
+  const std::string path =
+      wanted.is_dataset
+          ? "/datasets/" + wanted.owner + "/" + wanted.name + "/export"
+          : "/models/" + wanted.owner + "/" + wanted.project + "/" + wanted.name + "/download";
   return authorized_request(of, "HEAD", of.at.webhooks + path);
 }
 
@@ -5543,8 +5547,8 @@ inline std::string pick_weights(const json& files) {
 }
 
 // Reads the reply to resource_request: the signed URL, "" where the model has no weights yet.
-inline result<std::string> parse_resource_reply(std::string_view body, const resource& what) {
-  if (what.is_dataset) {
+inline result<std::string> parse_resource_reply(std::string_view body, const resource& wanted) {
+  if (wanted.is_dataset) {
     std::string url = is_object(body) ? member_string(body, "downloadUrl") : std::string();
     if (url.empty()) return unreadable("the request for the dataset", body, who);
     return url;
@@ -5568,11 +5572,11 @@ namespace platform_wire {
 
 // What the reply to resource_request (step 0) or older_resource_request (step 1) came to. Delivered:
 // `url` leads to the file.
-inline outcome judge_resource(const run& of, const resource& what, const progress& at,
+inline outcome judge_resource(const run& of, const resource& wanted, const progress& at,
                               const reply& answer, std::chrono::system_clock::time_point wall_now,
                               std::string& url) {
   using enum verdict;
-  const std::string name = what.is_dataset ? "dataset" : "model file";
+  const std::string name = wanted.is_dataset ? "dataset" : "model file";
   const bool older = at.step > 0;
   // Only an older server does not know the newer call; of one that does, the older call says the same.
   if (!older && !answer.failure && (answer.status == 404 || answer.status == 405))
@@ -5585,7 +5589,7 @@ inline outcome judge_resource(const run& of, const resource& what, const progres
   const bool redirects = older && storage_host::is_redirect(answer.status);
   if (out.verdict != delivered && !redirects) return out;
   const auto found =
-      older ? parse_older_resource_reply(answer) : parse_resource_reply(answer.body, what);
+      older ? parse_older_resource_reply(answer) : parse_resource_reply(answer.body, wanted);
   if (!found) return {older ? rejected : retry, found.error()};
   auto address = storage_host::download_address(*found, name, of.at.web, who);
   if (!address) return {rejected, address.error()};
@@ -5637,9 +5641,9 @@ struct platform {
   }
 
   static std::string credentials(const run& of) { return of.of.api_key; }
-  static std::optional<error> accept(run& of, credential what) {
-    if (auto why = platform_wire::check_key(what.key)) return why;
-    of.of.api_key = std::move(what.key);
+  static std::optional<error> accept(run& of, credential given) {
+    if (auto why = platform_wire::check_key(given.key)) return why;
+    of.of.api_key = std::move(given.key);
     return std::nullopt;
   }
   // What the program lets be told of the machine; and that, as the text of a JSON object.
@@ -5663,37 +5667,37 @@ struct platform {
     return platform_wire::event_request(of.of, "system_metrics",
                                         platform_wire::encode_system(with.system));
   }
-  static request make(const run& of, const epochs_order& what, const progress&,
+  static request make(const run& of, const epochs_order& order, const progress&,
                       const sending& with) {
     return platform_wire::event_request(
-        of.of, "epoch_end", platform_wire::encode_epoch(what.batch.front(), with.system));
+        of.of, "epoch_end", platform_wire::encode_epoch(order.batch.front(), with.system));
   }
-  static request make(const run& of, const console_order& what, const progress&, const sending&) {
+  static request make(const run& of, const console_order& order, const progress&, const sending&) {
     std::string content;
-    for (const std::string& line : *what.lines) content += (content.empty() ? "" : "\n") + line;
+    for (const std::string& line : *order.lines) content += (content.empty() ? "" : "\n") + line;
     return platform_wire::event_request(
         of.of, "console_output",
-        platform_wire::encode_console(what.chunk, content, what.lines->size()));
+        platform_wire::encode_console(order.chunk, content, order.lines->size()));
   }
   // The end, with what the final upload's last step left in the order.
-  static request make(const run& of, const completion_order& what, const progress& at,
+  static request make(const run& of, const completion_order& order, const progress& at,
                       const sending&) {
-    if (what.how->failure)
+    if (order.how->failure)
       return platform_wire::event_request(of.of, "training_failed",
-                                          platform_wire::encode_failure(*what.how->failure));
+                                          platform_wire::encode_failure(*order.how->failure));
     const platform_wire::upload_place model = platform_wire::parse_place(at.memo);
     return platform_wire::event_request(
         of.of, "training_complete",
-        platform_wire::encode_completion(of.of, what.how->results,
-                                         {.epoch = what.how->epoch,
-                                          .map = what.how->map,
+        platform_wire::encode_completion(of.of, order.how->results,
+                                         {.epoch = order.how->epoch,
+                                          .map = order.how->map,
                                           .model_path = model.path,
                                           .model_bytes = model.bytes}));
   }
   // An upload's three steps: where to, the file itself, and that it is there.
-  static request make(const run& of, const upload_order& what, const progress& at,
+  static request make(const run& of, const upload_order& order, const progress& at,
                       const sending& with) {
-    if (at.step == 0) return platform_wire::upload_request(of.of, what.what.fields);
+    if (at.step == 0) return platform_wire::upload_request(of.of, order.file.fields);
     const platform_wire::upload_place place = platform_wire::parse_place(at.memo);
     if (at.step == 1) return storage_host::put_request(place.url, with.file);
     return platform_wire::saved_request(of.of, place);
@@ -5725,7 +5729,7 @@ struct platform {
                        wall_time wall_now, news& learned) {
     return judge_event(answer, "the end of the training", wall_now, learned);
   }
-  static outcome judge(const run& of, const upload_order& what, const progress& at,
+  static outcome judge(const run& of, const upload_order& order, const progress& at,
                        const reply& answer, wall_time wall_now, news& learned) {
     if (at.step == 0) return judge_place(of, answer, wall_now);
     platform_wire::upload_place place = platform_wire::parse_place(at.memo);
@@ -5736,7 +5740,7 @@ struct platform {
       // Older servers name no run, and so want to hear no more of the file.
       const bool is_announced = !of.of.run_id.empty() && !place.path.empty();
       if (out.verdict == verdict::delivered && is_announced) out.verdict = verdict::advanced;
-      place.bytes = what.what.bytes;
+      place.bytes = order.file.bytes;
     } else {
       out = judge_event(answer, "a checkpoint's arrival", wall_now, learned);
     }
@@ -5781,21 +5785,21 @@ struct platform {
   // A model's weights or a dataset by its ul:// address or its page, in the newest way that the server
   // knows.
   static result<file_query> query_file(const run& of, std::string_view address, bool is_dataset) {
-    const auto what = platform_wire::parse_resource(address, of.of.at.web);
-    if (!what) return what.error();
-    if (what->is_dataset != is_dataset)
+    const auto wanted = platform_wire::parse_resource(address, of.of.at.web);
+    if (!wanted) return wanted.error();
+    if (wanted->is_dataset != is_dataset)
       return error{errc::invalid_identifier,
                    platform_wire::in_quotes(address) + " is a " +
-                       (what->is_dataset ? "dataset. Call fetch_dataset."
-                                         : "model. Call fetch_model_file.")};
+                       (wanted->is_dataset ? "dataset. Call fetch_dataset."
+                                           : "model. Call fetch_model_file.")};
     return file_query{is_dataset ? "dataset" : "model file",
-                      [of = of.of, what = *what](const progress& at) {
-                        return at.step == 0 ? platform_wire::resource_request(of, what)
-                                            : platform_wire::older_resource_request(of, what);
+                      [of = of.of, wanted = *wanted](const progress& at) {
+                        return at.step == 0 ? platform_wire::resource_request(of, wanted)
+                                            : platform_wire::older_resource_request(of, wanted);
                       },
-                      [of = of.of, what = *what](const progress& at, const reply& answer,
-                                                 wall_time wall_now, std::string& url) {
-                        return platform_wire::judge_resource(of, what, at, answer, wall_now, url);
+                      [of = of.of, wanted = *wanted](const progress& at, const reply& answer,
+                                                     wall_time wall_now, std::string& url) {
+                        return platform_wire::judge_resource(of, wanted, at, answer, wall_now, url);
                       }};
   }
 
@@ -5810,9 +5814,9 @@ struct platform {
   }
 
  private:
-  static outcome judge_event(const reply& answer, std::string_view what, wall_time wall_now,
+  static outcome judge_event(const reply& answer, std::string_view subject, wall_time wall_now,
                              news& learned) {
-    return platform_wire::judge_event(answer, what, wall_now, learned.told);
+    return platform_wire::judge_event(answer, subject, wall_now, learned.told);
   }
   static outcome judge_place(const run& of, const reply& answer, wall_time wall_now) {
     outcome out = platform_wire::judge_call(answer, "the request to upload", wall_now);
@@ -8189,11 +8193,11 @@ void append_integer(std::string& out, Integer value) {
   out.append(digits.data(), std::to_chars(digits.data(), digits.data() + digits.size(), value).ptr);
 }
 
-inline void append(std::string& out, const head_line& what) {
+inline void append(std::string& out, const head_line& entry) {
   append_line(out, [&] {
     out += "\"format\":";
-    append_integer(out, what.format);
-    out += what.base ? ",\"base\":true" : ",\"base\":false";
+    append_integer(out, entry.format);
+    out += entry.base ? ",\"base\":true" : ",\"base\":false";
   });
 }
 
@@ -8217,10 +8221,10 @@ inline void append_epoch(std::string& out, int epoch, std::uint64_t number,
   });
 }
 
-inline void append(std::string& out, const done_line& what) {
+inline void append(std::string& out, const done_line& entry) {
   append_line(out, [&] {
     out += "\"done\":[";
-    for (const auto& [epoch, number] : what.epochs) {
+    for (const auto& [epoch, number] : entry.epochs) {
       out += out.ends_with('[') ? "[" : ",[";
       append_integer(out, epoch);
       out += ',';
@@ -8239,29 +8243,29 @@ inline void append_map(std::string& out, double map) {
     text::append_json_string(out, text::form_number(map));
 }
 
-inline void append(std::string& out, const upload_line& what) {
+inline void append(std::string& out, const upload_line& entry) {
   append_line(out, [&] {
     out += "\"upload\":";
-    append_integer(out, what.number);
+    append_integer(out, entry.number);
     out += ",\"epoch\":";
-    append_integer(out, what.fields.epoch);
-    out += what.fields.is_final ? ",\"final\":true" : ",\"final\":false";
-    out += what.fields.is_best ? ",\"best\":true" : ",\"best\":false";
-    append_map(out, what.fields.map);
+    append_integer(out, entry.fields.epoch);
+    out += entry.fields.is_final ? ",\"final\":true" : ",\"final\":false";
+    out += entry.fields.is_best ? ",\"best\":true" : ",\"best\":false";
+    append_map(out, entry.fields.map);
     out += ",\"bytes\":";
-    append_integer(out, what.bytes);
+    append_integer(out, entry.bytes);
     out += ",\"sample\":";
-    append_integer(out, what.sample);
+    append_integer(out, entry.sample);
   });
 }
 
-inline void append(std::string& out, const upload_done_line& what) {
+inline void append(std::string& out, const upload_done_line& entry) {
   append_line(out, [&] {
     out += "\"upload_done\":";
-    append_integer(out, what.number);
-    if (what.memo.empty()) return;
+    append_integer(out, entry.number);
+    if (entry.memo.empty()) return;
     out += ",\"memo\":";
-    text::append_json_string(out, what.memo);
+    text::append_json_string(out, entry.memo);
   });
 }
 
@@ -8274,11 +8278,11 @@ inline void append_lines(std::string& out, const std::vector<std::string>& lines
   out += ']';
 }
 
-inline void append(std::string& out, const console_line& what) {
+inline void append(std::string& out, const console_line& entry) {
   append_line(out, [&] {
     out += "\"console\":";
-    append_integer(out, what.number);
-    append_lines(out, what.lines);
+    append_integer(out, entry.number);
+    append_lines(out, entry.lines);
   });
 }
 
@@ -8293,12 +8297,12 @@ inline void append_chunk(std::string& out, std::uint64_t chunk, std::uint64_t th
   });
 }
 
-inline void append(std::string& out, const chunk_done_line& what) {
+inline void append(std::string& out, const chunk_done_line& entry) {
   append_line(out, [&] {
     out += "\"chunk_done\":";
-    append_integer(out, what.chunk);
+    append_integer(out, entry.chunk);
     out += ",\"through\":";
-    append_integer(out, what.through);
+    append_integer(out, entry.through);
   });
 }
 
@@ -8317,10 +8321,10 @@ inline void append_ending(std::string& out, std::uint64_t number, const run_endi
   });
 }
 
-inline void append(std::string& out, const ending_done_line& what) {
+inline void append(std::string& out, const ending_done_line& entry) {
   append_line(out, [&] {
     out += "\"ending_done\":";
-    append_integer(out, what.number);
+    append_integer(out, entry.number);
   });
 }
 
@@ -8506,16 +8510,16 @@ class contents {
   bool empty() const { return epochs.empty() && !upload && line_count() == 0 && !ending; }
 
  private:
-  void take(std::optional<line> what) {
-    if (!what)
+  void take(std::optional<line> parsed) {
+    if (!parsed)
       ++damaged;
     else
-      std::visit([this](auto& each) { take(each); }, *what);
+      std::visit([this](auto& each) { take(each); }, *parsed);
   }
   void take(const unknown_line&) {}
-  void take(const head_line& what) {
-    format = std::max(format, what.format);
-    if (!what.base) return;
+  void take(const head_line& entry) {
+    format = std::max(format, entry.format);
+    if (!entry.base) return;
     epochs.clear();
     epochs_done_.clear();
     last_done.reset();
@@ -8529,15 +8533,15 @@ class contents {
     ending.reset();
     ending_done_ = 0;
   }
-  void take(epoch_line& what) {
-    last_number = std::max(last_number, what.number);
-    const auto done = epochs_done_.find(what.epoch);
-    if (done != epochs_done_.end() && what.number <= done->second) return;
-    epoch_line& newest = epochs[what.epoch];
-    if (what.number > newest.number) newest = std::move(what);
+  void take(epoch_line& entry) {
+    last_number = std::max(last_number, entry.number);
+    const auto done = epochs_done_.find(entry.epoch);
+    if (done != epochs_done_.end() && entry.number <= done->second) return;
+    epoch_line& newest = epochs[entry.epoch];
+    if (entry.number > newest.number) newest = std::move(entry);
   }
-  void take(const done_line& what) {
-    for (const auto& [epoch, number] : what.epochs) {
+  void take(const done_line& entry) {
+    for (const auto& [epoch, number] : entry.epochs) {
       last_number = std::max(last_number, number);
       std::uint64_t& done = epochs_done_[epoch];
       done = std::max(done, number);
@@ -8546,31 +8550,31 @@ class contents {
       if (at != epochs.end() && at->second.number <= done) epochs.erase(at);
     }
   }
-  void take(const upload_line& what) {
-    last_number = std::max(last_number, what.number);
-    if (what.number > upload_done_ && (!upload || what.number > upload->number)) upload = what;
+  void take(const upload_line& entry) {
+    last_number = std::max(last_number, entry.number);
+    if (entry.number > upload_done_ && (!upload || entry.number > upload->number)) upload = entry;
   }
-  void take(upload_done_line& what) {
-    last_number = std::max(last_number, what.number);
-    if (!what.memo.empty()) memo = std::move(what.memo);
-    upload_done_ = std::max(upload_done_, what.number);
+  void take(upload_done_line& entry) {
+    last_number = std::max(last_number, entry.number);
+    if (!entry.memo.empty()) memo = std::move(entry.memo);
+    upload_done_ = std::max(upload_done_, entry.number);
     if (upload && upload->number <= upload_done_) upload.reset();
   }
-  void take(console_line& what) {
-    for (std::string& text : what.lines) {
-      last_number = std::max(last_number, what.number);
-      if (what.number > through_) lines[what.number] = std::move(text);
-      ++what.number;
+  void take(console_line& entry) {
+    for (std::string& text : entry.lines) {
+      last_number = std::max(last_number, entry.number);
+      if (entry.number > through_) lines[entry.number] = std::move(text);
+      ++entry.number;
     }
   }
-  void take(chunk_line& what) {
-    take_through(what.through);
-    if (what.chunk > chunk_done.chunk && (!chunk || what.chunk >= chunk->chunk))
-      chunk = std::move(what);
+  void take(chunk_line& entry) {
+    take_through(entry.through);
+    if (entry.chunk > chunk_done.chunk && (!chunk || entry.chunk >= chunk->chunk))
+      chunk = std::move(entry);
   }
-  void take(const chunk_done_line& what) {
-    take_through(what.through);
-    if (what.chunk >= chunk_done.chunk) chunk_done = what;
+  void take(const chunk_done_line& entry) {
+    take_through(entry.through);
+    if (entry.chunk >= chunk_done.chunk) chunk_done = entry;
     if (chunk && chunk->chunk <= chunk_done.chunk) chunk.reset();
   }
   void take_through(std::uint64_t number) {
@@ -8578,13 +8582,13 @@ class contents {
     through_ = std::max(through_, number);
     lines.erase(lines.begin(), lines.upper_bound(through_));
   }
-  void take(const ending_line& what) {
-    last_number = std::max(last_number, what.number);
-    if (what.number > ending_done_ && (!ending || what.number > ending->number)) ending = what;
+  void take(const ending_line& entry) {
+    last_number = std::max(last_number, entry.number);
+    if (entry.number > ending_done_ && (!ending || entry.number > ending->number)) ending = entry;
   }
-  void take(const ending_done_line& what) {
-    last_number = std::max(last_number, what.number);
-    ending_done_ = std::max(ending_done_, what.number);
+  void take(const ending_done_line& entry) {
+    last_number = std::max(last_number, entry.number);
+    ending_done_ = std::max(ending_done_, entry.number);
     if (ending && ending->number <= ending_done_) ending.reset();
   }
 
@@ -8740,11 +8744,11 @@ class disk_folder final : public spool_folder {
   }
 
  private:
-  error failure(std::string_view what, int number) const {
+  error failure(std::string_view subject, int number) const {
     const std::string why =
         number != 0 ? " (" + std::error_code(number, std::generic_category()).message() + ")" : "";
     return {errc::file_error, "The spool's folder " + machine::shown(folder_) + " " +
-                                  std::string(what) + why +
+                                  std::string(subject) + why +
                                   ". Check session_options::spool and the disk."};
   }
 
@@ -8903,12 +8907,13 @@ class store {
   // take half of the room, so that epochs have the other.
   std::uint64_t add_console(const std::vector<std::string>& lines, time_point now) {
     const std::lock_guard lock(mutex_);
-    printed_lines what{last_number_ + 1, lines};
+    printed_lines printed{last_number_ + 1, lines};
     last_number_ += lines.size();
     buffer_.clear();
-    journal::append(buffer_, what);
+    journal::append(buffer_, printed);
     const bool fits = totals_.bytes + buffer_.size() <= options_.bytes_max / 2;
-    if (fits && make_room(buffer_.size()) && write(buffer_, now) && settle({})) return what.number;
+    if (fits && make_room(buffer_.size()) && write(buffer_, now) && settle({}))
+      return printed.number;
     dropped_ += lines.size();
     return 0;
   }
@@ -8978,21 +8983,21 @@ class store {
 
   // ---- what is over ------------------------------------------------------------------------------
 
-  void strike(const struck_out& what, time_point now) {
-    if (what.empty()) return;
+  void strike(const struck_out& struck, time_point now) {
+    if (struck.empty()) return;
     const std::lock_guard lock(mutex_);
     buffer_.clear();
-    if (!what.epochs.empty()) journal::append(buffer_, journal::done_line{what.epochs});
-    for (std::uint64_t number : what.uploads)
-      journal::append(buffer_, journal::upload_done_line{number, what.memo});
-    if (what.chunk > 0)
-      journal::append(buffer_, journal::chunk_done_line{what.chunk, what.lines_through});
-    if (what.ending > 0) journal::append(buffer_, journal::ending_done_line{what.ending});
-    totals_.struck += what.epochs.size();
+    if (!struck.epochs.empty()) journal::append(buffer_, journal::done_line{struck.epochs});
+    for (std::uint64_t number : struck.uploads)
+      journal::append(buffer_, journal::upload_done_line{number, struck.memo});
+    if (struck.chunk > 0)
+      journal::append(buffer_, journal::chunk_done_line{struck.chunk, struck.lines_through});
+    if (struck.ending > 0) journal::append(buffer_, journal::ending_done_line{struck.ending});
+    totals_.struck += struck.epochs.size();
     if (totals_.struck * 2 >= totals_.records)
       rewrite_at_ = std::min(rewrite_at_, rewrite_bytes_min());
     if (!write(buffer_, now)) backlog_ += buffer_;
-    for (std::uint64_t number : what.uploads)
+    for (std::uint64_t number : struck.uploads)
       if (uploads_.erase(number) > 0) folder_->remove(journal::upload_name(number));
   }
 
@@ -9313,11 +9318,11 @@ inline std::string agent_name() {
 }
 
 // What every request of a session has in common.
-inline void apply_options(const session_options& options, request& what) {
-  what.connect_timeout = options.limits.connect_timeout;
-  what.stall_timeout = options.limits.stall_timeout;
-  what.reply_bytes_max = options.limits.reply_bytes_max;
-  protocols::add_for_gateway(options.endpoints, what);
+inline void apply_options(const session_options& options, request& message) {
+  message.connect_timeout = options.limits.connect_timeout;
+  message.stall_timeout = options.limits.stall_timeout;
+  message.reply_bytes_max = options.limits.reply_bytes_max;
+  protocols::add_for_gateway(options.endpoints, message);
 }
 
 // ---- on the caller's thread --------------------------------------------------------------------
@@ -9329,11 +9334,11 @@ void sleep_until(time_point when, const Clock& clock, Sleeper& sleeper) {
 
 // Sends, and returns when the reply is there. A transport that throws is one that failed.
 template <class Transport, class Clock, class Sleeper>
-reply send_and_wait(const request& what, Transport& transport, const Clock& clock,
+reply send_and_wait(const request& message, Transport& transport, const Clock& clock,
                     Sleeper& sleeper) {
   reply answer = [&]() noexcept -> reply {
     try {
-      return transport.send(what);
+      return transport.send(message);
     } catch (...) {
       return {.failure = error{}};
     }
@@ -9451,12 +9456,12 @@ class startup {
 
   // Sends until the reply is one to go on with, with retries; throws what else it came to.
   template <class Judge>
-  outcome exchange(request what, Judge&& judge) {
+  outcome exchange(request message, Judge&& judge) {
     start_plan plan(options_.retry, deadline_);
     for (;;) {
-      what.deadline = std::min(options_.limits.request_deadline, deadline_ - clock_.now());
-      apply_options(options_, what);
-      outcome came = judge(report_.redacted(send_and_wait(what, transport_, clock_, sleeper_)));
+      message.deadline = std::min(options_.limits.request_deadline, deadline_ - clock_.now());
+      apply_options(options_, message);
+      outcome came = judge(report_.redacted(send_and_wait(message, transport_, clock_, sleeper_)));
       switch (plan.what_next(came, clock_.now(), random_)) {
         case start_plan::step::go_on: return came;
         case start_plan::step::wait: sleep_until(plan.again_at(), clock_, sleeper_); break;
@@ -9470,9 +9475,9 @@ class startup {
   }
 
   template <class T>
-  T checked(result<T> what) const {
-    if (!what) fail(what.error());
-    return *std::move(what);
+  T checked(result<T> given) const {
+    if (!given) fail(given.error());
+    return *std::move(given);
   }
 
  private:
@@ -9482,18 +9487,18 @@ class startup {
   bool may_renew() const { return has_token() && tokens_.can_renew() && !is_renewed_; }
 
   // Why they are not accepted, if so.
-  std::optional<error> tried(run& who, credential what) {
-    auto why = accept(who, std::move(what));
+  std::optional<error> tried(run& who, credential given) {
+    auto why = accept(who, std::move(given));
     return why ? why : opened(who);
   }
 
   // Why they cannot be a key or a token, if so.
-  std::optional<error> accept(run& who, credential what) {
-    report_.add_secret(what.token);
-    report_.add_secret(what.key);
-    what.is_saved = !what.key.empty() && what.key == read_saved_key(settings_);
-    key_from_ = what.token.empty() ? what.from : "";
-    if (auto why = Protocol::accept(who, std::move(what))) return why;
+  std::optional<error> accept(run& who, credential given) {
+    report_.add_secret(given.token);
+    report_.add_secret(given.key);
+    given.is_saved = !given.key.empty() && given.key == read_saved_key(settings_);
+    key_from_ = given.token.empty() ? given.from : "";
+    if (auto why = Protocol::accept(who, std::move(given))) return why;
     check_gateway(who);
     return std::nullopt;
   }
@@ -9534,8 +9539,8 @@ class startup {
   // Why the key is not accepted, if so.
   std::optional<error> opened(run& who) {
     progress at;
-    while (auto what = Protocol::opening(who, at)) {
-      outcome came = exchange(*std::move(what), [&](const reply& answer) {
+    while (auto next = Protocol::opening(who, at)) {
+      outcome came = exchange(*std::move(next), [&](const reply& answer) {
         outcome out = Protocol::judge_opening(who, at, answer, clock_.wall_now());
         if (out.why.http_status == 401 && may_renew()) out.verdict = verdict::rejected;
         return out;
@@ -9708,9 +9713,9 @@ class part_file final : public body_sink {
                    std::to_string(bytes_max_));
   }
 
-  error problem(std::string_view what) const {
+  error problem(std::string_view subject) const {
     return {errc::file_error,
-            "The file " + shown(target_) + " " + std::string(what) +
+            "The file " + shown(target_) + " " + std::string(subject) +
                 ", so it is not downloaded. Check the path given to the session."};
   }
 
@@ -9815,10 +9820,10 @@ class downloader {
   // As much of the file as comes in one exchange, and in those that redirects lead to before.
   outcome receive(std::string url, const body& part) {
     for (unsigned redirects = 0;; ++redirects) {
-      request what = storage_host::download_request(url, part->have());
-      what.sink = part;
+      request message = storage_host::download_request(url, part->have());
+      message.sink = part;
       began_ = clock_.now();
-      const reply answer = send(std::move(what), options_.limits.download_attempt_deadline);
+      const reply answer = send(std::move(message), options_.limits.download_attempt_deadline);
       if (storage_host::is_redirect(answer.status) &&
           redirects < options_.limits.download_redirects_max) {
         auto next = storage_host::redirected_address(url, answer);
@@ -9847,10 +9852,10 @@ class downloader {
     }
   }
 
-  reply send(request what, duration deadline) {
-    what.deadline = std::min(deadline, deadline_ - clock_.now());
-    apply_options(options_, what);
-    return send_and_wait(what, transport_, clock_, sleeper_);
+  reply send(request message, duration deadline) {
+    message.deadline = std::min(deadline, deadline_ - clock_.now());
+    apply_options(options_, message);
+    return send_and_wait(message, transport_, clock_, sleeper_);
   }
 
   const session_options& options_;
@@ -10208,9 +10213,9 @@ class session_base : public training_callbacks {
 
   void hand_lines(std::vector<std::string> lines) {
     if (lines.empty()) return;
-    printed_lines what{spool_ ? spool_->add_console(lines, now()) : std::uint64_t{0},
-                       std::move(lines)};
-    tell([&](engine& decide, time_point now) { decide.handle_console(std::move(what), now); });
+    printed_lines printed{spool_ ? spool_->add_console(lines, now()) : std::uint64_t{0},
+                          std::move(lines)};
+    tell([&](engine& decide, time_point now) { decide.handle_console(std::move(printed), now); });
   }
 
   std::string results() const {
@@ -10381,10 +10386,10 @@ class session_base : public training_callbacks {
   }
 
   // An upload's body, which tells how far it has been read.
-  result<std::shared_ptr<body_source>> open_upload(const checkpoint& what, std::string name) {
-    auto file = what.number != 0 ? spool_->open_upload(what.number)
-                : what.keep      ? what.keep->open()
-                                 : machine::file_source::open(what.file);
+  result<std::shared_ptr<body_source>> open_upload(const checkpoint& accepted, std::string name) {
+    auto file = accepted.number != 0 ? spool_->open_upload(accepted.number)
+                : accepted.keep      ? accepted.keep->open()
+                                     : machine::file_source::open(accepted.file);
     if (!file) return file;
     return std::shared_ptr<body_source>(std::make_shared<machine::metered_body>(
         *std::move(file),
@@ -10513,14 +10518,14 @@ class session_base : public training_callbacks {
 
   // Hands a checkpoint to the engine. False where there is none.
   bool take_checkpoint(const upload_fields& fields, const std::filesystem::path& file) {
-    auto what = prepared(fields, file);
+    auto checkpoint = prepared(fields, file);
     tell([&](engine& decide, time_point now) {
-      if (what)
-        decide.handle_checkpoint(*std::move(what), now);
+      if (checkpoint)
+        decide.handle_checkpoint(*std::move(checkpoint), now);
       else
-        decide.handle_checkpoint_failure(report_.redacted(what.error()));
+        decide.handle_checkpoint_failure(report_.redacted(checkpoint.error()));
     });
-    return static_cast<bool>(what);
+    return static_cast<bool>(checkpoint);
   }
 
   // The final model never travels beside a checkpoint: that one may finish, or is cut.
@@ -11094,7 +11099,7 @@ class basic_training_session final : public session_base {
       if (!next) return scheduled(which);
     }
     at.sent = std::move(next);
-    if (const auto* lines = std::get_if<console_order>(&at.sent->what); lines && spool_)
+    if (const auto* lines = std::get_if<console_order>(&at.sent->content); lines && spool_)
       spool_->add_chunk(lines->chunk, lines->through, *lines->lines, clock_.now());
     at.pending = perform(which, run, *at.sent, std::move(system));
     at.due = later(clock_.now(), at.pending->latency);
@@ -11120,10 +11125,10 @@ class basic_training_session final : public session_base {
     typename Protocol::news news;
     const order& sent = *driver_of(which).sent;
     outcome came = std::visit(
-        [&](const auto& what) {
-          return Protocol::judge(run, what, sent.so_far, answer, clock_.wall_now(), news);
+        [&](const auto& each) {
+          return Protocol::judge(run, each, sent.so_far, answer, clock_.wall_now(), news);
         },
-        sent.what);
+        sent.content);
     came.why = report_.redacted(std::move(came.why));
     renew_token(which, came);
     if constexpr (requires { Protocol::warning(news); }) say_warning(Protocol::warning(news));
@@ -11176,32 +11181,32 @@ class basic_training_session final : public session_base {
   }
 
   // Where memory runs out or the transport throws, that is the reply.
-  reply perform(lane which, const typename Protocol::run& run, order& what,
+  reply perform(lane which, const typename Protocol::run& run, order& wanted,
                 std::string system) noexcept {
     try {
       sending with{.agent = agent_, .system = std::move(system)};
-      if (auto* const upload = std::get_if<upload_order>(&what.what);
-          upload && Protocol::sends_file(what.so_far)) {
-        auto file = open_upload(upload->what, Protocol::upload_name(upload->what.fields));
+      if (auto* const upload = std::get_if<upload_order>(&wanted.content);
+          upload && Protocol::sends_file(wanted.so_far)) {
+        auto file = open_upload(upload->file, Protocol::upload_name(upload->file.fields));
         if (!file) return {.failure = file.error()};
         with.file = *std::move(file);
-        upload->what.bytes = with.file->size_bytes();  // as it is now
+        upload->file.bytes = with.file->size_bytes();  // as it is now
         with.boundary = boundary();
       }
-      request out =
-          std::visit([&](const auto& each) { return Protocol::make(run, each, what.so_far, with); },
-                     what.what);
+      request out = std::visit(
+          [&](const auto& each) { return Protocol::make(run, each, wanted.so_far, with); },
+          wanted.content);
       return send(which, std::move(out));
     } catch (...) {
       return {.failure = error{}};
     }
   }
 
-  reply send(lane which, request what) {
+  reply send(lane which, request message) {
     const limit_options& limits = options_.limits;
-    what.deadline = what.content ? limits.upload_deadline : limits.request_deadline;
-    detail::apply_options(options_, what);
-    return report_.redacted(driver_of(which).transport->send(what));
+    message.deadline = message.content ? limits.upload_deadline : limits.request_deadline;
+    detail::apply_options(options_, message);
+    return report_.redacted(driver_of(which).transport->send(message));
   }
 
   // ---- downloads -------------------------------------------------------------------------------
@@ -11209,16 +11214,16 @@ class basic_training_session final : public session_base {
   using downloader = detail::downloader<Transport, Clock, Sleeper>;
 
   template <class Part>
-  result<fetched_file> fetch(const Part& what, const std::filesystem::path& file) noexcept {
+  result<fetched_file> fetch(const Part& part, const std::filesystem::path& file) noexcept {
     return guarded_fetch([&]() -> result<fetched_file> {
       const auto current = [this] {
         const std::lock_guard lock(mutex_);
         return run_;
       };
-      auto url = Protocol::url_of(current(), model(), what);
+      auto url = Protocol::url_of(current(), model(), part);
       if (!url) return url.error();
       return downloader(options_, report_, prototype_, clock_, sleeper_, seed())
-          .fetch(*std::move(url), Protocol::query_file(current, what), file);
+          .fetch(*std::move(url), Protocol::query_file(current, part), file);
     });
   }
 
@@ -12853,9 +12858,9 @@ class timeline {
     wall_now_ += std::chrono::duration_cast<std::chrono::system_clock::duration>(by);
   }
 
-  std::size_t add(background_task what) {
+  std::size_t add(background_task lane) {
     const std::size_t id = ++last_id_;
-    tasks_.emplace(id, task{std::move(what), now_});
+    tasks_.emplace(id, task{std::move(lane), now_});
     due_.emplace(now_, id);
     return id;
   }
@@ -12895,7 +12900,7 @@ class timeline {
 
  private:
   struct task {
-    background_task what;
+    background_task lane;
     time_point due = {};
     bool running = false;
     bool woken = false;
@@ -12930,14 +12935,14 @@ class timeline {
       task& at;
       ~ending() { at.running = false; }
     } const ended{at};
-    const time_point next = run_once(at.what);
+    const time_point next = run_once(at.lane);
     reschedule(id, at, at.woken ? now_ : next);
   }
 
   // As thread_sleeper has it: a task that has run out of memory is tried again after a pause.
-  time_point run_once(const background_task& what) const {
+  time_point run_once(const background_task& lane) const {
     try {
-      return what.run();
+      return lane.run();
     } catch (const std::bad_alloc&) {
       return now_ + 1s;
     }
@@ -12956,7 +12961,7 @@ class timeline {
   }
 
   [[noreturn]] static void spins(const task& at, const std::string& how) {
-    throw std::logic_error("hub_session: the lane '" + std::string(at.what.name) +
+    throw std::logic_error("hub_session: the lane '" + std::string(at.lane.name) +
                            "' spins: it took " + how);
   }
 
@@ -13236,20 +13241,20 @@ class hub_logic {
 
   // Why a request is refused whatever its body says, where it is: no such call, key or model. For
   // servers that want to know before they receive the body.
-  std::optional<server_reply> refusal(const server_request& what) const {
-    return refusal(what, route(what.method, what.path));
+  std::optional<server_reply> refusal(const server_request& request) const {
+    return refusal(request, route(request.method, request.path));
   }
 
-  server_reply handle(const server_request& what, time_point now) {
-    const auto to = route(what.method, what.path);
-    if (auto refused = refusal(what, to)) return *std::move(refused);
+  server_reply handle(const server_request& request, time_point now) {
+    const auto to = route(request.method, request.path);
+    if (auto refused = refusal(request, to)) return *std::move(refused);
     if (to->first == endpoint::auth)
-      return {200, knows(what) ? "{\"success\": true}" : "{\"success\": false}"};
-    if (to->first == endpoint::create_model) return create(what.body);
+      return {200, knows(request) ? "{\"success\": true}" : "{\"success\": false}"};
+    if (to->first == endpoint::create_model) return create(request.body);
     hub_model& model = models_.at(to->second);
-    if (to->first == endpoint::heartbeat) return beat(model, what.body, now);
-    if (to->first == endpoint::metrics) return take_metrics(model, what.body);
-    if (to->first == endpoint::upload) return take_upload(model, what.form, now);
+    if (to->first == endpoint::heartbeat) return beat(model, request.body, now);
+    if (to->first == endpoint::metrics) return take_metrics(model, request.body);
+    if (to->first == endpoint::upload) return take_upload(model, request.form, now);
     return tell("data", describe(model, now));
   }
 
@@ -13296,10 +13301,10 @@ class hub_logic {
  private:
   using destination = std::optional<std::pair<endpoint, std::string>>;
 
-  std::optional<server_reply> refusal(const server_request& what, const destination& to) const {
-    if (!to) return refuse(404, "no such call: " + what.method + " " + what.path);
+  std::optional<server_reply> refusal(const server_request& request, const destination& to) const {
+    if (!to) return refuse(404, "no such call: " + request.method + " " + request.path);
     if (to->first == endpoint::auth) return std::nullopt;
-    if (!knows(what)) return refuse(401, "unknown API key");
+    if (!knows(request)) return refuse(401, "unknown API key");
     if (to->first != endpoint::create_model && !models_.contains(to->second))
       return refuse(404, "no model " + to->second);
     return std::nullopt;
@@ -13316,9 +13321,10 @@ class hub_logic {
     return tell("message", why, status);
   }
 
-  bool knows(const server_request& what) const {
-    if (what.authorization.starts_with("Bearer ")) return tokens_.contains(what.authorization);
-    return keys_.contains(what.api_key) || (is_key && is_key(what.api_key));
+  bool knows(const server_request& request) const {
+    if (request.authorization.starts_with("Bearer "))
+      return tokens_.contains(request.authorization);
+    return keys_.contains(request.api_key) || (is_key && is_key(request.api_key));
   }
 
   std::string new_id() {
@@ -13557,7 +13563,7 @@ class platform_logic {
   void add_key(std::string api_key, std::string user) {
     keys_[std::move(api_key)] = std::move(user);
   }
-  void add_dataset(platform_dataset what) { datasets_.push_back(std::move(what)); }
+  void add_dataset(platform_dataset dataset) { datasets_.push_back(std::move(dataset)); }
   void remove_model(const std::string& id) { models_.erase(id); }
 
   platform_model& model(const std::string& id) { return models_.at(id); }
@@ -13589,15 +13595,16 @@ class platform_logic {
   }
 
   // Why a request is refused whatever its body says, where it is: no such call or key.
-  std::optional<server_reply> refusal(const server_request& what) const {
-    const auto to = route(what.method, what.path);
+  std::optional<server_reply> refusal(const server_request& request) const {
+    const auto to = route(request.method, request.path);
     const bool newer =
         to && (to->call == platform_call::files || to->call == platform_call::dataset);
     const bool older =
         to && (to->call == platform_call::older_files || to->call == platform_call::older_dataset);
     if (!to || (newer && !has_newer_calls) || (older && !has_older_calls))
-      return refuse(404, "no such call: " + what.method + " " + text::without_query(what.path));
-    if (!user(what)) return refuse(401, "unknown API key");
+      return refuse(404,
+                    "no such call: " + request.method + " " + text::without_query(request.path));
+    if (!user(request)) return refuse(401, "unknown API key");
     return std::nullopt;
   }
 
@@ -13607,12 +13614,12 @@ class platform_logic {
     server_reply reply = {};
     std::optional<platform_change> change = {};
   };
-  decision decide(const server_request& what, time_point now) {
-    if (auto refused = refusal(what)) return {*std::move(refused)};
-    const auto to = route(what.method, what.path);
-    if (to->call == platform_call::event) return take_event(what, now);
-    if (to->call == platform_call::upload) return give_place(what, now);
-    if (to->call == platform_call::account) return {tell("username", *user(what))};
+  decision decide(const server_request& request, time_point now) {
+    if (auto refused = refusal(request)) return {*std::move(refused)};
+    const auto to = route(request.method, request.path);
+    if (to->call == platform_call::event) return take_event(request, now);
+    if (to->call == platform_call::upload) return give_place(request, now);
+    if (to->call == platform_call::account) return {tell("username", *user(request))};
     if (to->call == platform_call::stop) return stop(*to, now);
     return {hand_out(*to, now)};
   }
@@ -13631,21 +13638,21 @@ class platform_logic {
     return {{200, ""}, std::move(out)};
   }
 
-  void apply(platform_change what) {
-    if (what.kind == "training_started") return start(std::move(what));
-    const auto found = models_.find(what.model_id);
+  void apply(platform_change change) {
+    if (change.kind == "training_started") return start(std::move(change));
+    const auto found = models_.find(change.model_id);
     if (found == models_.end()) return;
     platform_model& model = found->second;
-    if (what.kind == "place") return add_place(model, what.data);
-    if (what.kind == "file") return add_file(model, std::move(what));
-    if (what.kind == "cancel")
+    if (change.kind == "place") return add_place(model, change.data);
+    if (change.kind == "file") return add_file(model, std::move(change));
+    if (change.kind == "cancel")
       model.cancelled = true;
     else
-      take(model, std::move(what));
+      take(model, std::move(change));
   }
 
-  server_reply handle(const server_request& what, time_point now) {
-    decision out = decide(what, now);
+  server_reply handle(const server_request& request, time_point now) {
+    decision out = decide(request, now);
     if (out.change) apply(*std::move(out.change));
     return out.reply;
   }
@@ -13695,10 +13702,10 @@ class platform_logic {
     return tell("error", why, status);
   }
 
-  std::optional<std::string> user(const server_request& what) const {
+  std::optional<std::string> user(const server_request& request) const {
     constexpr std::string_view bearer = "Bearer ";
-    if (!what.authorization.starts_with(bearer)) return std::nullopt;
-    const std::string key = what.authorization.substr(bearer.size());
+    if (!request.authorization.starts_with(bearer)) return std::nullopt;
+    const std::string key = request.authorization.substr(bearer.size());
     if (const auto found = keys_.find(key); found != keys_.end()) return found->second;
     return user_of ? user_of(key) : std::nullopt;
   }
@@ -13740,8 +13747,8 @@ class platform_logic {
     return {};
   }
 
-  decision take_event(const server_request& what, time_point now) {
-    const auto said = text::parse_json(what.body);
+  decision take_event(const server_request& request, time_point now) {
+    const auto said = text::parse_json(request.body);
     const json* data = said ? text::get_member(*said, "data") : nullptr;
     const std::string event = said ? text::get_string(*said, "event") : std::string();
     if (event.empty() || !data || !data->is_object())
@@ -13751,8 +13758,8 @@ class platform_logic {
       why = stray(*said, {"event", "data", "modelId", "project", "name"});
     if (why.empty() && is_strict) why = event_problem(event, *data);
     if (!why.empty()) return {refuse(400, event + ": " + why)};
-    if (event == "training_started") return register_run(*said, *user(what), now);
-    const auto id = find_model(*said, *user(what));
+    if (event == "training_started") return register_run(*said, *user(request), now);
+    const auto id = find_model(*said, *user(request));
     if (!id) return {refuse(404, id.error().message)};
     const platform_model& model = models_.at(*id);
     if (auto refused = conflict(model, event, *data)) return {*std::move(refused)};
@@ -13937,15 +13944,15 @@ class platform_logic {
 
   // ---- files ----
 
-  decision give_place(const server_request& what, time_point now) {
-    const auto said = text::parse_json(what.body);
+  decision give_place(const server_request& request, time_point now) {
+    const auto said = text::parse_json(request.body);
     const std::string file_name = said ? text::get_string(*said, "filename") : std::string();
     if (!platform_wire::is_segment(file_name)) return {refuse(400, "filename is needed")};
     std::string why = names_problem(*said);
     if (why.empty() && is_strict)
       why = stray(*said, {"filename", "modelId", "project", "name", "runId"});
     if (!why.empty()) return {refuse(400, why)};
-    const auto id = find_model(*said, *user(what));
+    const auto id = find_model(*said, *user(request));
     if (!id) return {refuse(404, id.error().message)};
     const std::string run = text::get_string(*said, "runId");
     if (!run.empty() && run != models_.at(*id).run_id) return {refuse(409, "no such run")};
@@ -14011,25 +14018,25 @@ class platform_logic {
     return tell("files", std::move(list));
   }
 
-  server_reply hand_out(const platform_dataset& what, platform_call call, time_point now) const {
-    if (what.file.empty()) return refuse(409, "the dataset is still being processed");
-    const std::string url = url_of_dataset ? url_of_dataset(what, now) : what.file;
+  server_reply hand_out(const platform_dataset& dataset, platform_call call, time_point now) const {
+    if (dataset.file.empty()) return refuse(409, "the dataset is still being processed");
+    const std::string url = url_of_dataset ? url_of_dataset(dataset, now) : dataset.file;
     if (call == platform_call::dataset) return tell("downloadUrl", url);
     return {.status = 302, .body = "", .location = url};
   }
 
   // ---- changes ----
 
-  void start(platform_change what) {
-    platform_model& model = models_[what.model_id];
-    model.id = what.model_id;
-    model.owner = text::get_string(what.data, "owner");
-    model.project = text::get_string(what.data, "project");
-    model.name = text::get_string(what.data, "name");
-    model.asked = text::get_string(what.data, "asked");
-    model.run_id = text::get_string(what.data, "runId");
-    model.started = std::move(what.data["started"]);
-    model.started_at = model.heard_at = what.at;
+  void start(platform_change change) {
+    platform_model& model = models_[change.model_id];
+    model.id = change.model_id;
+    model.owner = text::get_string(change.data, "owner");
+    model.project = text::get_string(change.data, "project");
+    model.name = text::get_string(change.data, "name");
+    model.asked = text::get_string(change.data, "asked");
+    model.run_id = text::get_string(change.data, "runId");
+    model.started = std::move(change.data["started"]);
+    model.started_at = model.heard_at = change.at;
   }
 
   static void add_place(platform_model& model, const json& data) {
@@ -14039,36 +14046,37 @@ class platform_logic {
                              .run_id = model.run_id});
   }
 
-  static void add_file(platform_model& model, platform_change what) {
-    const std::string place = text::get_string(what.data, "uploadPath");
+  static void add_file(platform_model& model, platform_change change) {
+    const std::string place = text::get_string(change.data, "uploadPath");
     for (platform_upload& upload : model.uploads) {
       if (upload.upload_path != place) continue;
       upload.arrived = true;
-      upload.at = what.at;
-      upload.size_bytes = text::get_unsigned(what.data, "bytes");
-      upload.hash = text::get_unsigned(what.data, "hash");
-      upload.sha256 = text::get_string(what.data, "sha256");
-      upload.content = std::move(what.content);
+      upload.at = change.at;
+      upload.size_bytes = text::get_unsigned(change.data, "bytes");
+      upload.hash = text::get_unsigned(change.data, "hash");
+      upload.sha256 = text::get_string(change.data, "sha256");
+      upload.content = std::move(change.content);
     }
   }
 
-  static void take(platform_model& model, platform_change what) {
-    const bool ends = what.kind == "training_complete" || what.kind == "training_failed";
-    const bool repeats = ends && model.ending == what.data;
+  static void take(platform_model& model, platform_change change) {
+    const bool ends = change.kind == "training_complete" || change.kind == "training_failed";
+    const bool repeats = ends && model.ending == change.data;
     if (model.state == platform_state::completed && !repeats) ++model.after_the_end;
     // A run that failed, or was silent for so long that it seemed so, may be taken up again.
     if (model.state == platform_state::failed) model.state = platform_state::training;
-    model.heard_at = what.at;
-    const int epoch = text::get_int(what.data, "epoch").value_or(0);
-    const std::uint64_t chunk = text::get_unsigned(what.data, "chunkId");
-    if (what.kind == "epoch_end") model.epochs[epoch] = std::move(what.data);
-    if (what.kind == "console_output") model.console[chunk] = std::move(what.data);
-    if (what.kind == "system_metrics") model.system.push_back(std::move(what.data));
-    if (what.kind == "checkpoint_saved") set_saved(model, text::get_string(what.data, "modelPath"));
+    model.heard_at = change.at;
+    const int epoch = text::get_int(change.data, "epoch").value_or(0);
+    const std::uint64_t chunk = text::get_unsigned(change.data, "chunkId");
+    if (change.kind == "epoch_end") model.epochs[epoch] = std::move(change.data);
+    if (change.kind == "console_output") model.console[chunk] = std::move(change.data);
+    if (change.kind == "system_metrics") model.system.push_back(std::move(change.data));
+    if (change.kind == "checkpoint_saved")
+      set_saved(model, text::get_string(change.data, "modelPath"));
     if (!ends) return;
     model.state =
-        what.kind == "training_failed" ? platform_state::failed : platform_state::completed;
-    model.ending = std::move(what.data);
+        change.kind == "training_failed" ? platform_state::failed : platform_state::completed;
+    model.ending = std::move(change.data);
   }
 
   static void set_saved(platform_model& model, const std::string& path) {
@@ -14198,14 +14206,14 @@ class fake_server {
   }
 
   // The next `times` requests, or the next to one endpoint, meet this fault.
-  void fail_next(fault what, std::size_t times = 1) {
-    planned_.push_back({std::nullopt, std::move(what), times});
+  void fail_next(fault planned, std::size_t times = 1) {
+    planned_.push_back({std::nullopt, std::move(planned), times});
   }
-  void fail_next(endpoint which, fault what, std::size_t times = 1) {
-    planned_.push_back({which, std::move(what), times});
+  void fail_next(endpoint which, fault planned, std::size_t times = 1) {
+    planned_.push_back({which, std::move(planned), times});
   }
   // Request number `index` from now on (0 is the next) meets this fault.
-  void fail_at(std::size_t index, fault what) { numbered_[count_ + index] = std::move(what); }
+  void fail_at(std::size_t index, fault planned) { numbered_[count_ + index] = std::move(planned); }
   // No connection between these two moments, counted from now.
   void outage(duration from, duration to) {
     outages_.emplace_back(time_->now() + from, time_->now() + to);
@@ -14274,16 +14282,16 @@ class fake_server {
     return all;
   }
 
-  reply answer(const request& what) {
-    seen_request seen = look_at(what);
-    const fault meets = next_fault(what, seen);
+  reply answer(const request& message) {
+    seen_request seen = look_at(message);
+    const fault meets = next_fault(message, seen);
     seen.fault = meets.kind;
     ++count_;
     if (on_request) on_request(seen);
-    reply out = play(what, seen, meets);
+    reply out = play(message, seen, meets);
     if (meets.kind != fault_kind::timed_out && meets.kind != fault_kind::drips)
-      out.latency += latency_of(what) + meets.latency;
-    if (out.latency > what.deadline) out = nothing_in_time(what.deadline);
+      out.latency += latency_of(message) + meets.latency;
+    if (out.latency > message.deadline) out = nothing_in_time(message.deadline);
     seen.status = out.status;
     if (keep_requests) requests_.push_back(std::move(seen));
     return out;
@@ -14294,8 +14302,9 @@ class fake_server {
       : name_(name), time_(&time), root_(root) {}
 
   // Which call a request is, its path being behind the root, if it is one.
-  virtual std::optional<endpoint> endpoint_of(const request& what, std::string_view path) const = 0;
-  virtual server_reply act(const server_request& what) = 0;
+  virtual std::optional<endpoint> endpoint_of(const request& message,
+                                              std::string_view path) const = 0;
+  virtual server_reply act(const server_request& request) = 0;
   // What comes to an address of the storage host.
   virtual server_reply take_file(std::string_view address, const form_part& file) = 0;
 
@@ -14309,7 +14318,7 @@ class fake_server {
  private:
   struct plan {
     std::optional<endpoint> which;
-    fault what;
+    fault planned;
     std::size_t times;
   };
 
@@ -14317,18 +14326,18 @@ class fake_server {
     return {.failure = error{errc::timed_out, "no answer in time"}, .latency = time};
   }
 
-  duration latency_of(const request& what) const {
-    if (!what.content) return latency;
+  duration latency_of(const request& message) const {
+    if (!message.content) return latency;
     return latency +
-           latency_per_upload_byte * static_cast<duration::rep>(what.content->size_bytes());
+           latency_per_upload_byte * static_cast<duration::rep>(message.content->size_bytes());
   }
 
-  seen_request look_at(const request& what) const {
+  seen_request look_at(const request& message) const {
     seen_request seen{time_->now(),
                       std::nullopt,
-                      what.method,
-                      what.url,
-                      what.content ? what.content->size_bytes() : what.body.size(),
+                      message.method,
+                      message.url,
+                      message.content ? message.content->size_bytes() : message.body.size(),
                       0,
                       fault_kind::none};
     if (seen.path.starts_with(storage_root)) {
@@ -14336,11 +14345,11 @@ class fake_server {
       return seen;
     }
     if (seen.path.starts_with(root_)) seen.path.erase(0, root_.size());
-    seen.to = endpoint_of(what, seen.path);
+    seen.to = endpoint_of(message, seen.path);
     return seen;
   }
 
-  fault next_fault(const request& what, const seen_request& seen) {
+  fault next_fault(const request& message, const seen_request& seen) {
     if (unreachable) return {fault_kind::refused};
     if (strict_) return next_expected(seen);
     if (const auto at = numbered_.find(count_); at != numbered_.end()) return at->second;
@@ -14348,12 +14357,12 @@ class fake_server {
       if (seen.at >= from && seen.at < to) return {fault_kind::refused};
     for (auto at = planned_.begin(); at != planned_.end(); ++at) {
       if (at->which && at->which != seen.to) continue;
-      fault found = at->what;
+      fault found = at->planned;
       if (--at->times == 0) planned_.erase(at);
       return found;
     }
     if (probability_ > 0 && static_cast<double>(random_() % 1'000'000) < probability_ * 1e6)
-      return random_fault(what.content != nullptr);
+      return random_fault(message.content != nullptr);
     return {};
   }
 
@@ -14362,9 +14371,9 @@ class fake_server {
       problems_.push_back("not expected: " + seen.method + " " + seen.path);
       return {};
     }
-    fault what = std::move(expected_.front().second);
+    fault planned = std::move(expected_.front().second);
     expected_.erase(expected_.begin());
-    return what;
+    return planned;
   }
 
   // No status that refuses a content for good: what meets these faults still arrives.
@@ -14399,7 +14408,7 @@ class fake_server {
     return http_date(time_->wall_now() + (pick == others.size() ? 30s : -1h));
   }
 
-  reply play(const request& what, const seen_request& seen, const fault& meets) {
+  reply play(const request& message, const seen_request& seen, const fault& meets) {
     const auto broken = [](const char* how) {
       return reply{.failure = error{errc::not_reachable, how}};
     };
@@ -14407,22 +14416,22 @@ class fake_server {
     if (meets.kind == refused) return broken("connection refused");
     if (meets.kind == reset_before_body) return broken("connection reset before the body");
     if (meets.kind == timed_out)
-      return nothing_in_time(what.sink ? std::min(what.deadline, what.stall_timeout)
-                                       : what.deadline);
+      return nothing_in_time(message.sink ? std::min(message.deadline, message.stall_timeout)
+                                          : message.deadline);
     std::string body;
-    if (auto failed = read_body(what, meets, body)) return {.failure = *failed};
-    const bool downloads = seen.to == endpoint::storage && what.method != "PUT";
+    if (auto failed = read_body(message, meets, body)) return {.failure = *failed};
+    const bool downloads = seen.to == endpoint::storage && message.method != "PUT";
     if (meets.kind == reset_in_body && !downloads) return broken("connection reset in the body");
     if (meets.kind == reset_after_body) return broken("connection reset after the body");
     if (meets.kind == status) return scripted(meets);
     if (meets.kind == html)
-      return hand_out(what, {.status = 200, .content_type = "text/html"},
+      return hand_out(message, {.status = 200, .content_type = "text/html"},
                       "<!doctype html><title>Sign in to the airport</title>");
-    if (downloads) return play_download(what, meets.kind);
-    server_reply done = seen.to == endpoint::storage ? play_put(what, std::move(body))
-                                                     : serve(what, seen, std::move(body));
+    if (downloads) return play_download(message, meets.kind);
+    server_reply done = seen.to == endpoint::storage ? play_put(message, std::move(body))
+                                                     : serve(message, seen, std::move(body));
     if (meets.kind == reply_lost) return broken("connection reset before the reply");
-    if (meets.kind == drips) return nothing_in_time(what.deadline);
+    if (meets.kind == drips) return nothing_in_time(message.deadline);
     if (meets.kind == truncated) done.body.resize(done.body.size() / 2);
     if (meets.kind == wrong_types)
       done.body =
@@ -14461,43 +14470,43 @@ class fake_server {
     return url == signed_until(address, end) && end > time_->now().time_since_epoch().count();
   }
 
-  void check_no_key(const request& what) {
-    for (const auto& [name, value] : what.headers)
+  void check_no_key(const request& message) {
+    for (const auto& [name, value] : message.headers)
       if (name == "x-api-key" || name == "authorization")
         add_problem("a key was sent to the storage host");
   }
 
-  server_reply play_put(const request& what, std::string body) {
-    check_no_key(what);
-    if (!lets_in(what.url)) return {403, "<Error><Code>ExpiredToken</Code></Error>"};
+  server_reply play_put(const request& message, std::string body) {
+    check_no_key(message);
+    if (!lets_in(message.url)) return {403, "<Error><Code>ExpiredToken</Code></Error>"};
     const std::uint64_t size = body.size();
     const std::uint64_t hash = content_hash(body);
-    return take_file(text::without_query(what.url),
+    return take_file(text::without_query(message.url),
                      {.content = std::move(body), .size_bytes = size, .hash = hash});
   }
 
-  reply play_download(const request& what, fault_kind meets) {
-    check_no_key(what);
+  reply play_download(const request& message, fault_kind meets) {
+    check_no_key(message);
     if (meets == fault_kind::reply_lost)
       return {.failure = error{errc::not_reachable, "connection reset before the reply"}};
-    if (!lets_in(what.url))
+    if (!lets_in(message.url))
       return {.status = 403, .body = "<Error><Code>ExpiredToken</Code></Error>"};
-    const auto file = files_.find(text::without_query(what.url));
+    const auto file = files_.find(text::without_query(message.url));
     if (file == files_.end())
       return {.status = 404, .body = "<Error><Code>NoSuchKey</Code></Error>"};
 
     std::string_view content = file->second;
-    reply head = download_head(what, content);
+    reply head = download_head(message, content);
     if (meets == fault_kind::wrong_types) head.content_length = head.content_range = "yes";
     const std::size_t there = content.size();
     if (meets == fault_kind::truncated || meets == fault_kind::reset_in_body ||
         meets == fault_kind::drips)
       content = content.substr(0, there / 2);
     if (latency_per_download_byte > duration::zero())
-      content = content.substr(0, bytes_within(what.deadline));
+      content = content.substr(0, bytes_within(message.deadline));
     const bool breaks = content.size() < there && meets != fault_kind::truncated;
-    reply out = hand_out(what, std::move(head), content);
-    if (meets == fault_kind::drips && !out.failure) return nothing_in_time(what.deadline);
+    reply out = hand_out(message, std::move(head), content);
+    if (meets == fault_kind::drips && !out.failure) return nothing_in_time(message.deadline);
     if (breaks && !out.failure)
       out = {.failure = error{errc::not_reachable, "connection reset in the body"}};
     out.latency = latency_per_download_byte * static_cast<duration::rep>(content.size());
@@ -14510,9 +14519,9 @@ class fake_server {
   }
 
   // Cuts `content` to what was asked for and is of the version that was asked for.
-  static reply download_head(const request& what, std::string_view& content) {
+  static reply download_head(const request& message, std::string_view& content) {
     std::string range, version;
-    for (const auto& [name, value] : what.headers) {
+    for (const auto& [name, value] : message.headers) {
       if (name == "range") range = value;
       if (name == "if-range") version = value;
     }
@@ -14532,26 +14541,28 @@ class fake_server {
   }
 
   // As a transport does: a 2xx's body goes to the sink, where there is one.
-  static reply hand_out(const request& what, reply head, std::string_view body) {
-    if (!what.sink || head.status >= 300) {
+  static reply hand_out(const request& message, reply head, std::string_view body) {
+    if (!message.sink || head.status >= 300) {
       head.body = body;
       return head;
     }
-    if (auto why = what.sink->begin(head)) return {.failure = *std::move(why)};
+    if (auto why = message.sink->begin(head)) return {.failure = *std::move(why)};
     const std::size_t piece = body.size() / 4 + 1;
     for (; !body.empty(); body.remove_prefix(std::min(piece, body.size())))
-      if (auto why = what.sink->write(body.substr(0, piece))) return {.failure = *std::move(why)};
+      if (auto why = message.sink->write(body.substr(0, piece)))
+        return {.failure = *std::move(why)};
     return head;
   }
 
   // Reads the body as a server would, or half of it where the connection breaks there.
-  std::optional<error> read_body(const request& what, const fault& meets, std::string& body) const {
+  std::optional<error> read_body(const request& message, const fault& meets,
+                                 std::string& body) const {
     const unsigned share = meets.kind == fault_kind::reset_in_body ? 2 : 1;
-    if (!what.content) {
-      body = what.body.substr(0, what.body.size() / share);
+    if (!message.content) {
+      body = message.body.substr(0, message.body.size() / share);
       return std::nullopt;
     }
-    const std::uint64_t size = what.content->size_bytes();
+    const std::uint64_t size = message.content->size_bytes();
     const std::uint64_t end = size / share;
     bool halved = false;
     body.resize(static_cast<std::size_t>(end));
@@ -14562,17 +14573,17 @@ class fake_server {
         if (on_half_upload) on_half_upload();
       }
       const std::uint64_t piece = std::min(end - at, std::max<std::uint64_t>(size / 4, 1));
-      const auto got = what.content->read(at, std::span(body).subspan(at, piece));
+      const auto got = message.content->read(at, std::span(body).subspan(at, piece));
       if (!got) return got.error();
       at += *got;
     }
     return std::nullopt;
   }
 
-  server_reply serve(const request& what, const seen_request& seen, std::string body) {
-    server_request at_server{what.method, seen.path};
+  server_reply serve(const request& message, const seen_request& seen, std::string body) {
+    server_request at_server{message.method, seen.path};
     std::string type;
-    for (const auto& [name, value] : what.headers) {
+    for (const auto& [name, value] : message.headers) {
       if (name == "x-api-key") at_server.api_key = value;
       if (name == "authorization") at_server.authorization = value;
       if (name == "content-type") type = value;
@@ -14626,11 +14637,12 @@ class fake_hub : public hub_logic, public fake_server {
   }
 
  private:
-  std::optional<endpoint> endpoint_of(const request& what, std::string_view path) const override {
-    const auto to = route(what.method, path);
+  std::optional<endpoint> endpoint_of(const request& message,
+                                      std::string_view path) const override {
+    const auto to = route(message.method, path);
     return to ? std::optional(to->first) : std::nullopt;
   }
-  server_reply act(const server_request& what) override { return handle(what, now()); }
+  server_reply act(const server_request& request) override { return handle(request, now()); }
   server_reply take_file(std::string_view, const form_part&) override { return {405, ""}; }
 
   // What clients are told of a file: a signed URL where it lies on the storage host.
@@ -14666,10 +14678,11 @@ class fake_platform : public platform_logic, public fake_server {
   }
 
  private:
-  std::optional<endpoint> endpoint_of(const request& what, std::string_view path) const override {
-    const auto to = route(what.method, path);
+  std::optional<endpoint> endpoint_of(const request& message,
+                                      std::string_view path) const override {
+    const auto to = route(message.method, path);
     if (!to) return std::nullopt;
-    if (to->call == platform_call::event) return event_of(what.body);
+    if (to->call == platform_call::event) return event_of(message.body);
     if (to->call == platform_call::upload) return endpoint::upload;
     if (to->call == platform_call::account) return endpoint::account;
     if (to->call == platform_call::stop) return endpoint::stop;
@@ -14686,13 +14699,13 @@ class fake_platform : public platform_logic, public fake_server {
     return name == "training_progress" ? std::optional(system_metrics) : std::nullopt;
   }
 
-  server_reply act(const server_request& what) override {
+  server_reply act(const server_request& request) override {
     std::erase_if(last_minute_, [&](time_point at) { return at <= now() - 1min; });
     if (last_minute_.size() >= requests_per_minute_max)
       return {429, R"({"error": "too many requests", "retryAfter": 60})", "60"};
     last_minute_.push_back(now());
     const std::size_t before = after_the_end();
-    server_reply out = handle(what, now());
+    server_reply out = handle(request, now());
     if (after_the_end() > before) add_problem("an event came after training_complete");
     return out;
   }
@@ -14718,9 +14731,9 @@ class fake_transport {
   fake_transport(const fake_transport& other) : server_(other.server_) {}
   fake_transport& operator=(const fake_transport&) = delete;
 
-  reply send(const request& what) {
+  reply send(const request& message) {
     if (cancelled_) return {.failure = error{errc::cancelled, "The request was given up."}};
-    return server_->answer(what);
+    return server_->answer(message);
   }
   void cancel() noexcept { cancelled_ = true; }
 
@@ -14757,11 +14770,11 @@ class crash_disk final : public spool_storage {
   std::uint64_t operations() const noexcept { return operations_; }
 
   // The disk as the next process finds it. Sessions from before must be gone.
-  void restart(crash_kind what, std::uint64_t seed = 0) {
+  void restart(crash_kind kind, std::uint64_t seed = 0) {
     dead_ = false;
     dies_at_ = std::numeric_limits<std::uint64_t>::max();
     std::mt19937_64 random(seed);
-    if (what == crash_kind::power)
+    if (kind == crash_kind::power)
       for (auto& [path, folder] : folders_) lose_unsynced(folder, seed == 0 ? nullptr : &random);
   }
 
@@ -14956,14 +14969,14 @@ class simulation {
   // its spool's disk, which is then as the next process finds it.
   template <class Session>
   void crash(std::unique_ptr<Session>& session, crash_disk& disk,
-             crash_kind what = crash_kind::process, std::uint64_t seed = 0) {
+             crash_kind kind = crash_kind::process, std::uint64_t seed = 0) {
     if (!disk.dead()) disk.die_at(0);
     const bool hub_before = std::exchange(hub.unreachable, true);
     const bool platform_before = std::exchange(platform.unreachable, true);
     session.reset();
     hub.unreachable = hub_before;
     platform.unreachable = platform_before;
-    disk.restart(what, seed);
+    disk.restart(kind, seed);
   }
 
   // Options that reach nothing outside: no environment, settings file, terminal or signal.

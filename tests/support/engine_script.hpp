@@ -115,7 +115,7 @@ class training {
     std::vector<int> epochs;
     losses.clear();
     if (const auto order = engine.poll(lane::epochs, now_)) {
-      for (const auto& [number, record] : std::get<hub::epochs_order>(order->what).batch) {
+      for (const auto& [number, record] : std::get<hub::epochs_order>(order->content).batch) {
         epochs.push_back(number);
         losses.push_back(loss_of(*record));
       }
@@ -127,7 +127,7 @@ class training {
   std::optional<hub::checkpoint> upload() {
     const auto order = engine.poll(lane::uploads, now_);
     if (!order) return std::nullopt;
-    return std::get<hub::upload_order>(order->what).what;
+    return std::get<hub::upload_order>(order->content).file;
   }
   // The epoch of the upload that goes out; -1 where none does.
   int uploaded_epoch() {
