@@ -51,7 +51,7 @@
 //   hygiene           every internal macro undefined
 //
 // How a metric travels: session_base::on_fit_epoch_end (session) packs the epoch into an
-// epoch_record (vocabulary), writes it down where there is a spool, and hands it to
+// epoch_record (vocabulary), writes it down if there is a spool, and hands it to
 // engine::handle_epoch (engine), which queues it. The epochs lane's step (session) asks engine::poll
 // for the next order, turns it into a request with the protocol's make(), here
 // hub_v1_wire::metrics_request (protocols), sends it through the transport (default policies), reads the
@@ -88,7 +88,7 @@
 // HUB_SESSION_NO_HTTPLIB: define it before including to leave out httplib.h and OpenSSL. Removes
 // hub::httplib_transport and the alias hub::training_session and nothing else.
 //
-// HUB_SESSION_INTERFACE_ONLY: define it before including where a file makes no session, but reports
+// HUB_SESSION_INTERFACE_ONLY: define it before including if a file makes no session, but reports
 // to a hub::training_callbacks& or names a policy. Leaves out everything from the engine on, and
 // httplib with it, and so most of the time to compile.
 //
@@ -230,7 +230,7 @@ using time_point = std::chrono::steady_clock::time_point;
 using duration = std::chrono::steady_clock::duration;
 inline constexpr time_point never = time_point::max();
 
-// `from` plus `wait`, or never where that cannot be counted any more: duration::max() never ends.
+// `from` plus `wait`, or never if that cannot be counted any more: duration::max() never ends.
 constexpr time_point later(time_point from, duration wait) noexcept {
   return wait > never - std::max(from, time_point{}) ? never : from + wait;
 }
@@ -299,7 +299,7 @@ constexpr std::string_view to_string(errc code) noexcept {
 struct error {
   errc code = errc::internal_error;
   std::string message = {};
-  int http_status = 0;  // 0 where no HTTP reply was involved
+  int http_status = 0;  // 0 if no HTTP reply was involved
 };
 
 // Thrown by the constructor and by create_model, and by nothing else.
@@ -452,7 +452,7 @@ class epoch_record {
 
 // ---- the model ---------------------------------------------------------------------------------
 
-// How HUB wants the model trained. A member is empty where HUB said nothing or nothing usable.
+// How HUB wants the model trained. A member is empty if HUB said nothing or nothing usable.
 struct train_args {
   std::string data = {};                  // dataset: a URL, often signed and short-lived, or a name
   bool resume = false;                    // go on from model_file instead of starting anew
@@ -472,10 +472,9 @@ struct model_info {
   std::string id = {};
   model_state state = model_state::fresh;
   hub::train_args train_args = {};
-  std::string model_file = {};  // what to load: a name such as "yolov8n.pt", or a URL
-  std::optional<int> last_epoch =
-      {};                   // that a training to go on with has reported, where HUB says so
-  nlohmann::json raw = {};  // HUB's whole description of the model
+  std::string model_file = {};         // what to load: a name such as "yolov8n.pt", or a URL
+  std::optional<int> last_epoch = {};  // that a training to go on with has reported, if HUB says so
+  nlohmann::json raw = {};             // HUB's whole description of the model
 };
 
 struct training_results;
@@ -504,12 +503,12 @@ enum class environment_disclosure {
 
 // What a machine and a program say of themselves, as far as the disclosure lets them.
 struct machine_facts {
-  struct private_part {  // only where all may be told
+  struct private_part {  // only if all may be told
     std::string host = {};
     std::string command_line = {};
     std::string working_folder = {};
   };
-  std::string system = {};  // "Linux", "macOS" or "Windows"; empty where nothing may be told
+  std::string system = {};  // "Linux", "macOS" or "Windows"; empty if nothing may be told
   unsigned processors = 0;
   std::optional<private_part> more = {};
 };
@@ -517,7 +516,7 @@ struct machine_facts {
 // A run that the Platform makes with a session's first request.
 struct platform_run {
   std::string project = {};  // "helmets", or "lab/helmets" where its owner is to be named
-  std::string name = {};     // of the model in it; else "train"; counted up where it is taken
+  std::string name = {};     // of the model in it; else "train"; counted up if it is taken
   int epochs = 0;            // how many there will be; 0: that is not known
   std::vector<std::pair<std::string, std::string>> arguments = {};  // shown as they are given
   std::string device = {};                                          // such as "cpu" or "cuda:0"
@@ -596,28 +595,28 @@ struct request {
   std::string method = {};  // "GET", "POST", "PUT" or "HEAD"
   std::string url = {};     // absolute, checked by text::parse_target
   std::vector<std::pair<std::string, std::string>> headers = {};
-  std::string body = {};  // used where `content` is null
+  std::string body = {};  // used if `content` is null
   std::shared_ptr<body_source> content = nullptr;
   std::shared_ptr<body_sink> sink = nullptr;  // takes the body of a 2xx in place of reply::body
   duration deadline = 30s;                    // for the whole exchange, from send() on
   duration connect_timeout = 10s;             // for the name, each connection and the TLS handshake
   duration stall_timeout = 2min;              // without a byte going out or coming in
   std::size_t reply_bytes_max = mebibyte;     // a longer reply::body is cut and fails
-  bool show_client_certificate = false;       // to the server alone, where the transport has one
+  bool show_client_certificate = false;       // to the server alone, if the transport has one
 };
 
 struct reply {
   int status = 0;  // 0: no HTTP reply, and `failure` says why
   std::string body = {};
-  std::string retry_after = {};     // the header as received, "" where there was none
-  std::string content_length = {};  // this and the next three too; needed where there is a sink
+  std::string retry_after = {};     // the header as received, "" if there was none
+  std::string content_length = {};  // this and the next three too; needed if there is a sink
   std::string content_range = {};   //
   std::string content_type = {};    //
   std::string etag = {};            //
   std::string location = {};        // of a redirect, byte for byte; it is never followed by itself
   bool is_chunked = false;          // the body says no length, but where it ends
-  std::string proxy = {};           // host:port, where it may be the words of a proxy on the way
-  std::optional<error> failure = {};  // set where there is no whole reply
+  std::string proxy = {};           // host:port, if it may be the words of a proxy on the way
+  std::optional<error> failure = {};  // set if there is no whole reply
   duration latency = {};  // virtual time until the reply is there; zero from a real transport
 };
 
@@ -657,15 +656,15 @@ enum class transfer { upload, download };
 struct transfer_progress {
   std::string_view file;      // "last.pt" or "best.pt" in an upload, the file's own name otherwise
   std::uint64_t bytes_done;   //
-  std::uint64_t bytes_total;  // 0 where nobody says it before the end
+  std::uint64_t bytes_total;  // 0 if nobody says it before the end
   duration elapsed;           // since this attempt began
   transfer kind = transfer::upload;
-  std::uint64_t bytes_before = 0;  // of bytes_done, from earlier attempts: where a download goes on
+  std::uint64_t bytes_before = 0;  // of bytes_done, from earlier attempts: if a download goes on
 };
 
 // How a checkpoint is kept from changing while it is uploaded.
 enum class snapshot {
-  copy,  // on_model_save takes a private copy first: by reflink where the file system can, else in
+  copy,  // on_model_save takes a private copy first: by reflink if the file system can, else in
          // full. Right for trainers that overwrite the file in place.
   none,  // the file itself is read. For trainers that write a new file and rename it: a replaced
          // file is still sent whole, one that is overwritten in place is noticed and sent again.
@@ -686,13 +685,13 @@ struct endpoint_options {
 struct credential_options {
   std::string api_key = {};   // else ULTRALYTICS_API_KEY, the settings file, a prompt on a terminal
   std::string id_token = {};  // a bearer token; wins over any key
-  // Returns a fresh id token. Called where there is none, and where the server does not accept the
+  // Returns a fresh id token. Called if there is none, and if the server does not accept the
   // one it has any more, which is an hour later for HUB's. First on the constructor's thread, then on
   // background threads, never two at a time; it may block, which holds up what waits for the token and
   // an ending, and must not call the session. What it throws is said, and it is called again later.
   std::function<std::string()> renew_id_token = {};
   bool save = false;                         // write an accepted key to the settings file
-  bool prompt = true;                        // ask on a terminal where no key is found
+  bool prompt = true;                        // ask on a terminal if no key is found
   std::filesystem::path settings_file = {};  // else settings.json or .yaml in the per-OS folder
 };
 
@@ -763,7 +762,7 @@ enum class offline_start { refuse, allow };
 class spool_storage;  // policies
 
 // A folder in which everything is kept until HUB has confirmed it, for the next session on the same
-// model where this one dies. Where the folder cannot be used any more, that is said once and the
+// model if this one dies. If the folder cannot be used any more, that is said once and the
 // training goes on in memory alone.
 struct spool_options {
   std::filesystem::path directory = {};         // "": no spool. Each model has its own folder in it
@@ -800,7 +799,7 @@ struct session_options {
 
 // ---- what a session says of itself -------------------------------------------------------------
 
-// Why a session reports nothing, where that is so.
+// Why a session reports nothing, if that is so.
 enum class silence {
   none,
   by_rank,  // rank 0 reports for all processes of the training
@@ -810,7 +809,7 @@ enum class silence {
 // This process's place among those that train one model together.
 struct process_rank {
   int rank = 0;
-  int size = 0;             // how many there are; 0 where that is not known
+  int size = 0;             // how many there are; 0 if that is not known
   std::string source = {};  // the variable that says so, "session_options::rank", or ""
 };
 
@@ -826,16 +825,16 @@ struct delivery {
   std::size_t epochs_queued = 0;     // accepted but not confirmed by HUB
   std::size_t epochs_set_aside = 0;  // refused by HUB for good, or more than the queue holds
   std::size_t checkpoints_delivered = 0;
-  bool checkpoint_missing = false;  // the latest one, where no final model takes its place
+  bool checkpoint_missing = false;  // the latest one, if no final model takes its place
   bool final_model_wanted = false;
   bool final_model_delivered = false;
-  bool ending_wanted = false;  // where the server is told by itself that the training has ended
+  bool ending_wanted = false;  // if the server is told by itself that the training has ended
   bool ending_delivered = false;
-  hub::silence silent = {};       // where this session reports nothing, which leaves all else empty
-  std::optional<error> why = {};  // where something is missing: the latest reason
+  hub::silence silent = {};       // if this session reports nothing, which leaves all else empty
+  std::optional<error> why = {};  // if something is missing: the latest reason
 
-  // True where nothing that was accepted is missing on HUB: on a rank above 0 as well, which accepts
-  // nothing, but not in a forked child where the session was told anything before or after the fork.
+  // True if nothing that was accepted is missing on HUB: on a rank above 0 as well, which accepts
+  // nothing, but not in a forked child if the session was told anything before or after the fork.
   bool complete() const noexcept {
     return epochs_queued == 0 && epochs_set_aside == 0 &&
            final_model_wanted == final_model_delivered && ending_wanted == ending_delivered && !why;
@@ -843,7 +842,7 @@ struct delivery {
 };
 
 struct session_status {
-  hub::silence silent = {};  // where this session reports nothing, only this and the rank are told
+  hub::silence silent = {};  // if this session reports nothing, only this and the rank are told
   process_rank rank = {};
   std::string agent_id = {};    // as HUB assigned it; empty before the first answer
   bool registered = false;      // the server knows the run
@@ -879,7 +878,7 @@ struct spooled_model {
   std::size_t console_lines = 0;
   bool has_ending = false;  // the training ended, which the server does not know yet
   std::uintmax_t journal_bytes = 0;
-  std::optional<int> checkpoint_epoch = {};  // of the checkpoint or final model, where there is one
+  std::optional<int> checkpoint_epoch = {};  // of the checkpoint or final model, if there is one
   bool is_final = false;
   std::uintmax_t checkpoint_bytes = 0;
 
@@ -900,12 +899,12 @@ class training_callbacks {
   virtual void on_pretrain_routine_end() noexcept = 0;
 
   // Queues an epoch's metrics; the last call for an epoch wins. They stay queued, and in the spool
-  // where there is one, until the server has confirmed them. NaN and infinities are sent as null.
+  // if there is one, until the server has confirmed them. NaN and infinities are sent as null.
   // Protocol: HUB v1 POST /v1/models/{id}, at most once per rate_limits.metrics; Platform epoch_end.
   virtual void on_fit_epoch_end(int epoch, metrics_view values) noexcept = 0;
 
-  // Takes a checkpoint for upload where one is due by rate_limits.checkpoint, else does nothing.
-  // Blocks: with snapshot::copy or a spool, for the time of one file copy, and only where one is due.
+  // Takes a checkpoint for upload if one is due by rate_limits.checkpoint, else does nothing.
+  // Blocks: with snapshot::copy or a spool, for the time of one file copy, and only if one is due.
   // Errors: a file that is missing, unreadable, empty or not regular is logged and not sent.
   // Protocol: HUB v1 POST /v1/models/{id}/upload with type=epoch; Platform models/upload, a PUT to the
   // storage host and checkpoint_saved; in the background.
@@ -918,9 +917,9 @@ class training_callbacks {
   // Blocks: up to limits.train_end_deadline, and where the server refuses all that time up to
   //   limits.denied_deadline. Returns what the server has confirmed; what it has not is in the log as
   //   well, with where it can be found again.
-  // May be called again where it did not deliver everything, with the same file or another: what is
+  // May be called again if it did not deliver everything, with the same file or another: what is
   //   missing is tried once more. On the Platform the end of the run waits for that, and is told without
-  //   a model where `best` is empty, or when the session ends. Once the server has the final model, or
+  //   a model if `best` is empty, or when the session ends. Once the server has the final model, or
   //   the end of the run, the session is over: then nothing is sent, and a further file gets the error
   //   already_trained.
   // Protocol: HUB v1 .../upload with type=final; Platform the same upload, then training_complete.
@@ -942,7 +941,7 @@ class training_callbacks {
 // Sends one HTTP request. A copy is a fresh connection with the same settings; each lane of a
 // session sends on a copy of its own, one request at a time.
 //   reply send(const request&)   blocks until the reply is whole, failed, or past its deadline;
-//                                reports failures in the reply and follows no redirect. Where the
+//                                reports failures in the reply and follows no redirect. If the
 //                                request has a sink, the body of a 2xx goes there: begin() with the
 //                                head, then write() in order, both before send() returns. What the
 //                                sink refuses ends the exchange, and its error is the failure
@@ -1030,7 +1029,7 @@ class spool_folder {
   virtual ~spool_folder() = default;
   virtual std::vector<entry> list() const = 0;
   virtual result<std::string> read(std::string_view name) const = 0;
-  // Adds to the end of a file, which is made where it is missing.
+  // Adds to the end of a file, which is made if it is missing.
   virtual std::optional<error> append(std::string_view name, std::string_view bytes) = 0;
   // Returns when all of the file is safe from a power failure, its name and earlier removals too.
   virtual std::optional<error> sync(std::string_view name) = 0;
@@ -1154,12 +1153,12 @@ constexpr std::string_view to_string(lane which) noexcept {
   return names[static_cast<std::size_t>(which)];
 }
 
-// A file to upload: `keep`, a snapshot of it that lives as long as it is wanted, where there is one.
+// A file to upload: `keep`, a snapshot of it that lives as long as it is wanted, if there is one.
 struct checkpoint {
   upload_fields fields = {};
   std::filesystem::path file = {};
   std::shared_ptr<const upload_copy> keep = {};
-  std::uint64_t number = 0;  // in the spool, which then has the file; 0 where it does not
+  std::uint64_t number = 0;  // in the spool, which then has the file; 0 if it does not
   std::uint64_t bytes = 0;   // of the file, as far as that is known
 };
 
@@ -1222,7 +1221,7 @@ struct protocol_traits {
   bool completes = false;             // an order of its own ends the run, after everything else
   bool takes_console = false;         // it has a place for the lines that a training prints
   bool shows_system = false;          // ... and for the machine's figures
-  bool life_in_silence_only = false;  // signs of life only where nothing else was answered
+  bool life_in_silence_only = false;  // signs of life only if nothing else was answered
   bool life_is_optional = false;      // one that is refused for good is the last, and harms nothing
   std::size_t epochs_per_request_max = std::numeric_limits<std::size_t>::max();
   unsigned requests_per_minute_max = 0;  // 0: the server names no limit
@@ -1492,7 +1491,7 @@ class any_lane {
       renewed_ = renews(result);
     }
     came(result, now);
-    in_flight_ = false;  // only now: where memory ran out, the same outcome is handed in again
+    in_flight_ = false;  // only now: if memory ran out, the same outcome is handed in again
     HUB_SESSION_ASSERT(adds_up());
   }
 
@@ -1506,7 +1505,7 @@ class any_lane {
   ~any_lane() = default;
 
   virtual time_point due() const = 0;                // of the next order, never for none
-  virtual order next() = 0;                          // that order; nothing is lost where it throws
+  virtual order next() = 0;                          // that order; nothing is lost if it throws
   virtual void leaves(time_point now) noexcept = 0;  // it is on its way
   virtual void came(const outcome& result, time_point now) = 0;  // and this came of it
   virtual bool adds_up() const { return true; }                  // what it counts, for assertions
@@ -1568,7 +1567,7 @@ class any_lane {
   }
 
   // Since when the server has refused this lane, or one that carries what was reported: the final model
-  // is not waited for anew where the epochs were refused all the time.
+  // is not waited for anew if the epochs were refused all the time.
   time_point denied_since() const {
     time_point first = denied_since_;
     for (lane each : {lane::epochs, lane::uploads})
@@ -1693,7 +1692,7 @@ class epochs_lane final : public any_lane {
   // The final model is given up: its ending waits for another file. One that an earlier session left
   // does not, as nobody can name it a file any more.
   void lack_model() { ending_lacks_model_ = ending_ && !ending_is_left_; }
-  // No other file comes, so that the ending goes out as it is; false where none waits for one.
+  // No other file comes, so that the ending goes out as it is; false if none waits for one.
   bool go_without_model(time_point now) {
     if (!std::exchange(ending_lacks_model_, false)) return false;
     try_at_once(now);
@@ -2014,7 +2013,7 @@ class epochs_lane final : public any_lane {
   std::optional<error> set_aside_error_;  // of what never will
 };
 
-// Signs of life, from the sign-in to the end: at the interval, or where nothing else was answered for
+// Signs of life, from the sign-in to the end: at the interval, or if nothing else was answered for
 // so long.
 class life_lane final : public any_lane {
  public:
@@ -2211,7 +2210,7 @@ class uploads_lane final : public any_lane {
     if (changed && ++restarts_ <= all_.limits.upload_restarts_max) {
       retry_at_ = now;
     } else if (result.verdict == rejected || changed) {
-      // The next one saved is taken; where nothing was sent, it need not wait either.
+      // The next one saved is taken; if nothing was sent, it need not wait either.
       if (!all_.ended) wanted_at_ = now;
       if (result.why.code == errc::file_error) gate_ = now;
       give_up(result.why);
@@ -2230,7 +2229,7 @@ class uploads_lane final : public any_lane {
   void arrived(bool current, const outcome& result) {
     if (flight_.is_final && current) epochs_.take_memo(result.so_far.memo);
     if (current) finish();
-    // Counted last: where memory runs out above, the same outcome comes again.
+    // Counted last: if memory runs out above, the same outcome comes again.
     if (flight_.is_final)
       final_delivered_ = final_delivered_ || current;
     else
@@ -2476,7 +2475,7 @@ class engine {
   void handle_lost_epoch() noexcept { epochs_.lose(); }
 
   // What an earlier session left in the spool, which is sent without waiting for a training. False
-  // where the queue is full, and the epoch stays where it is.
+  // if the queue is full, and the epoch stays where it is.
   bool handle_left_epoch(int epoch, std::shared_ptr<const epoch_record> values,
                          std::uint64_t number) {
     return epochs_.add_left(epoch, std::move(values), number);
@@ -2484,7 +2483,7 @@ class engine {
   void handle_left_upload(checkpoint file, time_point now) {
     uploads_.replace(std::move(file), now);
   }
-  // The next chunk of lines has this number; `sent` are its lines, where it may have been sent already.
+  // The next chunk of lines has this number; `sent` are its lines, if it may have been sent already.
   void handle_left_chunk(std::uint64_t chunk, std::uint64_t through,
                          std::shared_ptr<const std::vector<std::string>> sent) {
     console_.take_left(chunk, through, std::move(sent));
@@ -2508,7 +2507,7 @@ class engine {
   // A checkpoint that could not be read or copied. The next one saved is tried again.
   void handle_checkpoint_failure(const error& why) { uploads_.fail(why); }
 
-  // The same where memory ran out. Allocates nothing.
+  // The same if memory ran out. Allocates nothing.
   void handle_lost_checkpoint() noexcept { uploads_.lose(); }
 
   // Lines that the training printed.
@@ -2517,7 +2516,7 @@ class engine {
   }
 
   // Training is over: what is queued goes out without waiting, then `final_model`, if any, then the
-  // ending, and nothing more. An ending that failed may be repeated: where the final model is given up,
+  // ending, and nothing more. An ending that failed may be repeated: if the final model is given up,
   // the ending waits for another one. `number` is that of the ending in the spool, or 0.
   void handle_train_end(std::optional<checkpoint> final_model, time_point now,
                         std::shared_ptr<const run_ending> how = {}, std::uint64_t number = 0) {
@@ -2534,7 +2533,7 @@ class engine {
   void handle_flush(lane which, time_point now) { at(which).flush(now); }
 
   // The session is about to end: an ending that waits for another file goes out without one, unless the
-  // next session can still bring both. False where there is none.
+  // next session can still bring both. False if there is none.
   bool handle_last_word(time_point now) {
     if (uploads_.waits_in_spool() || !epochs_.go_without_model(now)) return false;
     all_.stopped = false;
@@ -2551,7 +2550,7 @@ class engine {
 
   time_point deadline(lane which) const { return at(which).deadline(); }
 
-  // The lane's next order where one is due.
+  // The lane's next order if one is due.
   std::optional<order> poll(lane which, time_point now) { return at(which).poll(now); }
 
   // ---- what came of it -------------------------------------------------------------------------
@@ -2666,7 +2665,7 @@ inline std::string_view trimmed(std::string_view text) {
   return text;
 }
 
-// How many bytes the character of UTF-8 at the beginning of a text has; 0 where it is none.
+// How many bytes the character of UTF-8 at the beginning of a text has; 0 if it is none.
 constexpr std::size_t utf8_length(std::string_view text) noexcept {
   const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
   const unsigned char first = text.empty() ? 0x80 : byte(0);
@@ -2738,7 +2737,7 @@ inline std::uint64_t content_hash(std::string_view content,
   return seed;
 }
 
-// The shortest decimal that reads back as exactly `value`, or "null" where JSON has no number.
+// The shortest decimal that reads back as exactly `value`, or "null" if JSON has no number.
 inline void append_number(std::string& out, double value) {
   if (!is_finite(value)) {
     out += "null";
@@ -2911,8 +2910,8 @@ inline std::optional<json> parse_json(std::string_view text, const json_bounds& 
   return value;
 }
 
-// Empties a value from its leaves on: nlohmann's destructor allocates where there is something in a
-// value, and ends the program where it cannot.
+// Empties a value from its leaves on: nlohmann's destructor allocates if there is something in a
+// value, and ends the program if it cannot.
 inline void clear_from_leaves(json& value) noexcept {
   if (!value.is_structured()) return;
   for (json& each : value) clear_from_leaves(each);
@@ -2948,7 +2947,7 @@ inline std::size_t json_value_end(std::string_view text, std::size_t at) {
 }
 
 // Where the value of a member stands in the object that `text` is known to be; of the last one,
-// which is the one that counts, where there are several.
+// which is the one that counts, if there are several.
 inline std::optional<extent> find_json_member(std::string_view text, std::string_view wanted) {
   constexpr std::string_view blank = " \t\r\n";
   std::optional<extent> found;
@@ -2966,7 +2965,7 @@ inline std::optional<extent> find_json_member(std::string_view text, std::string
   }
 }
 
-// What a text begins with behind blanks and a byte order mark; NUL where there is nothing.
+// What a text begins with behind blanks and a byte order mark; NUL if there is nothing.
 inline char first_of(std::string_view text) {
   const std::size_t first = text.find_first_not_of(" \t\r\n\xEF\xBB\xBF");
   return first == std::string_view::npos ? '\0' : text[first];
@@ -2979,7 +2978,7 @@ inline bool is_object(std::string_view text) {
          json::accept(text.begin(), text.end());
 }
 
-// A member as it is written; "" where it is missing or null, or where `text` is no object but still
+// A member as it is written; "" if it is missing or null, or if `text` is no object but still
 // JSON.
 inline std::string_view member_text(std::string_view text, std::string_view name) {
   const auto found = first_of(text) == '{' ? find_json_member(text, name) : std::nullopt;
@@ -2988,7 +2987,7 @@ inline std::string_view member_text(std::string_view text, std::string_view name
   return value == "null" ? std::string_view() : value;
 }
 
-// The same where the member is a string, else "".
+// The same if the member is a string, else "".
 inline std::string member_string(std::string_view text, std::string_view name) {
   const std::string_view value = member_text(text, name);
   const std::optional<json> read = value.starts_with('"') ? parse_json(value) : std::nullopt;
@@ -3077,7 +3076,7 @@ struct url {
   int port = 443;
   std::string path = {};  // "" or "/..." without a trailing slash
 
-  // What stands between "//" and the path. The port is left out where the scheme says it.
+  // What stands between "//" and the path. The port is left out if the scheme says it.
   std::string authority() const { return port == (tls ? 443 : 80) ? bracketed_host() : place(); }
   std::string place() const { return bracketed_host() + ':' + std::to_string(port); }
   std::string origin() const { return (tls ? "https://" : "http://") + authority(); }
@@ -3111,7 +3110,7 @@ inline bool is_host(std::string_view host, bool bracketed) {
 }
 
 // Reads http(s)://host[:port] and takes what stands behind it as it is. Stricter than httplib, which
-// takes what it cannot read for a plain-HTTP host name. What is wrong with it, "" where nothing is.
+// takes what it cannot read for a plain-HTTP host name. What is wrong with it, "" if nothing is.
 inline std::string_view read_origin(std::string_view text, url& out) {
   const std::size_t scheme_end = text.find("://");
   const std::string scheme = lowered(text.substr(0, scheme_end));
@@ -3268,7 +3267,7 @@ inline bool is_same_server(const url& a, const url& b) {
   return a.tls == b.tls && a.port == b.port && name(a) == name(b);
 }
 
-// The value of a name in the query of a URL, "" where there is none.
+// The value of a name in the query of a URL, "" if there is none.
 inline std::string query_value(std::string_view url, std::string_view name) {
   url = url.substr(0, url.find('#'));
   std::string_view query = url.substr(std::min(url.find('?'), url.size()));
@@ -3288,7 +3287,7 @@ inline std::string without_query(std::string_view url) {
   return std::string(url.substr(0, url.find('?')));
 }
 
-// `value` with every URL in it cut off at its query, which is short-lived and a secret where the URL
+// `value` with every URL in it cut off at its query, which is short-lived and a secret if the URL
 // is signed.
 inline json without_queries(json value) {
   if (value.is_string()) {
@@ -3627,7 +3626,7 @@ inline error unreadable(std::string_view subject, std::string_view body, std::st
 
 // ---- replies -----------------------------------------------------------------------------------
 
-// The server's own words in an error reply, where it has any that can be shown.
+// The server's own words in an error reply, if it has any that can be shown.
 inline std::string server_message(std::string_view body) {
   const std::string plain = standard_json(body);
   if (!is_object(plain)) return {};
@@ -3789,9 +3788,9 @@ inline outcome judge(const reply& answer, std::string_view subject,
 //   name, traits                in a spool and for the engine
 //   identify(identity, endpoints, variable)   result<run>, before anything is sent; variable(name)
 //                               reads the environment
-//   credentials(run)            the key that the run has, "" where it has none
+//   credentials(run)            the key that the run has, "" if it has none
 //   accept(run, credential)     takes the key or token to use, or says why it cannot be one
-//   no_key(run), key_page(run)  the error where there is none; the place that has one
+//   no_key(run), key_page(run)  the error if there is none; the place that has one
 //   opening(run, progress), judge_opening(run, progress, reply, wall_now)   the requests that the
 //                               constructor sends and waits for, one after another, if any
 //   make(run, order, progress, sending), judge(run, order, progress, reply, wall_now, news)   one
@@ -3803,7 +3802,7 @@ inline outcome judge(const reply& answer, std::string_view subject,
 //   spool_file, folder(run, number), resumes(run), remember(run), recall(run, text)
 //                               for the spool: the names of its file and folder, all but the secrets as
 //                               text, and what an earlier session remembered
-//   is_registered(run)          whether the server knows the run; only where the traits say `registers`
+//   is_registered(run)          whether the server knows the run; only if the traits say `registers`
 //
 // What it may have, and what a session does without:
 //
@@ -3818,13 +3817,13 @@ inline outcome judge(const reply& answer, std::string_view subject,
 
 using wall_time = std::chrono::system_clock::time_point;
 
-// Reads a variable of the environment, "" where it is not set.
+// Reads a variable of the environment, "" if it is not set.
 using variable_reader = std::function<std::string(const char* name)>;
 
 // Who the session is, and how that came to be known.
 struct credential {
   std::string key = {};
-  std::string token = {};  // wins over a key, where the protocol knows tokens
+  std::string token = {};  // wins over a key, if the protocol knows tokens
   std::string from = {};   // " from" and the place of the key, for messages
   bool is_saved = false;   // the key is the one in the settings file
 };
@@ -3834,7 +3833,7 @@ struct sending {
   std::shared_ptr<body_source> file = {};  // of an upload
   std::string boundary = {};               // 128 random bits, for a form
   std::string agent = {};                  // what runs here, for a heartbeat
-  std::string system = {};                 // the machine's figures as JSON, "" where there are none
+  std::string system = {};                 // the machine's figures as JSON, "" if there are none
 };
 
 template <class P>
@@ -3914,7 +3913,7 @@ concept names_files = requires(const typename P::run& run, std::string_view addr
 template <class Order>
 struct without {
   static request make(const auto&, const Order&, const progress&, const sending&) {
-    HUB_SESSION_ASSERT(false);  // the engine gives such an order only where the traits ask for it
+    HUB_SESSION_ASSERT(false);  // the engine gives such an order only if the traits ask for it
     return {};
   }
   static outcome judge(const auto&, const Order&, const progress&, const reply&, wall_time, auto&) {
@@ -3935,15 +3934,15 @@ using namespace protocols;
 // How much there is of a file, and of which version of it.
 struct partial_download {
   std::string address = {};       // the URL it comes from, without the query
-  std::string etag = {};          // of the version; "" where none can be told from another
-  std::uint64_t bytes_total = 0;  // 0 where that shows only at the end
+  std::string etag = {};          // of the version; "" if none can be told from another
+  std::uint64_t bytes_total = 0;  // 0 if that shows only at the end
   std::uint64_t bytes = 0;        // from the beginning on
 };
 
 // Its name at the beginning of a sentence.
 inline std::string named(std::string_view host) { return "The storage host " + std::string(host); }
 
-// The address of a download where a server names `url`, for a session with the server at `api_root`.
+// The address of a download if a server names `url`, for a session with the server at `api_root`.
 inline result<std::string> download_address(std::string_view url, std::string_view subject,
                                             std::string_view api_root, std::string_view who) {
   if (url.find("://") == std::string_view::npos)
@@ -4024,7 +4023,7 @@ inline std::string record_text(const download_record& record) {
   return out.dump();
 }
 
-// Nothing where it is not sound, or not of a download that can be gone on with.
+// Nothing if it is not sound, or not of a download that can be gone on with.
 inline std::optional<download_record> parse_record(const std::string& text) {
   const auto record = parse_json(text);
   if (!record) return std::nullopt;
@@ -4037,7 +4036,7 @@ inline std::optional<download_record> parse_record(const std::string& text) {
 }
 
 // Reads the head of a 2xx to download_request(have): what is there once its body begins. That is
-// `have` where the rest follows, or nothing of the version that the host has now.
+// `have` if the rest follows, or nothing of the version that the host has now.
 inline result<partial_download> parse_download_head(const reply& head,
                                                     const partial_download& have) {
   const auto refuse = [](std::string_view why) {
@@ -4070,7 +4069,7 @@ inline result<partial_download> parse_download_head(const reply& head,
   return partial_download{have.address, is_strong_etag(head.etag) ? head.etag : "", *length, 0};
 }
 
-// What a reply to download_request comes to, where the file is not whole with it: `denied` wants a
+// What a reply to download_request comes to, if the file is not whole with it: `denied` wants a
 // fresh URL from HUB, `restart` wants the file from its beginning.
 inline outcome judge_download(const reply& answer, std::string_view host,
                               std::chrono::system_clock::time_point wall_now) {
@@ -4164,7 +4163,7 @@ inline bool is_model_id(std::string_view text) {
 }
 
 struct identifier {
-  std::string api_key = {};  // "" where the identifier names only the model
+  std::string api_key = {};  // "" if the identifier names only the model
   std::string model_id = {};
 };
 
@@ -4350,7 +4349,7 @@ inline result<std::string> parse_created(std::string_view body) {
   return id;
 }
 
-// Reads the reply to a heartbeat: the agent id to send from now on, "" where HUB names none.
+// Reads the reply to a heartbeat: the agent id to send from now on, "" if HUB names none.
 inline result<std::string> parse_heartbeat(std::string_view body) {
   const std::string plain = standard_json(body);
   if (!is_object(plain)) return unreadable("a heartbeat", body, server);
@@ -4549,7 +4548,7 @@ struct hub_v1 : without<registration_order>, without<completion_order>, without<
     return out;
   }
 
-  // What there is to say where the server does not answer.
+  // What there is to say if the server does not answer.
   static std::string advice(const run& of) {
     if (of.who.api_root != hub_v1_wire::default_api_root) return {};
     return " The hosted HUB was retired on 31 July 2026. Report to Ultralytics Platform with "
@@ -4573,7 +4572,7 @@ struct hub_v1 : without<registration_order>, without<completion_order>, without<
   static std::string key_page(const run& of) { return of.web_root + "/settings"; }
   static error no_key(const run& of) { return key_error(of, "There is no API key. Get one from "); }
 
-  // The sign-in, where HUB has not accepted this key before, and then the model.
+  // The sign-in, if HUB has not accepted this key before, and then the model.
   static std::optional<request> opening(const run& of, const progress& at) {
     if (at.step == 0 && of.who.id_token.empty() && !of.key_is_known)
       return hub_v1_wire::auth_request(of.who);
@@ -4647,7 +4646,7 @@ struct hub_v1 : without<registration_order>, without<completion_order>, without<
     if (model) of.model = held(*std::move(model));
     return of.model != nullptr;
   }
-  // Where HUB has never been asked: what the program says of the model.
+  // If HUB has never been asked: what the program says of the model.
   static void assume(run& of, const train_args& args) {
     of.model =
         std::make_shared<const model_info>(model_info{.id = of.who.model_id, .train_args = args});
@@ -4727,7 +4726,7 @@ struct hub_v1 : without<registration_order>, without<completion_order>, without<
     return {new model_info(std::move(model)), release};
   }
 
-  // Where a token is refused, there is no key to check.
+  // If a token is refused, there is no key to check.
   static outcome fitting(const run& of, outcome out) {
     constexpr std::string_view of_keys = protocols::statuses::no_key.advice;
     std::string& words = out.why.message;
@@ -4782,7 +4781,7 @@ struct roots {
 };
 
 // Reads the two addresses. Of one that is "" the place is taken that it has beside the other, and the
-// Platform's own where that says nothing.
+// Platform's own if that says nothing.
 inline result<roots> parse_roots(std::string_view web, std::string_view webhooks) {
   constexpr std::string_view folder = "/api/webhooks";
   roots out;
@@ -4896,13 +4895,13 @@ struct run {
   std::string project = {};       // "lab/my-helmets" or "my-helmets"
   std::string name = {};          // "yolo11n-640"
   std::string registration = {};  // the data of training_started, but for the environment
-  std::string environment = {};   // the text of a JSON object, "" where it is not told
+  std::string environment = {};   // the text of a JSON object, "" if it is not told
   std::string model_id = {};
   std::string run_id = {};
   std::string page = {};
 };
 
-// The environment of training_started, "" where nothing may be told.
+// The environment of training_started, "" if nothing may be told.
 inline std::string encode_environment(const machine_facts& facts) {
   if (facts.system.empty()) return {};
   object_writer out;
@@ -5017,7 +5016,7 @@ inline std::string encode_console(std::uint64_t chunk, std::string_view content,
   return data.text();
 }
 
-// The figures that go with an epoch, as the text of a JSON object; "" where there are none.
+// The figures that go with an epoch, as the text of a JSON object; "" if there are none.
 inline std::string encode_figures(const system_figures& of) {
   const auto rounded = [](double value) { return std::round(value * 1000) / 1000; };
   const auto add = [&](object_writer& to, std::string_view name, std::optional<double> value) {
@@ -5116,7 +5115,7 @@ inline std::vector<double> resample(const std::vector<double>& values) {
   return out;
 }
 
-// Why a curve cannot be drawn, "" where it can or is not given.
+// Why a curve cannot be drawn, "" if it can or is not given.
 inline std::string curve_problem(const plot_curve& curve) {
   if (curve.x.empty() && curve.y.empty()) return {};
   for (std::size_t i = 0; i < curve.y.size(); ++i)
@@ -5135,7 +5134,7 @@ inline std::array<named_curve, 4> curves_of(const training_plots& plots) {
            {"recall_curve", &plots.recall_curve}}};
 }
 
-// What of the results is left out, and why, for the log; "" where all of it is sent.
+// What of the results is left out, and why, for the log; "" if all of it is sent.
 inline std::string results_problem(const training_results& results) {
   std::string out;
   for (const auto& [name, curve] : curves_of(results.plots))
@@ -5168,7 +5167,7 @@ inline std::string encode_plots(const training_plots& plots) {
   return out += ']';
 }
 
-// F1 of one image; 1 where there was nothing to find and nothing was found.
+// F1 of one image; 1 if there was nothing to find and nothing was found.
 inline double f1_of(const validation_row& row) {
   const double hits = 2.0 * row.true_positives;
   const double all = hits + row.false_positives + row.false_negatives;
@@ -5214,7 +5213,7 @@ inline std::string encode_validation(const std::vector<validation_row>& all) {
 struct ending_facts {
   int epoch = 0;                  // the last one
   double map = 0;                 // as on_train_end was given it
-  std::string model_path = {};    // of the final model, where one was uploaded
+  std::string model_path = {};    // of the final model, if one was uploaded
   std::uint64_t model_bytes = 0;  //
 };
 
@@ -5241,7 +5240,7 @@ inline std::string encode_results(const training_results& results) {
   return out.raw("plots", encode_plots(results.plots)).text();
 }
 
-// The data of training_complete. `results` is what encode_results made, "" where the program said none.
+// The data of training_complete. `results` is what encode_results made, "" if the program said none.
 inline std::string encode_completion(const run& of, std::string_view results,
                                      const ending_facts& facts) {
   const auto said = [&](std::string_view name, std::string_view otherwise) {
@@ -5418,7 +5417,7 @@ inline result<upload_place> parse_upload_place(std::string_view body, const run&
   return out;
 }
 
-// An upload's place for the order that carries it, without the URL where that has been used.
+// An upload's place for the order that carries it, without the URL if that has been used.
 inline std::string encode_place(const upload_place& place, bool with_url) {
   object_writer out;
   if (with_url) out.string("url", place.url);
@@ -5546,7 +5545,7 @@ inline std::string pick_weights(const json& files) {
   return !best.empty() ? best : !last.empty() ? last : other;
 }
 
-// Reads the reply to resource_request: the signed URL, "" where the model has no weights yet.
+// Reads the reply to resource_request: the signed URL, "" if the model has no weights yet.
 inline result<std::string> parse_resource_reply(std::string_view body, const resource& wanted) {
   if (wanted.is_dataset) {
     std::string url = is_object(body) ? member_string(body, "downloadUrl") : std::string();
@@ -5609,7 +5608,7 @@ struct platform {
     bool resumes = false;
     unsigned spool_number = 0;
   };
-  // What a reply taught; a member is empty where it said nothing new.
+  // What a reply taught; a member is empty if it said nothing new.
   struct news {
     platform_wire::event_reply told = {};
   };
@@ -5829,7 +5828,7 @@ struct platform {
 
 // ---- folders in a spool ------------------------------------------------------------------------
 
-// Whose folder this is, and what its run file says of that; nothing where it is no protocol's from
+// Whose folder this is, and what its run file says of that; nothing if it is no protocol's from
 // here. `read` returns the text of a file in it, "" for none.
 inline std::optional<spooled_model> owner_of_folder(
     const std::string& folder, const std::function<std::string(std::string_view file)>& read) {
@@ -5907,7 +5906,7 @@ void* symbol_of(void* library, const char* name) noexcept HUB_SESSION_SYMBOL(dls
     __attribute__((weak));
 inline constexpr int resolve_now = 2;
 
-// Weak, as older C libraries do not have it. Copies by reference where the file system can.
+// Weak, as older C libraries do not have it. Copies by reference if the file system can.
 std::ptrdiff_t copy_range(int from, std::int64_t* from_at, int to, std::int64_t* to_at,
                           std::size_t bytes, unsigned flags) HUB_SESSION_SYMBOL(copy_file_range)
     __attribute__((weak));
@@ -6159,7 +6158,7 @@ inline error file_error(const fs::path& file, std::string_view what) {
                                 ", so it is not uploaded. Check the path given to the session."};
 }
 
-// Where the program changes its working directory, the file is still found.
+// If the program changes its working directory, the file is still found.
 inline fs::path full_path(const fs::path& file) {
   std::error_code failed;
   fs::path full = fs::absolute(file, failed);
@@ -6185,7 +6184,7 @@ struct file_closer {
 using open_file = std::unique_ptr<std::FILE, file_closer>;
 
 // Opens as std::fopen does, but without a buffer, so that what was written is the system's at once, and
-// for this process alone. Null where that fails, and errno says why.
+// for this process alone. Null if that fails, and errno says why.
 inline open_file open(const fs::path& file, std::string mode) {
 #if defined(HUB_SESSION_WINDOWS)
   mode += 'N';
@@ -6201,7 +6200,7 @@ inline open_file open(const fs::path& file, std::string mode) {
 }
 
 // A name by which std::filesystem finds a file that is open here, whatever became of its own name.
-// Where the system has no such names, that is `name`.
+// If the system has no such names, that is `name`.
 inline fs::path name_of_open([[maybe_unused]] std::FILE* file, const fs::path& name) {
 #if defined(HUB_SESSION_POSIX)
   std::error_code none;
@@ -6326,7 +6325,7 @@ class metered_body final : public body_source {
   meter tell_;
 };
 
-// Keeps a file for this holder alone, among all threads and processes, for as long as it lives. Where
+// Keeps a file for this holder alone, among all threads and processes, for as long as it lives. If
 // the system cannot do that, everybody is let in.
 class file_lock {
  public:
@@ -6422,7 +6421,7 @@ inline void make_private(const fs::path& file) {
   fresh->discard();
 }
 
-// Copies what is left of `from` behind what is in `to`: in a moment and without room where the file
+// Copies what is left of `from` behind what is in `to`: in a moment and without room if the file
 // system can share the blocks.
 inline bool copy_rest(std::FILE* from, std::FILE* to) {
 #if defined(__linux__)
@@ -6460,7 +6459,7 @@ inline result<fresh_file> copy_steady(const fs::path& from, const fs::path& like
   return file_error(from, "is being overwritten while it is copied");
 }
 
-// A private copy of a file for as long as somebody holds it. Where the system can do without, it has
+// A private copy of a file for as long as somebody holds it. If the system can do without, it has
 // no name, so that nothing of it is left whatever ends the process.
 class snapshot_file final : public upload_copy {
  public:
@@ -6514,7 +6513,7 @@ class snapshot_folder {
     if (where_.empty()) where_ = fs::temp_directory_path(none);
   }
 
-  // The folder, made where it is missing and swept on first use. From any thread.
+  // The folder, made if it is missing and swept on first use. From any thread.
   result<fs::path> get() {
     const std::lock_guard lock(mutex_);
     std::error_code failed;
@@ -6582,7 +6581,7 @@ inline bool write_text_file(const fs::path& file, std::string_view text) {
   return false;
 }
 
-// The hash of a file's first bytes; nothing where it has fewer.
+// The hash of a file's first bytes; nothing if it has fewer.
 inline std::optional<std::uint64_t> hash_of_beginning(const fs::path& file, std::uint64_t bytes) {
   std::ifstream in(file, std::ios::binary);
   std::string piece(mebibyte, '\0');
@@ -6622,7 +6621,7 @@ class yaml_reader {
       read_block();
   }
 
-  // Why it cannot be read; "" where it can.
+  // Why it cannot be read; "" if it can.
   const std::string& problem() const noexcept { return problem_; }
   // The last one, which is the one that counts.
   const std::optional<scalar>& api_key() const noexcept { return api_key_; }
@@ -6855,7 +6854,7 @@ class yaml_reader {
     return out;
   }
 
-  // Nothing where there is none, which never comes to an end by itself.
+  // Nothing if there is none, which never comes to an end by itself.
   std::optional<std::string> plain_in_flow() {
     const std::size_t first = at_;
     while (!at_line_end() && ",{}[]"sv.find(now()) == std::string_view::npos &&
@@ -6886,7 +6885,7 @@ class yaml_reader {
 
   static bool is_quote(char c) noexcept { return c == '"' || c == '\''; }
 
-  // What is in quotes from here on; nothing where they are not closed.
+  // What is in quotes from here on; nothing if they are not closed.
   std::optional<std::string> quoted() {
     const char quote = text_[at_++];
     std::string out;
@@ -6955,7 +6954,7 @@ class yaml_reader {
   std::string problem_;
 };
 
-// The key in the text of an Ultralytics settings file, "" where there is none. An error says why the
+// The key in the text of an Ultralytics settings file, "" if there is none. An error says why the
 // text cannot be read.
 inline result<std::string> read_api_key(std::string_view text, settings_format format) {
   const auto unreadable = [](std::string why) { return error{errc::file_error, std::move(why)}; };
@@ -6978,7 +6977,7 @@ inline std::string find_api_key(std::string_view text, settings_format format) {
   return found ? *found : std::string();
 }
 
-// The same text with the key in it and nothing else changed; nothing where `text` cannot be read, or has
+// The same text with the key in it and nothing else changed; nothing if `text` cannot be read, or has
 // no place for the key.
 inline std::optional<std::string> replace_api_key(std::string_view text, std::string_view api_key,
                                                   settings_format format) {
@@ -7009,14 +7008,14 @@ inline std::optional<std::string> replace_api_key(std::string_view text, std::st
 
 // ---- keys --------------------------------------------------------------------------------------
 
-// A folder that a variable names; "" where it names none. A relative one would be another one wherever
+// A folder that a variable names; "" if it names none. A relative one would be another one wherever
 // the program is started, so that it is none, as the XDG specification has it.
 inline fs::path folder_of(const char* variable) {
   fs::path folder = env(variable);
   return folder.is_absolute() ? folder : fs::path();
 }
 
-// The home folder that the system's list of users has for this one; "" where it has none.
+// The home folder that the system's list of users has for this one; "" if it has none.
 inline fs::path listed_home() {
   fs::path home;
 #if defined(__linux__) || defined(__APPLE__)
@@ -7040,7 +7039,7 @@ inline fs::path home_folder() {
 #endif
 }
 
-// Where Ultralytics keeps its settings on this system; "" where this user has no folder at all. Never
+// Where Ultralytics keeps its settings on this system; "" if this user has no folder at all. Never
 // in the folder for temporary files: there anybody could have put a file with another key.
 inline fs::path settings_folder() {
 #if defined(HUB_SESSION_WINDOWS)
@@ -7056,7 +7055,7 @@ inline fs::path settings_folder() {
 }
 
 // The settings file to read and write: settings.json, else settings.yaml, else a new settings.json; ""
-// where there is no folder for one.
+// if there is no folder for one.
 inline fs::path find_settings_file(const fs::path& given) {
   if (!given.empty()) return full_path(given);
   fs::path folder = settings_folder();
@@ -7078,7 +7077,7 @@ inline machine::settings_format settings_format_of(const fs::path& file) {
                                      : machine::settings_format::yaml_text;
 }
 
-// The key that a settings file holds, "" where there is no file or no key in it. An error says why the
+// The key that a settings file holds, "" if there is no file or no key in it. An error says why the
 // file cannot be read.
 inline result<std::string> find_saved_key(const fs::path& file) {
   std::error_code failed;
@@ -7201,7 +7200,7 @@ inline bool may_ask() noexcept {
 #endif
 }
 
-// Asks on the terminal without echo. Empty where nobody may be asked or nothing was typed in time.
+// Asks on the terminal without echo. Empty if nobody may be asked or nothing was typed in time.
 inline std::string ask_for_key(std::string_view where, duration timeout) {
   if (!may_ask()) return {};
   const time_point until = later(std::chrono::steady_clock::now(), timeout);
@@ -7377,7 +7376,7 @@ class console {
 };
 
 // Says one thing after the other, on a thread of its own: nobody waits for a log function that is slow,
-// nor for a standard error that nobody reads. Where a session runs nothing on threads, whoever has
+// nor for a standard error that nobody reads. If a session runs nothing on threads, whoever has
 // something to say says it at once.
 class speaker : public std::enable_shared_from_this<speaker> {
  public:
@@ -7586,7 +7585,7 @@ class speaker : public std::enable_shared_from_this<speaker> {
 // limits.log_deadline at most.
 class reporter {
  public:
-  // Whether there is a thread to say it: where a session has others.
+  // Whether there is a thread to say it: if a session has others.
   reporter(const session_options& options, bool by_thread)
       : deadline_(options.limits.log_deadline),
         speaker_(std::make_shared<speaker>(options, by_thread)) {}
@@ -7626,7 +7625,7 @@ class reporter {
 
   void progress(const transfer_progress& now) noexcept { speaker_->progress(now); }
 
-  // Where an order of words matters: until all is said that was handed in before.
+  // If an order of words matters: until all is said that was handed in before.
   void wait() noexcept { speaker_->wait(deadline_); }
 
   // Nothing is said afterwards.
@@ -7649,7 +7648,7 @@ class reporter {
 
 // ---- what this machine does ----------------------------------------------------------------------
 //
-// Read from /proc, and of GPUs from the NVIDIA driver's library where it is there. Each thing that is
+// Read from /proc, and of GPUs from the NVIDIA driver's library if it is there. Each thing that is
 // missing is left out, and costs nothing else.
 
 inline std::vector<std::string_view> words_of(std::string_view line) {
@@ -7805,7 +7804,7 @@ struct gpu_library {
   int (*temperature_of)(device, int sensor, unsigned* celsius) = nullptr;
   int (*power_of)(device, unsigned* milliwatts) = nullptr;
 
-  // Blocks until the driver is ready, which may take seconds. Nothing where there is none.
+  // Blocks until the driver is ready, which may take seconds. Nothing if there is none.
   static std::optional<gpu_library> open() {
 #if defined(HUB_SESSION_POSIX) && defined(__linux__)
     if (!posix::open_library || !posix::symbol_of) return std::nullopt;
@@ -7912,7 +7911,7 @@ class figure_reader {
 
 // ---- signals -----------------------------------------------------------------------------------
 
-// Lets every session flush on SIGINT, on SIGTERM, and on SIGHUP where that would end the program, and
+// Lets every session flush on SIGINT, on SIGTERM, and on SIGHUP if that would end the program, and
 // then hands the signal to whoever had it before us, so that the program ends, or goes on, exactly as it
 // would have without us. Launchers and terminals send several together, which are one; a later signal
 // goes through at once. An ignored signal stays ignored; a forked child is left alone.
@@ -8026,7 +8025,7 @@ class signal_relay {
   }
 
   // Only what is still ours: the program may have installed its own handler meanwhile. Which it is, only
-  // putting ours in its place tells. The handler from before is there where a signal is handed on
+  // putting ours in its place tells. The handler from before is there if a signal is handed on
   // meanwhile; what was read is then ours still, and must not come back without a watcher.
   static void restore_handlers() {
     for (std::size_t i = 0; i < numbers.size(); ++i) {
@@ -8438,7 +8437,7 @@ std::optional<line> read_number(const json& fields, const char* name) {
   return out;
 }
 
-// Reads a line without its line break; nothing where it is not as it was written.
+// Reads a line without its line break; nothing if it is not as it was written.
 inline std::optional<line> read_line(std::string_view text) {
   if (text.size() <= lead_bytes || !text.starts_with(lead)) return std::nullopt;
   const std::string_view rest = text.substr(lead_bytes);
@@ -8599,7 +8598,7 @@ class contents {
 };
 
 // A number for what a file holds, taken from pieces all over it. It is there to notice what a power
-// failure kept from the disk, at a cost that does not grow with the file; 0 where it cannot be read.
+// failure kept from the disk, at a cost that does not grow with the file; 0 if it cannot be read.
 inline std::uint64_t sample_hash(body_source& file) {
   constexpr std::uint64_t pieces = 16;
   std::array<char, 4096> piece;
@@ -8800,8 +8799,8 @@ class disk_storage final : public spool_storage {
 // A session's hold on its model's folder. Its callbacks may come from any thread.
 class store {
  public:
-  // Takes the folder and reads what was left in it. Null where no spool is wanted or where it cannot
-  // be used, which is said. Throws session_error where another session has it.
+  // Takes the folder and reads what was left in it. Null if no spool is wanted or if it cannot
+  // be used, which is said. Throws session_error if another session has it.
   static std::unique_ptr<store> open(const spool_options& options, const std::string& run_folder,
                                      std::string_view run_file, reporter& report) {
     if (options.directory.empty()) return nullptr;
@@ -8856,7 +8855,7 @@ class store {
     return std::nullopt;
   }
 
-  // For where HUB has the final model, which no checkpoint may follow.
+  // For when HUB has the final model, which no checkpoint may follow.
   void drop_left_checkpoint(time_point now) {
     if (!left_.upload || left_.upload->fields.is_final) return;
     strike({.uploads = {left_.upload->number}}, now);
@@ -8889,7 +8888,7 @@ class store {
 
   // ---- what is accepted --------------------------------------------------------------------------
 
-  // Writes an epoch down and returns its number, also where it could not be written: then the number
+  // Writes an epoch down and returns its number, also if it could not be written: then the number
   // still supersedes what the journal has of this epoch.
   std::uint64_t add_epoch(int epoch, const epoch_record& values, time_point now) {
     const std::lock_guard lock(mutex_);
@@ -8903,7 +8902,7 @@ class store {
     return number;
   }
 
-  // Writes printed lines down and returns the first one's number, or 0 where that could not be. They may
+  // Writes printed lines down and returns the first one's number, or 0 if that could not be. They may
   // take half of the room, so that epochs have the other.
   std::uint64_t add_console(const std::vector<std::string>& lines, time_point now) {
     const std::lock_guard lock(mutex_);
@@ -8929,7 +8928,7 @@ class store {
     if (write(buffer_, now)) settle({});
   }
 
-  // Writes down how the training ended, and returns the number of that, or 0 where it could not be.
+  // Writes down how the training ended, and returns the number of that, or 0 if it could not be.
   std::uint64_t add_ending(const run_ending& how, time_point now) {
     const std::lock_guard lock(mutex_);
     const std::uint64_t number = ++last_number_;
@@ -8938,7 +8937,7 @@ class store {
     return make_room(buffer_.size()) && write(buffer_, now) && settle({}) ? number : 0;
   }
 
-  // Takes a checkpoint's file in and returns its number, or 0 where it has to stay where it is.
+  // Takes a checkpoint's file in and returns its number, or 0 if it has to stay where it is.
   // Blocks for one file copy at most, and with spool_sync::each for the disk.
   std::uint64_t add_upload(const upload_fields& fields, const fs::path& file, bool may_link,
                            time_point now) {
@@ -8959,7 +8958,7 @@ class store {
     if (!bytes) complain(bytes.error());
     buffer_.clear();
     if (bytes) journal::append(buffer_, journal::upload_line{number, fields, *bytes, sample});
-    // Where metrics needed the room meanwhile, it is gone already.
+    // If metrics needed the room meanwhile, it is gone already.
     if (bytes && uploads_.contains(number) && write(buffer_, now) && settle(name)) {
       uploads_[number] = *bytes;
       return number;
@@ -9003,7 +9002,7 @@ class store {
 
   // ---- in the background -------------------------------------------------------------------------
 
-  // Forces to the disk what is due, rewrites the journal where that is due, and returns when to be
+  // Forces to the disk what is due, rewrites the journal if that is due, and returns when to be
   // called again. Never two at a time.
   time_point maintain(time_point now) {
     bool rewrite_now = false;
@@ -9145,7 +9144,7 @@ class store {
   // ---- the bound, under the mutex ----------------------------------------------------------------
 
   // Whether so much more may be written, with room left to strike out all that is there. Checkpoints
-  // make way where that helps, the oldest first.
+  // make way if that helps, the oldest first.
   bool make_room(std::uintmax_t bytes) {
     std::uintmax_t needed =
         totals_.bytes + bytes + backlog_.size() +
@@ -9279,7 +9278,7 @@ class store {
 // =================================================================================================
 
 // What the folders in a spool hold that the server has not confirmed, without taking their locks.
-// Blocks: reads the journals. Empty where there is no such folder.
+// Blocks: reads the journals. Empty if there is no such folder.
 inline std::vector<spooled_model> list_spool(const std::filesystem::path& directory) {
   namespace journal = spool::journal;
   std::vector<spooled_model> out;
@@ -9350,7 +9349,7 @@ reply send_and_wait(const request& message, Transport& transport, const Clock& c
 // ---- signing in --------------------------------------------------------------------------------
 
 // Whether HUB may answer later what it did not answer now: it was not reached, or is not well, as the
-// table of statuses has it. Not where it answered and refused.
+// table of statuses has it. Not if it answered and refused.
 constexpr bool may_pass(errc code) noexcept {
   using enum errc;
   return code == not_reachable || code == tls_failed || code == timed_out || code == rate_limited ||
@@ -9434,7 +9433,7 @@ class startup {
     if (auto why = accept(who, std::move(found))) fail(*why);
   }
 
-  // Sends what the protocol wants answered first. Where a key is missing or not accepted, another is
+  // Sends what the protocol wants answered first. If a key is missing or not accepted, another is
   // asked for on a terminal.
   void open(run& who) {
     std::optional<error> refused = has_credentials(who) ? opened(who) : Protocol::no_key(who);
@@ -9520,7 +9519,7 @@ class startup {
     if (secret.size() >= bytes_min) report_.add_secret(secret);
   }
 
-  // Another key, where a person is there to be asked and may be; says first what was wrong with this.
+  // Another key, if a person is there to be asked and may be; says first what was wrong with this.
   std::string ask(const run& who, const error& refused) {
     if (!options_.credentials.prompt || !may_ask()) return {};
     if (!key_from_.empty()) report_.log(log_level::warning, named(refused).message);
@@ -9582,7 +9581,7 @@ class startup {
 // A download on its way to the disk: FILE.part, and beside it FILE.part.json, which says of what it
 // is the beginning, so that a later run can go on. Who may read the file is as of any file that this
 // user makes. A download goes on
-// only where the bytes that are there have the hash that was written down for them: whatever a
+// only if the bytes that are there have the hash that was written down for them: whatever a
 // crash left, no file is put together from two versions.
 class part_file final : public body_sink {
  public:
@@ -9604,11 +9603,11 @@ class part_file final : public body_sink {
     remove(record_);
   }
 
-  // Before anything else. An error where this is no place for the file, or another download's.
+  // Before anything else. An error if this is no place for the file, or another download's.
   std::optional<error> open() {
     std::error_code failed;
     if (fs::is_directory(target_, failed)) return problem("is a folder");
-    machine::open(part_, "wbx");  // where it is there already, this fails and changes nothing
+    machine::open(part_, "wbx");  // if it is there already, this fails and changes nothing
     if (!fs::is_regular_file(fs::symlink_status(part_, failed)))
       return problem("cannot be made: " + shown(part_.filename()) + " cannot be written there");
     lock_.emplace(part_);
@@ -9666,7 +9665,7 @@ class part_file final : public body_sink {
     return waiting_.size() < piece_bytes ? std::nullopt : flush();
   }
 
-  // After a reply that came whole: what is there is all, where nobody said before how much that is.
+  // After a reply that came whole: what is there is all, if nobody said before how much that is.
   std::optional<error> end() {
     auto why = flush();
     if (why || have_.bytes_total > 0) return why;
@@ -9675,7 +9674,7 @@ class part_file final : public body_sink {
     return std::nullopt;
   }
 
-  // Between two attempts: what came is kept where it can be gone on with.
+  // Between two attempts: what came is kept if it can be gone on with.
   std::optional<error> pause() {
     auto why = flush();
     if (whole()) return why;
@@ -9742,11 +9741,11 @@ class part_file final : public body_sink {
   void keep_record() {
     if (have_.bytes == recorded_) return;
     recorded_ = have_.bytes;
-    // Where that fails, a later run begins anew.
+    // If that fails, a later run begins anew.
     write_text_file(record_, storage_host::record_text({have_, hash_}));
   }
 
-  // What an earlier run left, where it is sound and of this address.
+  // What an earlier run left, if it is sound and of this address.
   void recall() {
     auto record = storage_host::parse_record(read_text_file(record_));
     if (!record || record->have.address != have_.address) return;
@@ -9786,7 +9785,7 @@ class downloader {
         random_(seed),
         deadline_(later(clock.now(), options.limits.download_deadline)) {}
 
-  // `url`: where the file is as far as is known, "" where that has to be asked first.
+  // `url`: where the file is as far as is known, "" if that has to be asked first.
   result<fetched_file> fetch(std::string url, const file_query& query, const fs::path& target) {
     const auto part = std::make_shared<part_file>(
         followed(full_path(target)), options_.limits.download_bytes_max,
@@ -10124,7 +10123,7 @@ class session_base : public training_callbacks {
   virtual std::string encode_figures(const system_figures& figures) const = 0;
   // What the protocol makes of the results, "" for nothing.
   virtual std::string encode_results(const training_results& results) const = 0;
-  // What of the results the protocol leaves out, and why; "" where it is all sent, or none is.
+  // What of the results the protocol leaves out, and why; "" if it is all sent, or none is.
   virtual std::string results_problem(const training_results& results) const = 0;
 
   // ---- the engine --------------------------------------------------------------------------------
@@ -10133,7 +10132,7 @@ class session_base : public training_callbacks {
     return options_.retry.seed != 0 ? options_.retry.seed : machine::random_seed();
   }
 
-  // Finds this process's rank and says what there is to say of it. True where it reports.
+  // Finds this process's rank and says what there is to say of it. True if it reports.
   bool find_rank() {
     machine::found_rank found = machine::find_rank(options_);
     if (!found.words.empty()) report_.log(found.level, found.words);
@@ -10147,7 +10146,7 @@ class session_base : public training_callbacks {
     return live() ? silence::none : started_ ? silence::by_fork : silence::by_rank;
   }
 
-  // What a call comes to where this session is silent. No lock may be taken in a forked child: a thread
+  // What a call comes to if this session is silent. No lock may be taken in a forked child: a thread
   // that is not there may hold it.
   template <class Answer>
   Answer silent_answer() noexcept {
@@ -10163,8 +10162,8 @@ class session_base : public training_callbacks {
     }
   }
 
-  // Runs `work` for a callback that must not throw, and not at all where this session is silent.
-  // Where it throws, the engine hears by `lost` what is missing now.
+  // Runs `work` for a callback that must not throw, and not at all if this session is silent.
+  // If it throws, the engine hears by `lost` what is missing now.
   template <class Work>
   std::invoke_result_t<Work> guarded(Work&& work, void (engine::*lost)() = nullptr) noexcept {
     using answer = std::invoke_result_t<Work>;
@@ -10250,7 +10249,7 @@ class session_base : public training_callbacks {
     tell([](engine& decide, time_point) { decide.handle_stop(); });
   }
 
-  // Says that the training did not end as it should, where the protocol has a word for that.
+  // Says that the training did not end as it should, if the protocol has a word for that.
   void fail_training(std::string why) {
     if (!traits_.completes || ending_said_.exchange(true)) return;
     finish_console();
@@ -10320,7 +10319,7 @@ class session_base : public training_callbacks {
     if (traits_.shows_system) tasks.push_back({"system", [this] { return read_system(); }});
   }
 
-  // Where nothing can be read, that is not tried again.
+  // If nothing can be read, that is not tried again.
   time_point read_system() {
     std::string text;
     try {
@@ -10487,7 +10486,7 @@ class session_base : public training_callbacks {
 
   // ---- checkpoints and endings -----------------------------------------------------------------
 
-  // A file to upload, in the spool where there is one that can take it.
+  // A file to upload, in the spool if there is one that can take it.
   checkpoint spooled(const upload_fields& fields, std::filesystem::path file) {
     const std::uint64_t number =
         spool_ ? spool_->add_upload(fields, file, options_.snapshot == snapshot::none, now())
@@ -10499,7 +10498,7 @@ class session_base : public training_callbacks {
             .bytes = now_there ? now_there->size_bytes : 0};
   }
 
-  // A checkpoint that nobody can change any more, where that is wanted.
+  // A checkpoint that nobody can change any more, if that is wanted.
   result<checkpoint> prepared(const upload_fields& fields, const std::filesystem::path& file) {
     if (auto why = machine::check_regular(file)) return *std::move(why);
     checkpoint out = spooled(fields, machine::full_path(file));
@@ -10516,7 +10515,7 @@ class session_base : public training_callbacks {
     return out;
   }
 
-  // Hands a checkpoint to the engine. False where there is none.
+  // Hands a checkpoint to the engine. False if there is none.
   bool take_checkpoint(const upload_fields& fields, const std::filesystem::path& file) {
     auto checkpoint = prepared(fields, file);
     tell([&](engine& decide, time_point now) {
@@ -10709,10 +10708,10 @@ class basic_training_session final : public session_base {
 
  public:
   // HUB v1: signs in, fetches the model and starts the heartbeat. With a spool, what the last session
-  // on this model left is sent first, also where HUB refuses a further training; and with
+  // on this model left is sent first, also if HUB refuses a further training; and with
   // spool.offline the session may start while HUB cannot be reached, on what HUB said last or on
   // spool.train_args.
-  // Platform: makes the run. Where the Platform cannot be reached the training begins all the same, and
+  // Platform: makes the run. If the Platform cannot be reached the training begins all the same, and
   // making the run is tried for as long as the session lives.
   // Blocks: up to limits.start_deadline, with retry.start_retries_max retries of each request.
   // Throws: session_error with invalid_identifier, invalid_endpoint, invalid_credentials,
@@ -10750,7 +10749,7 @@ class basic_training_session final : public session_base {
   }
 
   // Flushes what it can within limits.shutdown_deadline, cuts what still hangs, ends every thread.
-  // Where the protocol has a word for a training that ended without on_train_end, that is said, and the
+  // If the protocol has a word for a training that ended without on_train_end, that is said, and the
   // end that waited for a final model is told without one.
   ~basic_training_session() override {
     if (!live()) return;
@@ -10795,7 +10794,7 @@ class basic_training_session final : public session_base {
   }
 
   // The epoch to begin with: the one after the last that the server has, as far as the spool or the
-  // server says so, where a training is to go on; else 0. What the training goes on from, such as the
+  // server says so, if a training is to go on; else 0. What the training goes on from, such as the
   // checkpoint that fetch_model_file brings, may be older: an epoch that is reported again takes the
   // place of what was there.
   int next_epoch() const noexcept {
@@ -10809,12 +10808,12 @@ class basic_training_session final : public session_base {
   }
 
   // Downloads model_file() to `file`, in its place when whole; FILE.part and FILE.part.json hold
-  // what has come so far. Goes on after a break, also of an earlier run, where the storage host's
-  // ETag shows that it still has the same version, and asks HUB for a fresh URL where this one has
-  // expired. Where `file` is a symbolic link, all that is where it leads.
+  // what has come so far. Goes on after a break, also of an earlier run, if the storage host's
+  // ETag shows that it still has the same version, and asks HUB for a fresh URL if this one has
+  // expired. If `file` is a symbolic link, all that is where it leads.
   // Blocks: up to limits.download_deadline, while the lanes go on; gives up after
   //   retry.download_retries_max failures in a row. Returns a path of "" on a rank above 0.
-  // Errors: not_downloadable where HUB names no URL, file_error, or what kept the file from coming.
+  // Errors: not_downloadable if HUB names no URL, file_error, or what kept the file from coming.
   // Protocol: GET of the URL, without the key; GET /v1/models/{id} for a fresh one.
   result<fetched_file> fetch_model_file(
       const std::filesystem::path& file) noexcept requires std::same_as<Protocol, hub_v1> {
@@ -10940,7 +10939,7 @@ class basic_training_session final : public session_base {
     spool_.reset();
   }
 
-  // Asks the server what has to be known first, or does without where that is allowed and it cannot be
+  // Asks the server what has to be known first, or does without if that is allowed and it cannot be
   // reached.
   void open(startup& begin) {
     const bool knows_key = begin.has_credentials(run_);
@@ -10986,8 +10985,8 @@ class basic_training_session final : public session_base {
     return false;
   }
 
-  // From here on the lanes work. A run that has to be made is made at once where the server answers;
-  // where it does not, that goes on beside the training.
+  // From here on the lanes work. A run that has to be made is made at once if the server answers;
+  // if it does not, that goes on beside the training.
   void start_reporting() {
     engine_.handle_signed_in(clock_.now(), is_registered());
     send_left();
@@ -11082,7 +11081,7 @@ class basic_training_session final : public session_base {
     if (at.pending) {
       if (clock_.now() < at.due && !replaced_by_cancel(which)) return at.due;
       hand_over(which, *at.pending);
-      at.pending.reset();  // only now: where memory ran out, the same reply is handed over again
+      at.pending.reset();  // only now: if memory ran out, the same reply is handed over again
       at.sent.reset();     // and with it the hold on its file
     }
     std::optional<order> next;
@@ -11148,7 +11147,7 @@ class basic_training_session final : public session_base {
     if (has_ended && spool_) spool_->forget_run();
   }
 
-  // Where the server does not accept the token any more, one lane has it renewed, and each lane that was
+  // If the server does not accept the token any more, one lane has it renewed, and each lane that was
   // refused with the old one goes on with the new one. A new one that is refused before anything was
   // accepted with it is as good as none.
   void renew_token(lane which, outcome& came) {
@@ -11180,7 +11179,7 @@ class basic_training_session final : public session_base {
     }
   }
 
-  // Where memory runs out or the transport throws, that is the reply.
+  // If memory runs out or the transport throws, that is the reply.
   reply perform(lane which, const typename Protocol::run& run, order& wanted,
                 std::string system) noexcept {
     try {
@@ -11227,7 +11226,7 @@ class basic_training_session final : public session_base {
     });
   }
 
-  // No constraint, but a branch: clang 14 makes the code of constrained members too, where it is told to
+  // No constraint, but a branch: clang 14 makes the code of constrained members too, if it is told to
   // make a whole class.
   result<fetched_file> fetch_from([[maybe_unused]] std::string_view address,
                                   [[maybe_unused]] bool is_dataset,
@@ -11510,7 +11509,7 @@ class exit_watch {
 
  private:
   // The time that exchanges have to notice that they are cut, which takes milliseconds. It passes in
-  // full only where a signal handler called std::exit in the middle of something of ours.
+  // full only if a signal handler called std::exit in the middle of something of ours.
   static constexpr duration end_max = 1s;
 
   static void end_all_exchanges() { instance().end_all(); }
@@ -11539,7 +11538,7 @@ class watchdog {
     if (thread_.joinable()) thread_.join();
   }
 
-  // False where the watched transport was cancelled before, or the program is ending.
+  // False if the watched transport was cancelled before, or the program is ending.
   bool begin(watched& what, time_point deadline) {
     const std::lock_guard lock(mutex_);
     if (what.cancelled || exit_watch::over()) return false;
@@ -11572,7 +11571,7 @@ class watchdog {
     changed_.notify_one();
   }
 
-  // Cancels whatever is in flight; true where nothing is. Waits for no lock.
+  // Cancels whatever is in flight; true if nothing is. Waits for no lock.
   bool try_cancel_all() {
     const std::unique_lock lock(mutex_, std::try_to_lock);
     if (!lock) return false;
@@ -11662,7 +11661,7 @@ inline std::vector<address> addresses_in(const addrinfo* found) {
   return out;
 }
 
-// An address as bytes, 4 or 16 of them; nothing where `text` is a name.
+// An address as bytes, 4 or 16 of them; nothing if `text` is a name.
 inline std::vector<unsigned char> parse_ip(const std::string& text) {
   for (const auto& [family, size] : {std::pair{AF_INET, 4}, std::pair{AF_INET6, 16}}) {
     std::vector<unsigned char> out(static_cast<std::size_t>(size));
@@ -11778,7 +11777,7 @@ inline std::vector<address> racing_order(std::vector<address> found, const std::
   return out;
 }
 
-// Connects to whichever of a host's addresses answers first (RFC 8305, "Happy Eyeballs"): where one
+// Connects to whichever of a host's addresses answers first (RFC 8305, "Happy Eyeballs"): if one
 // says nothing for `stagger`, or refuses, the next is tried beside it.
 class connection_race {
  public:
@@ -11792,7 +11791,7 @@ class connection_race {
     address at;
   };
 
-  // Nothing where no address answers, or `given_up` says so; it is asked every few milliseconds.
+  // Nothing if no address answers, or `given_up` says so; it is asked every few milliseconds.
   std::optional<winner> run(const std::function<bool()>& given_up) {
     while (!given_up()) {
       const time_point now = std::chrono::steady_clock::now();
@@ -11916,7 +11915,7 @@ inline bool is_in_domain(std::string_view host, std::string_view entry) {
   return host.size() == entry.size() || host[host.size() - entry.size() - 1] == '.';
 }
 
-// Takes the port off an entry such as host:443 or [::1]:443; 0 where there is none.
+// Takes the port off an entry such as host:443 or [::1]:443; 0 if there is none.
 inline int take_port(std::string_view& entry) {
   const std::size_t colon = entry.rfind(':');
   if (colon == std::string_view::npos) return 0;
@@ -11948,7 +11947,7 @@ inline bool bypasses_proxy(const text::url& to, std::string_view no_proxy) {
 // http://[user:password@]host:port
 struct proxy_address {
   text::url at = {};
-  std::string login = {};  // "user:password", "" where none is given
+  std::string login = {};  // "user:password", "" if none is given
   std::string named_by = {};
 
   std::string place() const { return at.authority(); }
@@ -12022,9 +12021,9 @@ class proxies_of_environment {
 
 struct httplib_options {
   // PEM. As curl's --cacert, it takes the place of the certificates that the system trusts, for every
-  // host: where downloads come from a public storage host, it has to vouch for that one too.
+  // host: if downloads come from a public storage host, it has to vouch for that one too.
   std::string ca_file = {};
-  // PEM files of a certificate that is shown to HUB alone, where it asks for one, never to a storage
+  // PEM files of a certificate that is shown to HUB alone, if it asks for one, never to a storage
   // host. Without a file for the key, it is in the certificate's.
   std::string client_certificate_file = {};
   std::string client_key_file = {};
@@ -12145,7 +12144,7 @@ class connection final : public httplib::Stream {
     last_bytes_.clear();
   }
 
-  // Speaks TLS from here on, to whoever has a certificate for `host`. False where that fails.
+  // Speaks TLS from here on, to whoever has a certificate for `host`. False if that fails.
   bool begin_tls(std::unique_ptr<SSL, free_tls> tls, const std::string& host) {
     ERR_clear_error();
     tls_ = std::move(tls);
@@ -12169,13 +12168,13 @@ class connection final : public httplib::Stream {
     }
   }
 
-  // What was wrong with the certificate; X509_V_OK where that was not the trouble.
+  // What was wrong with the certificate; X509_V_OK if that was not the trouble.
   long verified() const { return SSL_get_verify_result(tls_.get()); }
 
   // Whether another request may go out: nothing was closed, and nothing came that nobody asked for.
   bool is_idle() { return !take_more() && !ended_ && fault_.empty() && waiting().empty(); }
 
-  // Reads up to the end of a reply's head, and tells its status; 0 where it does not come.
+  // Reads up to the end of a reply's head, and tells its status; 0 if it does not come.
   int receive_head() {
     while (head_end() == 0 && !ended_ && !in_failed_ && waiting().size() <= head_bytes_max_)
       if (!take_more() && !ended_ && !in_failed_ && !wait(wanted_)) break;
@@ -12194,7 +12193,7 @@ class connection final : public httplib::Stream {
   // Whether a body in chunks ended as it has to; httplib also takes some that break off.
   bool chunks_ended() const { return last_bytes_ == "\n\r\n"; }
   bool stalled() const { return stalled_; }
-  const std::string& fault() const { return fault_; }  // "" where the connection did not break
+  const std::string& fault() const { return fault_; }  // "" if the connection did not break
 
   // What httplib calls. What is virtual differs between its versions.
   // NOLINTBEGIN(modernize-use-override)
@@ -12222,7 +12221,7 @@ class connection final : public httplib::Stream {
     return static_cast<ssize_t>(piece.size());
   }
 
-  // Where the host answers meanwhile, or is gone, the rest counts as written, so that httplib goes on
+  // If the host answers meanwhile, or is gone, the rest counts as written, so that httplib goes on
   // to the reply: only that can say why.
   ssize_t write(const char* data, std::size_t size) {
     listen();
@@ -12249,7 +12248,7 @@ class connection final : public httplib::Stream {
     if (fault_.empty()) fault_ = std::move(what);
   }
 
-  // Waits for what the last try wanted. False where nothing came for too long.
+  // Waits for what the last try wanted. False if nothing came for too long.
   bool wait(int events) {
     std::array<polled_socket, 1> polled = {{{socket_.get(), static_cast<short>(events), 0}}};
     int ready = 0;
@@ -12267,7 +12266,7 @@ class connection final : public httplib::Stream {
     return code == SSL_ERROR_WANT_READ || code == SSL_ERROR_WANT_WRITE;
   }
 
-  // Takes what has come, without waiting for it. True where there was something.
+  // Takes what has come, without waiting for it. True if there was something.
   bool take_more() {
     if (ended_ || in_failed_) return false;
     if (at_ == end_) at_ = end_ = 0;
@@ -12329,7 +12328,7 @@ class connection final : public httplib::Stream {
     return status;
   }
 
-  // Behind the head of the final reply, counted from what is waiting; 0 where it is not whole yet.
+  // Behind the head of the final reply, counted from what is waiting; 0 if it is not whole yet.
   // Interim replies are dropped: httplib knows but one of them.
   std::size_t head_end() {
     for (;;) {
@@ -12498,7 +12497,7 @@ class httplib_transport {
     return answer;
   }
 
-  // A connection of its own for each host, one that idled only where it still stands.
+  // A connection of its own for each host, one that idled only if it still stands.
   std::optional<error> connect_to(const text::url& to, const request& what) {
     const std::string wanted =
         to.origin() + (what.show_client_certificate ? " with certificate" : "");
@@ -12721,7 +12720,7 @@ class httplib_transport {
   }
 
   // Collects the reply's body up to one byte more than is allowed, which shows that it is too long;
-  // that of a 2xx goes to the sink where there is one.
+  // that of a 2xx goes to the sink if there is one.
   void receive_into(reply& answer, httplib::Request& sent, const request& what,
                     sink_progress& sinking) const {
     if (what.sink)
@@ -12910,7 +12909,7 @@ class timeline {
     std::size_t steps_at_once = 0;
   };
 
-  // Runs the earliest step that is due by `until`; false where there is none.
+  // Runs the earliest step that is due by `until`; false if there is none.
   bool run_next(time_point until) {
     if (due_.empty() || due_.begin()->first > until || due_.begin()->first == never) return false;
     const auto [when, id] = *due_.begin();
@@ -13074,7 +13073,7 @@ struct form_part {
   std::string content = {};
   std::uint64_t size_bytes = 0;
   std::uint64_t hash = 0;   // content_hash of the bytes
-  std::string sha256 = {};  // in hexadecimal, where the server takes it
+  std::string sha256 = {};  // in hexadecimal, if the server takes it
 };
 
 struct server_request {
@@ -13084,7 +13083,7 @@ struct server_request {
   std::string authorization = {};  // such as "Bearer TOKEN"
   std::string body = {};           // of what is no form
   std::vector<form_part> form = {};
-  std::string root = {};  // http(s)://host[:port] as the client knows it, where URLs must lead back
+  std::string root = {};  // http(s)://host[:port] as the client knows it, if URLs must lead back
 };
 
 struct server_reply {
@@ -13131,7 +13130,7 @@ struct checkpoint_record {
   double map;
   std::uint64_t size_bytes;
   std::uint64_t hash;
-  std::string content;      // where hub_logic::keep_contents is on
+  std::string content;      // if hub_logic::keep_contents is on
   std::string sha256 = {};  // as in form_part
 };
 
@@ -13239,7 +13238,7 @@ class hub_logic {
     return std::nullopt;
   }
 
-  // Why a request is refused whatever its body says, where it is: no such call, key or model. For
+  // Why a request is refused whatever its body says, if it is: no such call, key or model. For
   // servers that want to know before they receive the body.
   std::optional<server_reply> refusal(const server_request& request) const {
     return refusal(request, route(request.method, request.path));
@@ -13390,7 +13389,7 @@ class hub_logic {
     return {};
   }
 
-  // A number, or what Python writes into a form where it has none.
+  // A number, or what Python writes into a form if it has none.
   static std::optional<double> map_of(std::string_view text) {
     const auto number = text::parse_json(text);
     if (!number || !number->is_number()) return text::parse_not_finite(text);
@@ -13492,7 +13491,7 @@ struct platform_change {
   std::string model_id = {};
   std::string kind = {};  // an event's name, "place" (for a file), "file" (in its place), "cancel"
   json data = {};         // of an event, or what the kind is made of
-  std::string content = {};  // of a file, where platform_logic::keep_contents is on
+  std::string content = {};  // of a file, if platform_logic::keep_contents is on
 };
 
 struct platform_upload {
@@ -13515,7 +13514,7 @@ struct platform_model {
   std::string id = {};
   std::string owner = {};
   std::string project = {};
-  std::string name = {};   // counted up where the one that was asked for is taken
+  std::string name = {};   // counted up if the one that was asked for is taken
   std::string asked = {};  //
   std::string run_id = {};
   json started = {};  // the data of training_started
@@ -13553,7 +13552,7 @@ class platform_logic {
   bool has_newer_calls = true;                // files and dataset
   bool has_older_calls = true;                // older_files and older_dataset
   std::function<std::string()> make_id = {};  // of models and runs; else they count up
-  // Whose key this is, beside those of add_key(); nothing where nobody's.
+  // Whose key this is, beside those of add_key(); nothing if nobody's.
   std::function<std::optional<std::string>(const std::string& api_key)> user_of = {};
   // Signed URLs: where to put a file, where to take it from, and where a dataset lies.
   std::function<std::string(const platform_upload&, time_point now)> url_to_put = {};
@@ -13594,7 +13593,7 @@ class platform_logic {
     return std::nullopt;
   }
 
-  // Why a request is refused whatever its body says, where it is: no such call or key.
+  // Why a request is refused whatever its body says, if it is: no such call or key.
   std::optional<server_reply> refusal(const server_request& request) const {
     const auto to = route(request.method, request.path);
     const bool newer =
@@ -13657,7 +13656,7 @@ class platform_logic {
     return out.reply;
   }
 
-  // The owner's wish, as the call `stop` brings it. False where nothing is trained.
+  // The owner's wish, as the call `stop` brings it. False if nothing is trained.
   bool cancel(const std::string& id) {
     const auto found = models_.find(id);
     if (found == models_.end() || found->second.state != platform_state::training) return false;
@@ -13734,7 +13733,7 @@ class platform_logic {
     return {project.substr(0, slash), project.substr(slash + 1)};
   }
 
-  // What is wrong with the members that name a model, "" where nothing is.
+  // What is wrong with the members that name a model, "" if nothing is.
   static std::string names_problem(const json& said) {
     const std::string project = text::get_string(said, "project");
     const std::string name = text::get_string(said, "name");
@@ -13829,7 +13828,7 @@ class platform_logic {
 
   using names = std::initializer_list<std::string_view>;
 
-  // What is in an object beside `known`, "" where nothing is.
+  // What is in an object beside `known`, "" if nothing is.
   static std::string stray(const json& object, names known) {
     for (const auto& member : object.items())
       if (std::find(known.begin(), known.end(), member.key()) == known.end())
@@ -13849,7 +13848,7 @@ class platform_logic {
     return member && member->is_object();
   }
 
-  // What is wrong with an event's data, "" where nothing is.
+  // What is wrong with an event's data, "" if nothing is.
   static std::string event_problem(const std::string& event, const json& data) {
     if (event == "training_started") return start_problem(data);
     if (event == "epoch_end") return epoch_problem(data);
@@ -14179,11 +14178,11 @@ inline void spoil(const std::filesystem::path& file, fault_kind how) {
 // One request as a fake server saw it.
 struct seen_request {
   time_point at;
-  std::optional<endpoint> to;  // nothing where it is no call of the server's
+  std::optional<endpoint> to;  // nothing if it is no call of the server's
   std::string method;
   std::string path;
   std::uint64_t body_bytes;
-  int status;        // 0 where no reply arrived
+  int status;        // 0 if no reply arrived
   fault_kind fault;  // what was done to it
 };
 
@@ -14218,7 +14217,7 @@ class fake_server {
   void outage(duration from, duration to) {
     outages_.emplace_back(time_->now() + from, time_->now() + to);
   }
-  // Each request meets one of the faults, or a reply that is late, with this probability; where a
+  // Each request meets one of the faults, or a reply that is late, with this probability; if a
   // file is named, uploads also meet what may happen to that.
   void fail_randomly(double probability, std::uint64_t seed, std::filesystem::path file = {}) {
     probability_ = probability;
@@ -14540,7 +14539,7 @@ class fake_server {
     return head;
   }
 
-  // As a transport does: a 2xx's body goes to the sink, where there is one.
+  // As a transport does: a 2xx's body goes to the sink, if there is one.
   static reply hand_out(const request& message, reply head, std::string_view body) {
     if (!message.sink || head.status >= 300) {
       head.body = body;
@@ -14554,7 +14553,7 @@ class fake_server {
     return head;
   }
 
-  // Reads the body as a server would, or half of it where the connection breaks there.
+  // Reads the body as a server would, or half of it if the connection breaks there.
   std::optional<error> read_body(const request& message, const fault& meets,
                                  std::string& body) const {
     const unsigned share = meets.kind == fault_kind::reset_in_body ? 2 : 1;
@@ -14645,7 +14644,7 @@ class fake_hub : public hub_logic, public fake_server {
   server_reply act(const server_request& request) override { return handle(request, now()); }
   server_reply take_file(std::string_view, const form_part&) override { return {405, ""}; }
 
-  // What clients are told of a file: a signed URL where it lies on the storage host.
+  // What clients are told of a file: a signed URL if it lies on the storage host.
   std::string address_of(const hub_model& model, const std::string& name) {
     const checkpoint_record* last = model.last_checkpoint();
     if (name == "last.pt" && last && !last->content.empty())
