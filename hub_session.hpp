@@ -9316,6 +9316,10 @@ inline std::string agent_name() {
   return std::string("cpp-" HUB_SESSION_VERSION) + (colab ? "-colab" : "-local");
 }
 
+inline std::uint64_t seed_of(const retry_options& retry) {
+  return retry.seed != 0 ? retry.seed : random_seed();
+}
+
 // What every request of a session has in common.
 inline void apply_options(const session_options& options, request& message) {
   message.connect_timeout = options.limits.connect_timeout;
@@ -9402,7 +9406,7 @@ class startup {
         clock_(clock),
         sleeper_(sleeper),
         settings_(find_settings_file(options.credentials.settings_file)),
-        random_(options.retry.seed != 0 ? options.retry.seed : random_seed()),
+        random_(seed_of(options.retry)),
         deadline_(later(clock.now(), options.limits.start_deadline)) {}
 
   run identify(const typename Protocol::identity& who) {
@@ -10128,9 +10132,7 @@ class session_base : public training_callbacks {
 
   // ---- the engine --------------------------------------------------------------------------------
 
-  std::uint64_t seed() const {
-    return options_.retry.seed != 0 ? options_.retry.seed : machine::random_seed();
-  }
+  std::uint64_t seed() const { return detail::seed_of(options_.retry); }
 
   // Finds this process's rank and says what there is to say of it. True if it reports.
   bool find_rank() {
@@ -11079,7 +11081,10 @@ class basic_training_session final : public session_base {
   time_point step(lane which) {
     driver& at = driver_of(which);
     if (at.pending) {
-      if (clock_.now() < at.due && !replaced_by_cancel(which)) return at.due;
+      if (clock_.now() < at.due) {
+        if (!is_cancelled(which)) return at.due;
+        at.pending = reply{.failure = error{errc::cancelled, "The request was given up."}};
+      }
       hand_over(which, *at.pending);
       at.pending.reset();  // only now: if memory ran out, the same reply is handed over again
       at.sent.reset();     // and with it the hold on its file
@@ -11105,14 +11110,11 @@ class basic_training_session final : public session_base {
     return at.due;
   }
 
-  // Whether the reply that is still on its way was given up; if so, that is the reply. On a real
-  // transport the reply is never on its way here: send() waited for it.
-  bool replaced_by_cancel(lane which) {
+  // Whether the reply that is still on its way was given up. On a real transport none ever is on its way
+  // here: send() waited for it.
+  bool is_cancelled(lane which) {
     const std::lock_guard lock(mutex_);
-    if (!driver_of(which).cancelled) return false;
-    driver_of(which).pending =
-        reply{.failure = error{errc::cancelled, "The request was given up."}};
-    return true;
+    return driver_of(which).cancelled;
   }
 
   void hand_over(lane which, const reply& answer) {
@@ -14251,10 +14253,13 @@ class fake_server {
   duration latency_per_upload_byte = {};
   duration latency_per_download_byte = {};
 
-  // From the first expectation on, requests must come as expected and in this order.
-  void expect(endpoint which, fault answer = {}) {
+  // Says what is wrong with a request's body, "" if nothing is.
+  using body_check = std::function<std::string(std::string_view body)>;
+  // From the first expectation on, requests must come as expected and in this order. `check` looks at
+  // the body, if all of it arrives under the fault that is the answer.
+  void expect(endpoint which, fault answer = {}, body_check check = {}) {
     strict_ = true;
-    expected_.emplace_back(which, std::move(answer));
+    expected_.push_back({which, std::move(answer), std::move(check)});
   }
   // Called before each request is answered, for tests that change the world meanwhile.
   std::function<void(const seen_request&)> on_request = {};
@@ -14277,7 +14282,7 @@ class fake_server {
     problems_seen_ = true;
     std::vector<std::string> all = problems_;
     for (const auto& left : expected_)
-      all.push_back("expected but not seen: " + std::string(to_string(left.first)));
+      all.push_back("expected but not seen: " + std::string(to_string(left.which)));
     return all;
   }
 
@@ -14319,6 +14324,11 @@ class fake_server {
     std::optional<endpoint> which;
     fault planned;
     std::size_t times;
+  };
+  struct expectation {
+    endpoint which;
+    fault answer;
+    body_check check;
   };
 
   static reply nothing_in_time(duration time) {
@@ -14366,13 +14376,21 @@ class fake_server {
   }
 
   fault next_expected(const seen_request& seen) {
-    if (expected_.empty() || expected_.front().first != seen.to) {
+    check_ = {};
+    if (expected_.empty() || expected_.front().which != seen.to) {
       problems_.push_back("not expected: " + seen.method + " " + seen.path);
       return {};
     }
-    fault planned = std::move(expected_.front().second);
+    expectation next = std::move(expected_.front());
     expected_.erase(expected_.begin());
-    return planned;
+    check_ = std::move(next.check);
+    return std::move(next.answer);
+  }
+
+  void check_body(const seen_request& seen, std::string_view body) {
+    const std::string wrong = check_ ? check_(body) : "";
+    if (!wrong.empty())
+      problems_.push_back("not as expected: " + seen.method + " " + seen.path + ": " + wrong);
   }
 
   // No status that refuses a content for good: what meets these faults still arrives.
@@ -14421,6 +14439,7 @@ class fake_server {
     if (auto failed = read_body(message, meets, body)) return {.failure = *failed};
     const bool downloads = seen.to == endpoint::storage && message.method != "PUT";
     if (meets.kind == reset_in_body && !downloads) return broken("connection reset in the body");
+    check_body(seen, body);
     if (meets.kind == reset_after_body) return broken("connection reset after the body");
     if (meets.kind == status) return scripted(meets);
     if (meets.kind == html)
@@ -14614,7 +14633,8 @@ class fake_server {
   std::mt19937_64 random_;
   std::filesystem::path random_file_;
   bool strict_ = false;
-  std::vector<std::pair<endpoint, fault>> expected_;
+  std::vector<expectation> expected_;
+  body_check check_;  // of the request that is being answered
   std::size_t count_ = 0;
   std::vector<seen_request> requests_;
   std::vector<std::string> problems_;

@@ -1054,6 +1054,32 @@ TEST_CASE("a script of expectations answers in its order and tells of what else 
   CHECK(with.hub.problems().size() == 2);
 }
 
+TEST_CASE("an expectation looks at the body that arrives, whatever the answer is") {
+  bench with;
+  std::vector<std::string> bodies;
+  const auto refuses = [&](std::string_view body) {
+    bodies.emplace_back(body);
+    return std::string("not as I like it");
+  };
+  with.hub.expect(endpoint::heartbeat, {}, [](std::string_view) { return std::string(); });
+  with.hub.expect(endpoint::heartbeat, {}, refuses);
+  with.hub.expect(endpoint::heartbeat, {fault_kind::refused}, refuses);  // never arrives
+  with.hub.expect(endpoint::heartbeat, {fault_kind::status, 503}, refuses);
+  with.hub.expect(endpoint::upload, {fault_kind::reset_in_body}, refuses);  // arrives by half
+  with.hub.expect(endpoint::upload, {}, refuses);
+  with.hub.expect(endpoint::heartbeat);
+  for (int i = 0; i < 4; ++i) with.beat();
+  for (int i = 0; i < 2; ++i) with.upload();
+  with.beat();
+  const std::string beat = "not as expected: POST /v1/agent/heartbeat/models/" + with.id;
+  const std::string upload = "not as expected: POST /v1/models/" + with.id + "/upload";
+  CHECK(with.hub.problems() == strings{beat + ": not as I like it", beat + ": not as I like it",
+                                       upload + ": not as I like it"});
+  REQUIRE(bodies.size() == 3);
+  CHECK(contains(bodies[0], "\"agent\""));
+  CHECK(bodies[2].size() > bodies[0].size());  // the file with what belongs to it
+}
+
 TEST_CASE("a whole session can be held to a script") {
   world sim;
   sim.hub.expect(endpoint::auth);

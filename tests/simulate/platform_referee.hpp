@@ -166,7 +166,12 @@ class platform_referee {
   static hub::lane lane_of(const std::string& event) {
     if (event == "system_metrics") return hub::lane::life;
     if (event == "console_output") return hub::lane::console;
-    return event.empty() || event == "checkpoint_saved" ? hub::lane::uploads : hub::lane::epochs;
+    // Where to put a file is asked without an event.
+    if (event.empty() || event == "checkpoint_saved") return hub::lane::uploads;
+    const bool is_known = event == "training_started" || event == "epoch_end" ||
+                          event == "training_complete" || event == "training_failed";
+    rules::require(is_known, "each event belongs to a lane");
+    return hub::lane::epochs;
   }
 
   static bool refuses(const hub::request& what, const std::string& event) {

@@ -271,6 +271,9 @@ class referee {
   time_point now() const { return world_.time.now(); }
 
   lane_watch& lane(endpoint which) {
+    rules::require(
+        which == endpoint::heartbeat || which == endpoint::metrics || which == endpoint::upload,
+        "each request belongs to a lane");
     const hub::lane name = which == endpoint::heartbeat ? hub::lane::life
                            : which == endpoint::metrics ? hub::lane::epochs
                                                         : hub::lane::uploads;
