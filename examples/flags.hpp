@@ -30,7 +30,7 @@ class flags {
  public:
   using names = std::vector<std::string_view>;
 
-  // Names are given with their dashes. Where a flag is repeated, the last one counts.
+  // Names are given with their dashes. Where a flag is repeated, the last one counts, but for all().
   flags(int argc, char** argv, const names& with_value, const names& switches) {
     bool only_operands = false;
     for (int i = 1; i < argc; ++i) {
@@ -43,14 +43,14 @@ class flags {
         const std::string_view name = word.substr(0, equals);
         if (contains(switches, name)) fail(name, "takes no value");
         if (!contains(with_value, name)) fail(name, "unknown flag");
-        values_[std::string(name)] = word.substr(equals + 1);
+        values_[std::string(name)].emplace_back(word.substr(equals + 1));
       } else if (contains(switches, word)) {
-        values_[std::string(word)] = "";
+        values_[std::string(word)].emplace_back();
       } else {
         if (!contains(with_value, word)) fail(word, "unknown flag");
         if (i + 1 == argc || std::string_view(argv[i + 1]).starts_with("--"))
           fail(word, "a value is missing");
-        values_[std::string(word)] = argv[++i];
+        values_[std::string(word)].emplace_back(argv[++i]);
       }
     }
   }
@@ -62,7 +62,13 @@ class flags {
   std::optional<std::string> text(std::string_view name) const {
     const auto found = values_.find(name);
     if (found == values_.end()) return std::nullopt;
-    return found->second;
+    return found->second.back();
+  }
+
+  // Of a flag that is repeated.
+  std::vector<std::string> all(std::string_view name) const {
+    const auto found = values_.find(name);
+    return found == values_.end() ? std::vector<std::string>() : found->second;
   }
 
   std::optional<int> whole_number(std::string_view name, int least, int most) const {
@@ -115,7 +121,7 @@ class flags {
     fail(name, why.str());
   }
 
-  std::map<std::string, std::string, std::less<>> values_;
+  std::map<std::string, std::vector<std::string>, std::less<>> values_;
   std::vector<std::string> operands_;
 };
 

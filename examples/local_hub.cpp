@@ -16,6 +16,7 @@
 #define HUB_SESSION_NO_HTTPLIB  // this is a server, and has its own
 
 #include "flags.hpp"
+#include "local_hub/addresses.hpp"
 #include "local_hub/files.hpp"
 #include "local_hub/keys.hpp"
 #include "local_hub/runs.hpp"
@@ -67,6 +68,11 @@ constexpr char usage[] =
                         (default 900)
   --page-needs-key      the page asks for a key on a loopback address too: for machines that others
                         use as well, and behind a proxy
+  --base-path PATH      everything is below this path, such as /hub, and a proxy passes it on
+  --public-url URL      how clients reach this HUB, the path included, where it is behind a proxy
+  --trusted-proxy ADDRESS
+                        believe the Forwarded or X-Forwarded-* headers of this proxy, as to who asks
+                        and how clients reach this HUB; may be repeated
   --quiet               no line for each request
   --help                this text
 
@@ -90,6 +96,16 @@ bool is_loopback(std::string_view host) {
   return host == "localhost" || host == "::1" || (dotted && host.starts_with("127."));
 }
 
+// By which flag others than this machine's can reach it; "" where they cannot.
+std::string way_for_others(const settings& wanted) {
+  const local_hub::address_options& at = wanted.server.reached_at;
+  if (!is_loopback(wanted.host)) return "--host: " + wanted.host;
+  if (!at.public_url.empty() && !is_loopback(hub::text::parse_url(at.public_url)->host))
+    return "--public-url: " + at.public_url;
+  if (!at.trusted_proxies.empty()) return "--trusted-proxy: what is behind a proxy";
+  return "";
+}
+
 constexpr std::size_t api_key_bytes_min = 20;
 
 std::string given_key(const examples::flags& flags) {
@@ -105,6 +121,29 @@ std::string given_key(const examples::flags& flags) {
                                 " characters at least, so that nobody guesses it; "
                                 "`local_hub keys make NAME` makes one");
   return key;
+}
+
+local_hub::address_options read_addresses(const examples::flags& flags) {
+  local_hub::address_options at;
+  if (const auto given = flags.text("--base-path")) {
+    const auto path = local_hub::parse_base_path(*given);
+    if (!path)
+      throw examples::usage_error("--base-path: \"" + *given + "\" is no path such as /hub");
+    at.base_path = *path;
+  }
+  if (const auto given = flags.text("--public-url")) {
+    const auto url = hub::text::parse_url(*given);
+    if (!url) throw examples::usage_error("--public-url: " + url.error().message);
+    at.public_url = url->text();
+  }
+  for (const std::string& each : flags.all("--trusted-proxy")) {
+    const auto address = local_hub::http::numeric_address(each);
+    if (!address)
+      throw examples::usage_error("--trusted-proxy: \"" + each +
+                                  "\" is no address such as 192.0.2.1 or 2001:db8::1");
+    at.trusted_proxies.push_back(*address);
+  }
+  return at;
 }
 
 settings read_settings(const examples::flags& flags) {
@@ -127,7 +166,8 @@ settings read_settings(const examples::flags& flags) {
   wanted.server.upload_bytes_max = static_cast<std::uint64_t>(
       flags.number("--upload-bytes-max", 1, 1e15).value_or(16.0 * 1024 * 1024 * 1024));
   wanted.server.log_requests = !flags.has("--quiet");
-  wanted.server.page_needs_key = !is_loopback(wanted.host) || flags.has("--page-needs-key");
+  wanted.server.reached_at = read_addresses(flags);
+  wanted.server.page_needs_key = !way_for_others(wanted).empty() || flags.has("--page-needs-key");
   wanted.store.silence = flags.seconds("--silence", 0.1).value_or(wanted.store.silence);
   if (const auto bytes = flags.number("--free-bytes-min", 0, 1e18))
     wanted.store.free_bytes_min = static_cast<std::uint64_t>(*bytes);
@@ -148,11 +188,19 @@ void keep_private(const std::filesystem::path& data) {
 #endif
 }
 
-// Where clients find it.
+// Where it listens.
 std::string root_of(const settings& wanted) {
-  const hub::text::url address{
-      .tls = !wanted.server.certificate_file.empty(), .host = wanted.host, .port = wanted.port};
+  const hub::text::url address{.tls = !wanted.server.certificate_file.empty(),
+                               .host = wanted.host,
+                               .port = wanted.port,
+                               .path = wanted.server.reached_at.base_path};
   return address.text();
+}
+
+// Where clients find it.
+std::string public_root_of(const settings& wanted) {
+  const std::string& url = wanted.server.reached_at.public_url;
+  return url.empty() ? root_of(wanted) : url;
 }
 
 // ---- keys ---------------------------------------------------------------------------------------
@@ -192,8 +240,9 @@ void manage_keys(const std::vector<std::string>& words, const std::filesystem::p
 
 // Others need a key, or they could train, delete and take away what they like.
 void check_keys(const settings& wanted, local_hub::key_ring& keys) {
-  if (!is_loopback(wanted.host) && wanted.api_key.empty() && keys.list().empty())
-    throw examples::usage_error("--host: " + wanted.host +
+  const std::string way = way_for_others(wanted);
+  if (!way.empty() && wanted.api_key.empty() && keys.list().empty())
+    throw examples::usage_error(way +
                                 " can be reached by others, so a key is needed: --api-key, or "
                                 "`local_hub keys make NAME`");
 }
@@ -262,6 +311,8 @@ void run(settings wanted) {
   local_hub::hub_server server(store, runs, keys, wanted.server);
   wanted.port = server.bind(wanted.host, wanted.port);
   listen_to_signals();
+  if (public_root_of(wanted) != root_of(wanted))
+    std::cout << "local_hub: clients reach it at " << public_root_of(wanted) << '\n';
   serve(server, root_of(wanted));
 }
 
@@ -272,7 +323,8 @@ int main(int argc, char** argv) {
     const examples::flags flags(
         argc, argv,
         {"--host", "--port", "--data", "--api-key", "--cert", "--key", "--make-model", "--epochs",
-         "--upload-bytes-max", "--free-bytes-min", "--silence"},
+         "--upload-bytes-max", "--free-bytes-min", "--silence", "--base-path", "--public-url",
+         "--trusted-proxy"},
         {"--quiet", "--page-needs-key", "--help"});
     if (flags.has("--help")) {
       std::cout << usage;
@@ -282,7 +334,7 @@ int main(int argc, char** argv) {
     if (flags.operands().empty())
       run(wanted);
     else
-      manage_keys(flags.operands(), wanted.data, root_of(wanted));
+      manage_keys(flags.operands(), wanted.data, public_root_of(wanted));
     return 0;
   } catch (const examples::usage_error& problem) {
     std::cerr << "local_hub: " << problem.what() << "; see local_hub --help\n";

@@ -227,14 +227,12 @@ class page_server {
   using request = http::request;
   using response = http::response;
 
-  page_server(model_store& store, run_store& runs, key_ring& keys, gate& gate, bool needs_key,
-              bool tls)
+  page_server(model_store& store, run_store& runs, key_ring& keys, gate& gate, bool needs_key)
       : store_(store),
         runs_(runs),
         keys_(keys),
         gate_(gate),
         needs_key_(needs_key),
-        tls_(tls),
         rows_(store),
         feed_(store, rows_) {}
 
@@ -297,7 +295,7 @@ class page_server {
     const std::string_view host = host_of(authority);
     if (!needs_key_ && host != "127.0.0.1" && host != "localhost" && host != "[::1]")
       return refusal(403, "this page is for its own machine: open it as 127.0.0.1 or localhost");
-    if (from.method != "GET" && from.method != "HEAD" && is_from_elsewhere(from, authority))
+    if (!from.reads_only() && is_from_elsewhere(from))
       return refusal(403, "another page asked for this");
     return std::nullopt;
   }
@@ -309,10 +307,14 @@ class page_server {
   }
 
   // Browsers say which page asks, and other programs, which nobody can talk into asking, do not.
-  static bool is_from_elsewhere(const request& from, const std::string& authority) {
+  static bool is_from_elsewhere(const request& from) {
     const std::string origin = from.field("origin");
     const std::string site = from.field("sec-fetch-site");
-    if (!origin.empty()) return origin != "http://" + authority && origin != "https://" + authority;
+    const std::string host = from.field("host");
+    const auto root = hub::text::parse_url(from.root);  // a proxy may have changed the host
+    if (!origin.empty())
+      return origin != "http://" + host && origin != "https://" + host &&
+             !(root && origin == root->origin());
     return !site.empty() && site != "same-origin" && site != "none";
   }
 
@@ -343,15 +345,16 @@ class page_server {
     if (shown.is_slowed) return send(to, model_store::slowed());
     if (!shown.who) return send(to, refusal(401, "this HUB does not know the key"));
     if (!is_for_all(shown.who)) return send(to, refusal(403, "this key is for one model alone"));
+    // Without a Path it goes where this came from, to api/ and below, wherever proxies have that.
     to.set("Set-Cookie", cookie_ + '=' + signed_in_.add(key_ring::digest(key)) +
-                             "; Path=/; HttpOnly; SameSite=Strict; Max-Age=2592000" +
-                             (tls_ ? "; Secure" : ""));
+                             "; HttpOnly; SameSite=Strict; Max-Age=2592000" +
+                             (from.root.starts_with("https:") ? "; Secure" : ""));
     send(to, server_reply());
   }
 
   // ---- replies ----
 
-  static void set_headers(response& to) {
+  static void set_headers(response& to, const char* caching = "no-store") {
     to.set("Content-Security-Policy",
            "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
            "connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'");
@@ -359,7 +362,7 @@ class page_server {
     to.set("X-Frame-Options", "DENY");
     to.set("Referrer-Policy", "no-referrer");
     to.set("Cross-Origin-Resource-Policy", "same-origin");
-    to.set("Cache-Control", "no-store");
+    to.set("Cache-Control", caching);
   }
 
   static void send(response& to, int status, const char* type, std::string text) {
@@ -675,8 +678,9 @@ class page_server {
 
   void stream_events(http::exchange& with) {
     if (feed_.is_full()) return send(with.reply, refusal(503, "too many pages are open"));
-    set_headers(with.reply);
-    with.reply.set("X-Accel-Buffering", "no");  // or nginx holds back what is meant to be live
+    // Proxies gather what they compress or keep, and nginx gathers in any case: this is live.
+    set_headers(with.reply, "no-cache, no-store, no-transform");
+    with.reply.set("X-Accel-Buffering", "no");
     with.reply.set("Content-Type", "text/event-stream");
     with.open = [this, from = with.request](std::shared_ptr<http::outlet> to) {
       feed_.add(std::move(to), [this, from] { return !needs_key_ || is_signed_in(from); });
@@ -688,7 +692,6 @@ class page_server {
   key_ring& keys_;
   gate& gate_;
   bool needs_key_;
-  bool tls_;
   std::string cookie_;
   model_rows rows_;
   sign_ins signed_in_;

@@ -8,6 +8,7 @@
 
 #pragma once
 
+#include "addresses.hpp"
 #include "http/server.hpp"
 #include "hub_session.hpp"
 #include "page_server.hpp"
@@ -33,6 +34,7 @@ struct server_options {
   std::uint64_t upload_bytes_max = 0;
   bool page_needs_key = true;
   bool log_requests = true;
+  address_options reached_at = {};
 };
 
 // The curves of 1,200 classes are ten of these millions.
@@ -124,9 +126,9 @@ class hub_server {
       : store_(store),
         runs_(runs),
         upload_bytes_max_(options.upload_bytes_max),
-        tls_(!options.certificate_file.empty()),
+        addresses_(options.reached_at, !options.certificate_file.empty()),
         gate_(keys),
-        page_(store, runs, keys, gate_, options.page_needs_key, tls_),
+        page_(store, runs, keys, gate_, options.page_needs_key),
         http_(
             options_of(options), [this](http::exchange& with) { answer(with); },
             options.log_requests ? log : http::server::logger()) {}
@@ -167,6 +169,8 @@ class hub_server {
   }
 
   void answer(http::exchange& with) {
+    if (const auto elsewhere = addresses_.settle(with.request))
+      return reply(with.reply, *elsewhere);
     const http::request& from = with.request;
     if (from.reads_only() && model_store::is_download(from.target))
       return answer_download(with.reply, store_.open_download(from.target));
@@ -179,7 +183,7 @@ class hub_server {
     server_request what;
     what.method = from.method;
     what.path = from.target;
-    what.root = root_for(from);
+    what.root = from.root;
     is_platform ? answer_platform(with, std::move(what), shown)
                 : answer_v1(with, std::move(what), shown);
   }
@@ -240,12 +244,6 @@ class hub_server {
     return borne.check.who || plain.key.empty() ? borne : plain;
   }
 
-  // How the client reaches this HUB, where it says so in a way that makes a URL.
-  std::string root_for(const http::request& from) const {
-    const auto root = hub::text::parse_url((tls_ ? "https://" : "http://") + from.field("host"));
-    return root && root->path.empty() ? root->text() : std::string();
-  }
-
   static void answer_download(http::response& to, std::optional<download> file) {
     if (!file) return reply(to, refusal(403, "this URL is not valid, or not any more"));
     to.etag = file->etag;
@@ -298,7 +296,7 @@ class hub_server {
   model_store& store_;
   run_store& runs_;
   std::uint64_t upload_bytes_max_;
-  bool tls_;
+  addresses addresses_;
   gate gate_;
   page_server page_;
   http::server http_;

@@ -84,6 +84,9 @@ struct request {
   std::uint64_t content_length = 0;
   bool chunked = false;
   std::string remote_address = {};
+  // How its client reaches this server: scheme, host and path, without a slash at its end; "" where
+  // that is not known. What handles the request fills it in.
+  std::string root = {};
   std::vector<std::pair<std::string, std::string>> fields = {};  // names in lower case
 
   // The value of the first such field, "" where there is none. The name is in lower case.

@@ -161,7 +161,7 @@ class exchange {
         stopping_(stopping),
         body_(request) {}
 
-  const http::request request;
+  http::request request;
   http::response reply = {};
 
   // Where reply.status is 200 it has no end; open() gets what the rest is sent to.

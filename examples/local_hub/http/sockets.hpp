@@ -147,6 +147,22 @@ inline socket_handle listen_on(const std::string& host, int port) {
   return {};
 }
 
+// "::1" for "0:0:0:0:0:0:0:1", and "192.0.2.1" for "::ffff:192.0.2.1", so that equal addresses are equal
+// texts; nothing for a name.
+inline std::optional<std::string> numeric_address(const std::string& text) {
+  constexpr std::string_view of_version_4 = "::ffff:";
+  for (const int family : {AF_INET, AF_INET6}) {
+    in6_addr address{};  // has room for either
+    char out[INET6_ADDRSTRLEN] = "";
+    if (::inet_pton(family, text.c_str(), &address) != 1) continue;
+    ::inet_ntop(family, &address, out, sizeof out);
+    const std::string_view found = out;
+    const bool mapped = found.starts_with(of_version_4) && found.find('.') != found.npos;
+    return std::string(found.substr(mapped ? of_version_4.size() : 0));
+  }
+  return std::nullopt;
+}
+
 struct accepted_socket {
   socket_handle socket;
   std::string remote_address;
@@ -161,7 +177,7 @@ inline accepted_socket accept_from(const socket_handle& listener) {
   char text[NI_MAXHOST] = "";
   ::getnameinfo(reinterpret_cast<const sockaddr*>(&address), size, text, sizeof text, nullptr, 0,
                 NI_NUMERICHOST);
-  return {std::move(socket), text};
+  return {std::move(socket), numeric_address(text).value_or(text)};
 }
 
 // Wakes whoever waits for its socket. It talks to itself, as a pipe does, which Windows cannot wait

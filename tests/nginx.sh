@@ -1,0 +1,33 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+#
+# sh tests/nginx.sh
+#
+# Puts local_hub behind nginx, below a path and behind TLS: installs what is missing (Debian, Ubuntu;
+# nginx included), builds local_hub and train, and runs tests/nginx.py, whose nginx has its own folder,
+# port and configuration. The last line is `N passed, N failed`. BUILD_DIR names another build folder
+# than build/.
+
+unset CDPATH
+cd "$(dirname "$0")/.." || exit 1
+. tests/setup.sh
+
+give_up() {
+  say "$*"
+  echo '0 passed, 1 failed'
+  exit 1
+}
+
+trap remove_temporary_build EXIT
+trap 'exit 129' HUP
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+PATH=$PATH:/usr/sbin
+also_needed="openssl nginx"
+install_missing || give_up 'local_hub cannot be put behind nginx without these packages.'
+choose_build_folder || give_up 'There is no folder to build in.'
+can_be_used_again || set_up_anew || give_up 'meson setup failed; see above.'
+meson compile -C "$build" train local_hub >&2 || give_up 'The build failed; see above.'
+forget_environment
+python3 tests/nginx.py "$build/local_hub" "$build/train"
