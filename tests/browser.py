@@ -11,8 +11,10 @@ import hashlib
 import http.client
 import http.server
 import json
+import math
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -377,9 +379,16 @@ def sees_the_chart_grow(world):
     assert page.js('return document.querySelectorAll(".chart canvas").length') >= 3
     assert 'train/loss' in page.text('.charts') and 'val/loss' in page.text('.charts')
     page.wait_text('epoch-', '#main')
+    for time_of in ('began ', ' for an epoch', ' left'):
+        page.wait_text(time_of, '.tiles')
+    page.wait_text('Heartbeats', '#main')
+    table = urllib.request.urlopen(f'{world.hub.url}/api/models/{world.model}/metrics.csv').readline()
+    assert table.startswith(b'epoch,time,seconds,"'), table
     page.click('.brand')
     page.wait_text('1 in training')
     page.wait_text('epoch ', '.models')
+    page.wait_text(' left', '.models')
+    assert re.search(r', \d+ (s|min)\b', page.text('.models .times')), page.text('.models .times')
     page.shot('growing')
     page.click('.model')
     wait_for('the charts again', lambda: epochs_drawn(page) >= before)
@@ -611,10 +620,27 @@ def made_runs(world, count, project, epochs=40):
     return runs
 
 
+def sorts_by_any_column(world, names):
+    """What is not known comes last, whichever way round."""
+    page = world.browser
+    rows = {row['name']: row for row in world.hub.get('/api/models')['models']}
+    columns = page.js('return [...document.querySelectorAll("[data-sort]")].map((each) => each.dataset.sort)')
+    assert columns == ['state', 'name', 'epoch', 'best', 'began', 'took', 'last'], columns
+    for column in ('epoch', 'began', 'took', 'last'):
+        for direction in (-1, 1):
+            page.js('document.querySelector(`[data-sort=${arguments[0]}]`).click()', column)
+            known = lambda: [direction * rows[name][column] for name in names() if rows[name][column] is not None]
+            wait_for(f'the order of {column}', lambda: known() == sorted(known()) and
+                     all(rows[name][column] is None for name in names()[len(known()):]))
+    assert len(known()) == 1, 'one of them has a heartbeat'
+
+
 def finds_sorts_and_groups_models(world):
     page = world.browser
     made_runs(world, 3, 'apples')
-    made_runs(world, 2, 'pears')
+    beating = made_runs(world, 2, 'pears', epochs=20)[1]
+    world.hub.post('/v1/agent/heartbeat/models/' + beating['id'], {'agent': 'here', 'agentId': 'a'},
+                   beating['key'])
     page.open(world.hub.url)
     page.wait_text('pears 1', '.models')
     names = lambda: page.all('.models .name')
@@ -624,8 +650,11 @@ def finds_sorts_and_groups_models(world):
     page.choose('#state', 'trained')
     page.wait_text('No model is like this')
     page.choose('#state', 'disconnected')
-    wait_for('those with this note', lambda: sorted(names()) == ['pears 0', 'pears 1'])
+    wait_for('those with this note that are silent', lambda: names() == ['pears 0'])
+    page.choose('#state', '')
+    wait_for('all with this note', lambda: sorted(names()) == ['pears 0', 'pears 1'])
     page.choose('#search', 'note')
+    sorts_by_any_column(world, names)
     page.js('document.querySelector("[data-sort=name]").click()')
     order = [f'apples {i}' for i in range(3)] + [f'pears {i}' for i in range(2)]
     wait_for('names in order', lambda: names() == order)
@@ -638,6 +667,24 @@ def finds_sorts_and_groups_models(world):
     page.open(page.js('return location.href'))  # what is chosen is in the address
     wait_for('the same list', lambda: page.all('.models h2') == ['apples', 'pears'] and names()[0] == 'apples 2')
     page.shot('grouped')
+    page.js('document.querySelector(".entry input").focus()')
+    page.keys(' ')
+    page.wait_text('Choose none', '#main')
+    page.keys('\ue004', '\ue007')  # the next one is its link: Tab, Enter
+    page.wait_text('apples 2', 'h1')
+
+
+def inks(page, canvas, from_, to, least=200, most=255):
+    """The strong colours, as opaque as that, in a part of a canvas's height: 0 is its top, 1 its bottom."""
+    return page.js("""const [canvas, from, to, least, most] = [document.querySelector(arguments[0]), ...arguments[1]];
+        const [begin, end] = [from, to].map((share) => Math.round(share * canvas.height));
+        const {data} = canvas.getContext("2d").getImageData(0, begin, canvas.width, end - begin), found = new Set();
+        for (let i = 0; i < data.length; i += 4) {
+          const ink = [...data.slice(i, i + 3)];
+          if (data[i + 3] >= least && data[i + 3] <= most && Math.max(...ink) - Math.min(...ink) > 90)
+            found.add(ink.join());
+        }
+        return [...found].map((ink) => ink.split(",").map(Number))""", canvas, [from_, to, least, most])
 
 
 def compares_runs(world):
@@ -662,11 +709,23 @@ def compares_runs(world):
     page.wait_text('epoch 2', '.chart')
     legend = page.all('.chart:first-child .legend li')
     assert sorted(legend) == ['apples 0\n0.0100', 'apples 1\n0.0200', 'apples 2\n0.0300'], legend
+    page.hover('.chart canvas')
+    page.wait_text('epoch', '.chart .tools')
+    epoch = int(re.search(r'epoch (\d+)', page.text('.chart .tools'))[1])
+    legend = page.all('.chart:first-child .legend li b')
+    assert 10 < epoch < 30 and legend == [f'{i * (epoch - 1) / 100:.4f}' for i in (1, 3, 2)], (epoch, legend)
     row = lambda label: page.js("""return [...document.querySelector(`[aria-label="${arguments[0]}"] tbody tr`).cells]
         .map((each) => each.innerText + (each.querySelector("b") ? "!" : ""))""", label)
     assert row('Best values') == ['metrics/mAP50-95(B)', '0.3900', '1.170!', '0.7800'], row('Best values')
     assert row('Arguments that differ') == ['imgsz', '320', '960', '640'], row('Arguments that differ')
     page.shot('compare')
+    page.emulate(dark=True)
+    wait_for('the colours of the dark', lambda: [143, 155, 255] in inks(page, '.chart canvas', 0, 1))
+    page.emulate(width=390, height=780, dark=True)
+    wide = page.js('return document.documentElement.scrollWidth')
+    assert wide <= 390, f'a comparison is {wide} pixels wide'
+    page.shot('phone-compare-dark')
+    page.emulate()
     page.open(page.js('return location.href'))
     wait_for('the same runs', lambda: compared() == 3)
     page.click('.runs li:first-child button')
@@ -701,6 +760,30 @@ def zooms_and_keeps_what_is_chosen(world):
     assert 'x=time' in page.js('return location.search')
     page.hover(chart)
     page.wait_text('after', '.chart')
+
+
+def smooths_and_takes_logarithms(world):
+    """What is smoothed leaves the line that it is made of to be seen, faintly."""
+    page = world.browser
+    run = world.hub.post('/api/models', {'name': 'noise', 'epochs': 40})
+    world.hub.report(run, {epoch: {'val/x': 100 if epoch % 2 else 1} for epoch in range(40)})
+    page.open(f'{world.hub.url}/models/{run["id"]}')
+    chart = '.chart canvas'
+    strong = lambda: bool(inks(page, chart, 0, 0.2))
+    faint = lambda: bool(inks(page, chart, 0, 0.2, 50, 90))
+    wait_for('a line up to the top', strong)
+    page.choose('#smoothing', '0.9')
+    wait_for('it becomes faint', lambda: not strong() and faint())
+    assert inks(page, chart, 0.3, 0.7), 'the smoothed line is in the middle'
+    page.choose('#smoothing', '0')
+    page.choose('#log', True)
+
+    def is_logarithmic():
+        (low, below), *between, (high, above) = [(math.log10(float(label)), place)
+                                                for label, place in axis_labels(page, chart, 'right')]
+        return len(between) > 1 and all(abs(low + (high - low) * (place - below) / (above - below) - value) < 1e-3
+                                        for value, place in between)
+    wait_for('logarithms', is_logarithmic)
 
 
 def takes_a_chart_out(world):
@@ -818,6 +901,10 @@ def shows_a_run(world):
     page.open(f'{world.hub.url}/models/{run.id}')
     page.wait_text('shown', 'h1')
     page.wait_text('gpu-7', '#main')
+    page.wait_text(EVIL, '#main')
+    assert page.js("""return [...document.querySelectorAll("dl.args div")].map((each) => each.innerText)""") \
+        .count('imgsz\n640') == 1, 'its arguments'
+    assert 'Heartbeats' not in page.text('#main') and 'Last event' in page.text('.tiles')
     run.epoch(0)
     run.print(1, f'\x1b[31mred\x1b[0m {EVIL}', '\x1b]0;title\x07\x1b[2Kplain\x1b[38;5;208m orange')
     page.wait_text('plain orange', '.console')
@@ -835,6 +922,13 @@ def shows_a_run(world):
     page.choose('#console-search', 'LATE')
     wait_for('the line that is searched', lambda: page.text('.console') == 'a late one')
     page.choose('#console-search', '')
+    page.js('document.querySelector(".console").scrollTop = 40')
+    wait_for('it to stay where a person reads', lambda: not page.js('return document.querySelector("#follow").checked'))
+    run.print(4, 'the very last one')
+    page.wait_text('the very last one', '.console')
+    assert page.js('return document.querySelector(".console").scrollTop') == 40
+    page.click('#follow')
+    wait_for('it to follow again', lambda: page.js(bottom) < 2)
     for epoch in (1, 2):
         run.epoch(epoch)
     titles = lambda: page.js('return [...document.querySelectorAll(".chart h3")].map((each) => each.innerText)')
@@ -856,9 +950,10 @@ def shows_a_run(world):
                                    'extremes': {'worst': [], 'best': []}}},
         'classNames': ['cat', EVIL], 'runId': run.run_id,
         'plots': [{'type': 'pr_curve', 'x': points, 'y': [[1 - x for x in points]] * 2, 'ap': [0.5, 0.25]},
+                  {'type': 'f1_curve', 'x': points, 'y': [[4 * x * (1 - x) for x in points]] * 2},
                   {'type': 'confusion_matrix', 'matrix': [[8, 1, 0], [2, 9, 3], [1, 0, 0]]}]})
     page.wait_text('trained', '.state')
-    wait_for('its curves', lambda: 'Precision over recall' in titles())
+    wait_for('its curves', lambda: 'Precision over recall' in titles() and 'F1 over confidence' in titles())
     page.wait_text('cat, AP 0.5000', '[aria-label=Results]')
     cells = page.js("""return [...document.querySelectorAll(".matrix tbody tr")]
         .map((row) => [...row.cells].map((cell) => cell.innerText))""")
@@ -884,8 +979,11 @@ def makes_and_revokes_keys(world):
     page.type('dialog input', 'laptop')
     page.click('dialog button.main')
     page.wait_text('laptop', 'table')
-    key, other = page.all('pre')
-    assert re.fullmatch('ul[0-9a-f]{40}', key) and other == 'ul_' + key[2:], (key, other)
+    ours, others = (dict(re.findall(r'^export (\w+)=(\S+)$', lines, re.M)) for lines in page.all('pre'))
+    key = ours['ULTRALYTICS_API_KEY']
+    assert re.fullmatch('ul[0-9a-f]{40}', key), key
+    assert others == {'ULTRALYTICS_PLATFORM_URL': world.hub.url, 'ULTRALYTICS_API_KEY': 'ul_' + key[2:]}, others
+    assert ours['ULTRALYTICS_HUB_API'] == ours['ULTRALYTICS_HUB_WEB'] == world.hub.url, ours
     is_good = lambda: world.hub.post('/v1/auth', {}, key)['success']
     assert is_good()
     page.js("""[...document.querySelectorAll("tr")].find((each) => each.cells[0].innerText === "laptop")
@@ -1007,6 +1105,82 @@ def asks_for_a_key(world):
         other.stop()
 
 
+# ---- the whole way of a new user, with both protocols ---------------------------------------------
+
+def walks_as_a_new_user(world):
+    """The lines that the page shows, in a shell; two trainings side by side, compared; the HUB is killed; Stop."""
+    page, epochs = world.browser, 150
+    hub = Hub(world.folder / 'walked')
+    out = {each: world.folder / f'walked-{each}' for each in ('model', 'run')}
+
+    def paste(lines, command, folder):
+        process = subprocess.Popen(
+            ['sh', '-c', lines + '\nexec "$0" "$@"', TRAIN, *command, '--out', str(folder), '--epoch-seconds', '0.05',
+             '--metrics-interval', '0.1', '--checkpoint-interval', '0.2', '--heartbeat-interval', '0.3'],
+            env={**os.environ, 'YOLO_CONFIG_DIR': str(world.folder / 'settings')},
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        world.trainings.append(process)
+        return process
+    try:
+        page.open(hub.url)
+        page.press('Make the first model')
+        page.type('dialog [name=name]', 'one arm')
+        page.type('dialog [name=epochs]', str(epochs))
+        page.click('dialog button.main')
+        page.wait_text('one arm', 'h1')
+        lines, _, example = page.all('details pre')[:3]
+        model = paste(lines, shlex.split(example)[1:], out['model'])
+        page.click('header .keys')
+        page.click('#new-key')
+        page.type('dialog input', 'laptop')
+        page.click('dialog button.main')
+        page.wait_text('laptop', 'table')
+        run = paste(page.all('pre')[1], ['--platform', 'spirals', '--name', 'two arms', '--epochs', '100000'],
+                    out['run'])
+
+        page.open(hub.url + '/?sort=name')
+        wait_for('both in training', lambda: page.all('.models .state') == ['training', 'training'])
+        for i in (1, 2):
+            page.click(f'.entry:nth-child({i}) input')
+        page.click('#compare')
+        accuracy = lambda: page.js("""return [...document.querySelectorAll(".chart")]
+            .find((each) => each.querySelector("h3").title === "metrics/accuracy_top1")?.innerText ?? "" """)
+        wait_for('both in one chart', lambda: len(re.findall(r'arms?\n0\.\d+|arms?\n1$', accuracy(), re.M)) == 2)
+        page.shot('walked')
+
+        hub.process.send_signal(signal.SIGKILL)
+        hub.process.wait()
+        page.wait_text('no connection', '#live')
+        hub = Hub(world.folder / 'walked', port=hub.port)
+        page.wait_text('live', '#live')
+        rows = lambda: {'run' if 'run' in row else 'model': row for row in hub.get('/api/models')['models']}
+        before = rows()
+        wait_for('both to go on', lambda: all(rows()[each]['epoch'] > before[each]['epoch'] for each in out))
+
+        page.open(f'{hub.url}/models/{before["run"]["id"]}')
+        page.press('Stop')
+        page.click('dialog button.bad')
+        wait_for('the run to end', lambda: run.poll() is not None)
+        page.wait_text('trained', '.state')
+        earlier = set(page.downloads.glob('best*.pt'))
+        page.click('a[href$="files/best.pt"]')
+        found = wait_for('the model', lambda: next(iter(set(page.downloads.glob('best*.pt')) - earlier), None))
+        assert run.returncode == 0 and found.read_bytes() == (out['run'] / 'best.pt').read_bytes()
+        wait_for('the other one to end', lambda: model.poll() is not None)
+        assert model.returncode == 0
+
+        ended = rows()
+        assert ended['model']['epoch'] == epochs and ended['run']['epoch'] < 100000, ended
+        for each in out:
+            table = urllib.request.urlopen(f'{hub.url}/api/models/{ended[each]["id"]}/metrics.csv').read().split()
+            assert [int(line.split(b',')[0]) for line in table[1:]] == list(range(1, ended[each]['epoch'] + 1)), table
+        chunks = hub.get(f'/api/models/{ended["run"]["id"]}/console')['chunks']
+        said = re.findall(r'\bepoch (\d+) of 100000: ', '\n'.join(each['content'] for each in chunks))
+        assert said == [str(epoch) for epoch in range(1, ended['run']['epoch'] + 1)], said
+    finally:
+        hub.stop()
+
+
 def nothing_was_complained_about(world):
     # A HUB that was killed or that refuses a key is a failed request, and meant to be one.
     ours = [each for each in world.browser.complaints()
@@ -1019,9 +1193,10 @@ STEPS = [makes_a_model, sees_the_chart_grow, reads_values_with_the_keyboard,
          edits_resets_and_deletes, no_name_brings_markup, fits_a_phone,
          counts_epochs_in_one_way, labels_its_axes_exactly, shares_events_between_tabs,
          finds_sorts_and_groups_models, compares_runs, zooms_and_keeps_what_is_chosen,
-         takes_a_chart_out, shows_many_lines, leaves_gaps, shows_a_run, makes_and_revokes_keys, works_below_a_path,
+         takes_a_chart_out, smooths_and_takes_logarithms, shows_many_lines, leaves_gaps, shows_a_run,
+         makes_and_revokes_keys, works_below_a_path,
          draws_ten_thousand_epochs, shows_values_as_they_arrive, says_when_the_hub_is_gone, asks_for_a_key,
-         nothing_was_complained_about]
+         walks_as_a_new_user, nothing_was_complained_about]
 
 
 def main():

@@ -2,7 +2,7 @@ R"page(// SPDX-License-Identifier: MIT
 //
 // When heartbeats came, and the gaps between them.
 
-import {element, shape, text} from "./dom.js";
+import {element, shape} from "./dom.js";
 import {now} from "./live.js";
 import {table} from "./table.js";
 import {moment} from "./words.js";
@@ -13,7 +13,7 @@ export class Beats {
   }
 
   draw({spans, state}) {
-    if (!spans.length) return text(this.node, "No heartbeat has arrived yet.");
+    if (!spans.length) return;
     const from = spans[0].from, last = spans[spans.length - 1].to;
     const to = Math.max(state === "trained" ? last : now(), from + 1);
     const key = `${state} ${from} ${last} ${spans.length} ${Math.round(1000 * (last - from) / (to - from))}`;

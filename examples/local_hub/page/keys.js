@@ -7,7 +7,7 @@ import {element} from "./dom.js";
 import {at, call} from "./hub.js";
 import {models} from "./live.js";
 import {table} from "./table.js";
-import {snippet} from "./train_it.js";
+import {linesForHub, linesForPlatform, snippet} from "./train_it.js";
 
 export function showKeys(main) {
   document.title = "Keys · local_hub";
@@ -16,9 +16,9 @@ export function showKeys(main) {
   const draw = () => drawKeys(list).catch((problem) => { list.textContent = problem.message; });
   const make = () => askForKey((name, {key, platform_key: other}) => {
     fresh.prepend(element("div", {class: "card stack"}, element("p", {class: "soft"},
-      "It is shown until this page is left, and kept nowhere. It has two forms."),
-    snippet(`${name}, for HUB's clients and hub_session.hpp`, key),
-    snippet(`${name}, for the Platform's clients`, other)));
+      "It is shown until this page is left, and kept nowhere. It has two forms. Paste the lines into a shell."),
+    snippet(`${name}, for HUB's clients, in Python (ultralytics before 8.4) and C++`, linesForHub(key)),
+    snippet(`${name}, for the Platform's clients, in Python (from 8.4 on) and C++`, linesForPlatform(other))));
     draw();
   });
   main.append(element("div", {class: "stack"},

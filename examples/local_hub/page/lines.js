@@ -55,7 +55,10 @@ export function traceLine(pen, {x, y, steps}, begin, end, placeX, placeY) {
 // last one, which looks the same as all of them.
 function traceRun(pen, from, to, placeX, placeY) {
   pen.moveTo(placeX(from), placeY(from));
-  if (from === to) pen.lineTo(placeX(from) + 0.01, placeY(from));  // round ends make a dot of it
+  if (from === to) {  // wide enough to be seen by itself, whatever its ends are like
+    pen.moveTo(placeX(from) - 1.5, placeY(from));
+    pen.lineTo(placeX(from) + 1.5, placeY(from));
+  }
   for (let i = from; i <= to; ++i) {
     const column = Math.round(placeX(i));
     const first = i;

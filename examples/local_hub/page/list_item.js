@@ -26,7 +26,8 @@ export function makeItem(id, choose) {
   const item = element("li", {"data-key": id, class: "entry"}, box, link);
   let row;
   item.tick = () => {
-    text(last, row.last ? `heartbeat ${span(now() - row.last)} ago` : "no heartbeat yet");
+    const sign = row.run ? "event" : "heartbeat";
+    text(last, row.last ? `${sign} ${span(now() - row.last)} ago` : `no ${sign} yet`);
     text(time, row.began ? `${moment(row.began)}, ${span(timeTaken(row, now()))}` : "");
     text(left, timeLeft(row) ? `${span(timeLeft(row))} left` : "");
   };

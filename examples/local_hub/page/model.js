@@ -51,12 +51,14 @@ class View {
     for (const name of ["epoch", "best", "beat", "time"]) this[name] = element("b");
     for (const name of ["bestName", "agent", "pace", "left"]) this[name] = element("span", {class: "soft small"});
     for (const name of ["state", "labels", "note", "howTo", "plots"]) this[name] = element("div");
+    this.beatTitle = element("span");
+    this.beatsPart = section("Heartbeats", this.beats.node);
     this.parts = {};
     for (const [name, title] of partTitles) this.addPart(name, title);
     this.why = element("p", {class: "card error"});
     this.body = element("div", {class: "stack", hidden: true}, this.why, this.note, this.howTo, this.tiles(),
       this.metrics.node, this.plots, this.parts.validation.node, this.console.node, this.parts.checkpoints.node,
-      this.system.node, section("Heartbeats", this.beats.node), this.parts.arguments.node,
+      this.system.node, this.beatsPart, this.parts.arguments.node,
       this.parts.environment.node, this.parts.refused.node);
     this.buttons = this.actions();
     this.node = element("div", {class: "stack"},
@@ -80,7 +82,7 @@ class View {
       tile("Epoch", this.epoch, element("div", {class: "bar", "aria-hidden": "true"}, this.bar), this.left),
       tile("Best", this.best, this.bestName),
       tile("Time", this.time, this.pace),
-      tile("Last heartbeat", this.beat, this.agent));
+      tile(this.beatTitle, this.beat, this.agent));
   }
 
   actions() {
@@ -166,11 +168,13 @@ class View {
     this.bar.style.width = `${Math.min(100, 100 * model.epoch / model.epochs)}%`;
     text(this.best, model.best ? number(model.best.value) : "–");
     text(this.bestName, model.best ? `${model.best.name}, epoch ${model.best.epoch}` : "");
+    text(this.beatTitle, model.run ? "Last event" : "Last heartbeat");
     text(this.agent, model.agent ?? "");
   }
 
   drawParts(model) {
     const {checkpoints, refused} = model;
+    this.beatsPart.hidden = Boolean(model.run) || !model.spans.length;
     this.drawPart("checkpoints", checkpoints, checkpoints.length, () => checkpointTable(this.id, checkpoints));
     const args = argumentsOf(model), environment = model.run?.environment;
     this.drawPart("arguments", args, true, () => pairs(args));

@@ -48,9 +48,9 @@ export function askToDelete(model) {
 
 const count = (number, name) => number === 1 ? `1 ${name}` : `${number} ${name}s`;
 
-function contentsOf({epoch, checkpoints}) {
+function contentsOf({epoch, checkpoints, run}) {
   const size = checkpoints.reduce((sum, each) => sum + each.bytes, 0);
-  return `the metrics of ${count(epoch, "epoch")}, its heartbeats and ` +
+  return `the metrics of ${count(epoch, "epoch")}, its ${run ? "console" : "heartbeats"} and ` +
     `${count(checkpoints.length, "checkpoint")} (${bytes(size)})`;
 }
 )page"

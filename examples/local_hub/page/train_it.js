@@ -11,12 +11,15 @@ const word = (text) => /^[\w.,:@%+=\/-]+$/.test(text) ? text : `'${text.replaceA
 const exports = (values) =>
   Object.entries(values).map(([name, value]) => `export ${name}=${word(value)}`).join("\n");
 
+const hub = root.href.replace(/\/$/, "");
+export const linesForHub = (key) =>
+  exports({ULTRALYTICS_HUB_API: hub, ULTRALYTICS_HUB_WEB: hub, ULTRALYTICS_API_KEY: key});
+export const linesForPlatform = (key) => exports({ULTRALYTICS_PLATFORM_URL: hub, ULTRALYTICS_API_KEY: key});
+
 // Pairs of a title and the lines. A model's key is good for that model alone.
 export function linesFor(model, key = "...") {
-  const hub = root.href.replace(/\/$/, "");
   const page = `${hub}/models/${model.id}`;
-  const old = exports({ULTRALYTICS_HUB_API: hub, ULTRALYTICS_HUB_WEB: hub, ULTRALYTICS_API_KEY: key});
-  const current = exports({ULTRALYTICS_PLATFORM_URL: hub, ULTRALYTICS_API_KEY: "..."});
+  const old = linesForHub(key);
   const args = model.train_args;
   const train = [`model=${args.weights || args.cfg}`, `data=${args.data}`, `epochs=${model.epochs}`,
     "project=local", `name=${slug(model.name)}`].map(word).join(" ");
@@ -26,7 +29,7 @@ export function linesFor(model, key = "...") {
     ["The example of this project", `build/train --model ${model.id}`],
     ["Python, HUB's clients (ultralytics before 8.4)", `${old}\nyolo train model=${page}`],
     ["Python, the Platform's clients (ultralytics from 8.4 on): they make a model of their own, with a key from Keys",
-      `${current}\nyolo train ${train}`],
+      `${linesForPlatform("...")}\nyolo train ${train}`],
   ];
 }
 
