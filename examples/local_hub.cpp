@@ -292,7 +292,6 @@ void allow_many_files() {
 // ---- the program --------------------------------------------------------------------------------
 
 void run(settings wanted) {
-  local_hub::narrator::instance();  // where its thread cannot be had, that is said here
   keep_private(wanted.data);
   local_hub::make_folder(wanted.data);
   local_hub::key_ring keys(wanted.data);

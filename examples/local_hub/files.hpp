@@ -14,7 +14,6 @@
 #include <atomic>
 #include <cerrno>
 #include <chrono>
-#include <condition_variable>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
@@ -24,14 +23,12 @@
 #include <iterator>
 #include <limits>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <random>
 #include <stdexcept>
 #include <string>
 #include <string_view>
 #include <system_error>
-#include <thread>
 #include <utility>
 #include <vector>
 
@@ -47,8 +44,9 @@
 
 namespace local_hub {
 
-// Writes to standard error on a thread of its own, so that no request waits where nobody reads there any
-// more, or where a terminal is stopped. What does not fit meanwhile is left out and counted.
+// Writes to standard error as a session does: on a thread of its own, so that no request waits if
+// nobody reads there any more, or a terminal is stopped. What does not fit meanwhile is left out and
+// counted.
 class narrator {
  public:
   static narrator& instance() {
@@ -58,53 +56,34 @@ class narrator {
   narrator(const narrator&) = delete;
   narrator& operator=(const narrator&) = delete;
 
-  void write(std::string line) {
-    line += '\n';
-    const std::lock_guard lock(mutex_);
-    if (waiting_.size() + line.size() > bytes_max)
-      ++left_out_;
-    else
-      waiting_ += line;
-    changed_.notify_one();
-  }
+  // A line of the log.
+  void write(std::string line) { speaker_->log(hub::log_level::info, std::move(line)); }
+  // What the person at the terminal is to know.
+  void tell(std::string text) { speaker_->log(hub::log_level::warning, std::move(text)); }
 
  private:
-  static constexpr std::size_t bytes_max = 256 * hub::kibibyte;
-
   narrator() = default;
   ~narrator() {
-    {
-      const std::lock_guard lock(mutex_);
-      ends_ = true;
-    }
-    changed_.notify_one();
-    thread_.join();
+    *ends_ = true;
+    speaker_->close();
   }
 
-  void run() {
-    std::unique_lock lock(mutex_);
-    for (;;) {
-      changed_.wait(lock, [this] { return ends_ || !waiting_.empty(); });
-      if (waiting_.empty()) return;
-      std::string text = std::exchange(waiting_, {});
-      if (const std::size_t count = std::exchange(left_out_, 0); count > 0)
-        text += "local_hub: " + std::to_string(count) + " lines were left out here\n";
-      lock.unlock();
-      hub::machine::write_to_standard_error(text, [this] { return ends_.load(); });
-      lock.lock();
-    }
+  std::shared_ptr<hub::machine::speaker> make_speaker() const {
+    hub::session_options options;
+    options.log = [ends = ends_](hub::log_level level, std::string_view text) {
+      std::string line = level == hub::log_level::info ? "" : "local_hub: ";
+      (line += text) += '\n';
+      hub::machine::write_to_standard_error(line, [&] { return ends->load(); });
+    };
+    return std::make_shared<hub::machine::speaker>(options, true);
   }
 
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::string waiting_;
-  std::size_t left_out_ = 0;
-  std::atomic<bool> ends_ = false;
-  std::thread thread_{[this] { run(); }};
+  const std::shared_ptr<std::atomic<bool>> ends_ = std::make_shared<std::atomic<bool>>(false);
+  const std::shared_ptr<hub::machine::speaker> speaker_ = make_speaker();
 };
 
 // Tells the person at the terminal; requests are logged elsewhere.
-inline void say(const std::string& text) { narrator::instance().write("local_hub: " + text); }
+inline void say(std::string text) { narrator::instance().tell(std::move(text)); }
 
 struct file_error : std::runtime_error {
   file_error(const char* doing, const std::filesystem::path& what, int number)
