@@ -294,9 +294,13 @@ class page_server {
     const std::string authority = from.field("host");
     const std::string_view host = host_of(authority);
     if (!needs_key_ && host != "127.0.0.1" && host != "localhost" && host != "[::1]")
-      return refusal(403, "this page is for its own machine: open it as 127.0.0.1 or localhost");
+      return refusal(403,
+                     "this page is for its own machine: open it as 127.0.0.1 or localhost, or "
+                     "start local_hub with --public-url where a proxy brings others here");
     if (!from.reads_only() && is_from_elsewhere(from))
-      return refusal(403, "another page asked for this");
+      return refusal(403,
+                     "another page asked for this; if it is this one behind a proxy, local_hub "
+                     "needs --public-url or --trusted-proxy");
     return std::nullopt;
   }
 
