@@ -9,10 +9,13 @@
 #include "support/programs.hpp"
 #include "support/sha256.hpp"
 
+#include <algorithm>
+#include <atomic>
 #include <csignal>
 #include <cstddef>
 #include <filesystem>
 #include <fstream>
+#include <future>
 #include <optional>
 #include <string>
 #include <utility>
@@ -250,6 +253,86 @@ TEST_CASE("what no contract has is kept, and what no event can be without is ask
              {{"Authorization", "Bearer " + platform_key}})
             .status == 400);
   CHECK(shown(hub, of).at("refused").empty());
+}
+
+// ---- a kill -------------------------------------------------------------------------------------
+
+// What a client was told is there.
+struct confirmed {
+  std::string id;
+  int epochs = 0;
+  int chunks = 0;
+};
+
+// Trains until nobody answers any more, and counts each reply.
+confirmed train_until_killed(int port, std::atomic<int>& replies) {
+  httplib::Client client("127.0.0.1", port);
+  client.set_keep_alive(true);
+  const auto tell = [&](const json& body) -> std::optional<json> {
+    const auto got =
+        client.Post("/api/webhooks/training/metrics", {{"Authorization", "Bearer " + platform_key}},
+                    body.dump(), "application/json");
+    if (!got || got->status != 200) return std::nullopt;
+    ++replies;
+    replies.notify_all();
+    return json::parse(got->body);
+  };
+  confirmed out;
+  const auto started = tell({{"event", "training_started"},
+                             {"project", "spirals"},
+                             {"name", "train"},
+                             {"data", {{"trainArgs", json::object()}, {"epochs", 100'000}}}});
+  if (!started) return out;
+  out.id = started->at("modelId");
+  const run of = {out.id, "", ""};
+  for (;;) {
+    if (!tell(of.event("epoch_end", epoch(out.epochs, out.epochs + 0.5)))) return out;
+    ++out.epochs;
+    const json lines = {{"chunkId", out.chunks + 1}, {"content", "a line"}, {"lineCount", 1}};
+    if (!tell(of.event("console_output", lines))) return out;
+    ++out.chunks;
+  }
+}
+
+// More than that may be there, as a reply may have been on its way.
+void check_confirmed(const running_hub& hub, const confirmed& work) {
+  const run of = {work.id, "", ""};
+  CHECK(shown(hub, of).at("state") == "training");
+  const json metrics = shown(hub, of, "/metrics");
+  REQUIRE(metrics.at("epochs").size() >= static_cast<std::size_t>(work.epochs));
+  for (int number = 0; number < work.epochs; ++number) {
+    const auto at = static_cast<std::size_t>(number);
+    CHECK(metrics.at("epochs")[at] == number + 1);
+    CHECK(metrics.at("columns").at("train/loss")[at] == number + 0.5);
+  }
+  CHECK(shown(hub, of, "/console").at("chunks").size() >= static_cast<std::size_t>(work.chunks));
+}
+
+TEST_CASE("runs, epochs and console lines that were confirmed survive a kill", "[local_hub]") {
+  const home at;
+  std::vector<confirmed> all;
+  for (const int replies_before : {3, 40, 200}) {
+    running_hub hub = start_platform(at);
+    std::atomic<int> replies = 0;
+    std::vector<std::future<confirmed>> clients;
+    for (int i = 0; i < 4; ++i)
+      clients.push_back(std::async(std::launch::async, [&] {
+        confirmed work = train_until_killed(hub.port(), replies);
+        replies = replies_before;  // whoever waits waits for nobody that ended by itself
+        replies.notify_all();
+        return work;
+      }));
+    for (int seen = 0; seen < replies_before; seen = replies) replies.wait(seen);
+    hub.program->send(SIGKILL);
+    hub.program->wait_for_end();
+    for (auto& each : clients) {
+      const confirmed work = each.get();
+      if (!work.id.empty()) all.push_back(work);
+    }
+  }
+  const running_hub hub = start_platform(at);
+  CHECK(all.size() >= 3);
+  for (const confirmed& each : all) check_confirmed(hub, each);
 }
 
 // ---- files --------------------------------------------------------------------------------------
