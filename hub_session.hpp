@@ -88,13 +88,18 @@
 // HUB_SESSION_NO_HTTPLIB: define it before including to leave out httplib.h and OpenSSL. Removes
 // hub::httplib_transport and the alias hub::training_session and nothing else.
 //
+// HUB_SESSION_NO_OPENSSL: define it in every file of a program whose hub::httplib_transport is to do
+// without OpenSSL. It speaks plain HTTP alone then, and an https:// address is an error before anything
+// is sent. Upstream's httplib.h needs no CPPHTTPLIB_OPENSSL_SUPPORT with it; a packaged cpp-httplib is
+// still to be used with the macros that it was compiled with.
+//
 // HUB_SESSION_INTERFACE_ONLY: define it before including if a file makes no session, but reports
 // to a hub::training_callbacks& or names a policy. Leaves out everything from the engine on, and
 // httplib with it, and so most of the time to compile.
 //
-// No switch changes what the others leave in, so translation units with different ones may meet in one
-// program; and in one unit, each part is guarded by itself: a later inclusion adds what an earlier left
-// out, in any order.
+// The others change nothing of what they leave in, so translation units with different ones may meet in
+// one program; and in one unit, each part is guarded by itself: a later inclusion adds what an earlier
+// left out, in any order.
 
 #if !defined(HUB_SESSION_HPP_INCLUDED)
 #define HUB_SESSION_HPP_INCLUDED 100  // the version, as 10000 * major + 100 * minor + patch
@@ -187,7 +192,7 @@
 #endif
 // This macro changes the types in httplib.h. Were it defined here, another file of the program could
 // include the same header without it: that links, and overwrites the heap.
-#if !defined(CPPHTTPLIB_OPENSSL_SUPPORT)
+#if !defined(CPPHTTPLIB_OPENSSL_SUPPORT) && !defined(HUB_SESSION_NO_OPENSSL)
 #error \
     "hub_session.hpp: compile every file of the program with -DCPPHTTPLIB_OPENSSL_SUPPORT, or with what pkg-config --cflags cpp-httplib says"
 #endif
@@ -2630,7 +2635,9 @@ constexpr bool is_alphanumeric(char c) noexcept {
 }
 constexpr bool is_digit(char c) noexcept { return c >= '0' && c <= '9'; }
 constexpr bool is_visible(char c) noexcept { return c >= 0x21 && c <= 0x7E; }
-constexpr bool is_control(char c) noexcept { return (c >= 0 && c < 0x20) || c == 0x7F; }
+constexpr bool is_control(char c) noexcept {
+  return static_cast<unsigned char>(c) < 0x20 || c == 0x7F;
+}
 constexpr char to_lower(char c) noexcept {
   return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
 }
@@ -3545,8 +3552,9 @@ class multipart_body final : public body_source {
 
  private:
   static std::size_t copy(std::string_view from, std::uint64_t offset, std::span<char> out) {
-    const std::string_view rest = from.substr(std::min<std::uint64_t>(offset, from.size()));
-    return rest.copy(out.data(), out.size());
+    return offset < from.size()
+               ? from.copy(out.data(), out.size(), static_cast<std::size_t>(offset))
+               : 0;
   }
 
   std::string head_;
@@ -6217,13 +6225,26 @@ inline bool is_named(std::FILE* file, const fs::path& name) {
          fs::equivalent(name_of_open(file, name), name, none);
 }
 
-inline bool seek(std::FILE* file, std::uint64_t offset) {
+// How the system counts in a file. On 32 bits that ends at 2 GiB, unless the program is compiled with
+// -D_FILE_OFFSET_BITS=64.
 #if defined(HUB_SESSION_POSIX)
-  return fseeko(file, static_cast<off_t>(offset), SEEK_SET) == 0;
+using file_offset = off_t;
 #elif defined(HUB_SESSION_WINDOWS)
-  return ::_fseeki64(file, static_cast<std::int64_t>(offset), SEEK_SET) == 0;
+using file_offset = std::int64_t;
 #else
-  return std::fseek(file, static_cast<long>(offset), SEEK_SET) == 0;
+using file_offset = long;
+#endif
+inline constexpr std::uint64_t file_bytes_max = std::numeric_limits<file_offset>::max();
+
+inline bool seek(std::FILE* file, std::uint64_t offset) {
+  if (offset > file_bytes_max) return false;
+  const auto to = static_cast<file_offset>(offset);
+#if defined(HUB_SESSION_POSIX)
+  return fseeko(file, to, SEEK_SET) == 0;
+#elif defined(HUB_SESSION_WINDOWS)
+  return ::_fseeki64(file, to, SEEK_SET) == 0;
+#else
+  return std::fseek(file, to, SEEK_SET) == 0;
 #endif
 }
 
@@ -6252,6 +6273,11 @@ inline std::optional<error> check_regular(const fs::path& file) {
   if (status.type() == fs::file_type::not_found) return file_error(file, "does not exist");
   if (failed) return file_error(file, "cannot be looked at (" + failed.message() + ")");
   if (!fs::is_regular_file(status)) return file_error(file, "is not a regular file");
+  if (const std::uintmax_t bytes = fs::file_size(file, failed); !failed && bytes > file_bytes_max)
+    return error{errc::file_error,
+                 "The file " + shown(file) +
+                     " is larger than this program can read, so it is not "
+                     "uploaded. Compile the program with -D_FILE_OFFSET_BITS=64."};
   return std::nullopt;
 }
 
@@ -8691,8 +8717,10 @@ class disk_folder final : public spool_folder {
     std::error_code failed;
     const std::uintmax_t bytes = fs::file_size(folder_ / name, failed);
     if (failed) return failure("cannot be read from", failed.value());
+    std::string text;
+    if (bytes > text.max_size()) return failure("cannot be read from", EFBIG);
+    text.resize(static_cast<std::size_t>(bytes));
     std::ifstream in(folder_ / name, std::ios::binary);
-    std::string text(static_cast<std::size_t>(bytes), '\0');
     in.read(text.data(), static_cast<std::streamsize>(text.size()));
     text.resize(static_cast<std::size_t>(in.gcount()));
     return text;
@@ -12043,6 +12071,7 @@ namespace detail {
 
 // ---- connections -------------------------------------------------------------------------------
 
+#if !defined(HUB_SESSION_NO_OPENSSL)
 struct free_tls {
   void operator()(SSL* what) const { SSL_free(what); }
   void operator()(SSL_CTX* what) const { SSL_CTX_free(what); }
@@ -12120,6 +12149,8 @@ inline std::optional<error> use_client_certificate(SSL* tls, const httplib_optio
   return std::nullopt;
 }
 
+#endif
+
 // One connection, and what httplib reads and writes through. Nothing in it blocks for longer than it
 // was told, and a reply that comes before the whole request is sent is heard.
 class connection final : public httplib::Stream {
@@ -12132,10 +12163,12 @@ class connection final : public httplib::Stream {
   }
   connection(const connection&) = delete;
   connection& operator=(const connection&) = delete;
+#if !defined(HUB_SESSION_NO_OPENSSL)
   ~connection() {  // NOLINT(modernize-use-override): as what httplib calls below
     if (tls_ && fault_.empty()) SSL_shutdown(tls_.get());  // says goodbye, and waits for no answer
     ERR_clear_error();
   }
+#endif
 
   // Before each exchange: how long it may go without a byte going out or coming in.
   void begin(hub::duration stall_max) {
@@ -12146,6 +12179,7 @@ class connection final : public httplib::Stream {
     last_bytes_.clear();
   }
 
+#if !defined(HUB_SESSION_NO_OPENSSL)
   // Speaks TLS from here on, to whoever has a certificate for `host`. False if that fails.
   bool begin_tls(std::unique_ptr<SSL, free_tls> tls, const std::string& host) {
     ERR_clear_error();
@@ -12172,6 +12206,7 @@ class connection final : public httplib::Stream {
 
   // What was wrong with the certificate; X509_V_OK if that was not the trouble.
   long verified() const { return SSL_get_verify_result(tls_.get()); }
+#endif
 
   // Whether another request may go out: nothing was closed, and nothing came that nobody asked for.
   bool is_idle() { return !take_more() && !ended_ && fault_.empty() && waiting().empty(); }
@@ -12261,11 +12296,50 @@ class connection final : public httplib::Stream {
     return ready > 0;
   }
 
+#if !defined(HUB_SESSION_NO_OPENSSL)
   // Whether an operation of OpenSSL that did not succeed is to be tried again, and when.
   bool would_block(int returned) {
     const int code = SSL_get_error(tls_.get(), returned);
     wanted_ = code == SSL_ERROR_WANT_WRITE ? writable : readable;
     return code == SSL_ERROR_WANT_READ || code == SSL_ERROR_WANT_WRITE;
+  }
+
+  std::ptrdiff_t take_secured(char* to) {
+    ERR_clear_error();
+    const int got = SSL_read(tls_.get(), to, static_cast<int>(piece_bytes));
+    ended_ = got <= 0 && SSL_get_error(tls_.get(), got) == SSL_ERROR_ZERO_RETURN;
+    in_failed_ = got <= 0 && !ended_ && !would_block(got);
+    if (in_failed_) note_fault(tls_text());
+    return got;
+  }
+
+  std::size_t put_secured(const char* data, std::size_t size) {
+    ERR_clear_error();
+    const std::size_t most = std::min<std::size_t>(size, std::numeric_limits<int>::max());
+    const int sent = SSL_write(tls_.get(), data, static_cast<int>(most));
+    if (sent > 0) return static_cast<std::size_t>(sent);
+    out_failed_ = !would_block(sent);
+    if (out_failed_) note_fault(tls_text());
+    return 0;
+  }
+#endif
+
+  std::ptrdiff_t take_plain(char* to) {
+    const std::ptrdiff_t got = ::recv(socket_.get(), to, piece_bytes, 0);
+    ended_ = got == 0;
+    in_failed_ = got < 0 && !is_passing(last_socket_error());
+    if (in_failed_) note_fault(system_text(last_socket_error()));
+    wanted_ = readable;
+    return got;
+  }
+
+  std::size_t put_plain(const char* data, std::size_t size) {
+    const auto sent = ::send(socket_.get(), data, size, 0);
+    if (sent > 0) return static_cast<std::size_t>(sent);
+    out_failed_ = !is_passing(last_socket_error());
+    if (out_failed_) note_fault(system_text(last_socket_error()));
+    wanted_ = writable;
+    return 0;
   }
 
   // Takes what has come, without waiting for it. True if there was something.
@@ -12274,42 +12348,21 @@ class connection final : public httplib::Stream {
     if (at_ == end_) at_ = end_ = 0;
     if (room_.size() < end_ + piece_bytes) room_.resize(end_ + piece_bytes);
     char* const to = room_.data() + end_;
-    std::ptrdiff_t got = 0;
-    if (tls_) {
-      ERR_clear_error();
-      const int taken = SSL_read(tls_.get(), to, static_cast<int>(piece_bytes));
-      got = taken;
-      ended_ = taken <= 0 && SSL_get_error(tls_.get(), taken) == SSL_ERROR_ZERO_RETURN;
-      in_failed_ = taken <= 0 && !ended_ && !would_block(taken);
-      if (in_failed_) note_fault(tls_text());
-    } else {
-      got = ::recv(socket_.get(), to, piece_bytes, 0);
-      ended_ = got == 0;
-      in_failed_ = got < 0 && !is_passing(last_socket_error());
-      if (in_failed_) note_fault(system_text(last_socket_error()));
-      wanted_ = readable;
-    }
+#if defined(HUB_SESSION_NO_OPENSSL)
+    const std::ptrdiff_t got = take_plain(to);
+#else
+    const std::ptrdiff_t got = tls_ ? take_secured(to) : take_plain(to);
+#endif
     if (got > 0) end_ += static_cast<std::size_t>(got);
     return got > 0;
   }
 
   // Sends what goes out without waiting, and tells how much.
   std::size_t put(const char* data, std::size_t size) {
-    if (tls_) {
-      ERR_clear_error();
-      const std::size_t most = std::min<std::size_t>(size, std::numeric_limits<int>::max());
-      const int sent = SSL_write(tls_.get(), data, static_cast<int>(most));
-      if (sent > 0) return static_cast<std::size_t>(sent);
-      out_failed_ = !would_block(sent);
-      if (out_failed_) note_fault(tls_text());
-    } else {
-      const auto sent = ::send(socket_.get(), data, size, 0);
-      if (sent > 0) return static_cast<std::size_t>(sent);
-      out_failed_ = !is_passing(last_socket_error());
-      if (out_failed_) note_fault(system_text(last_socket_error()));
-      wanted_ = writable;
-    }
-    return 0;
+#if !defined(HUB_SESSION_NO_OPENSSL)
+    if (tls_) return put_secured(data, size);
+#endif
+    return put_plain(data, size);
   }
 
   // Hears a reply that comes while the request still goes out. A refusal ends it; anything else, such
@@ -12367,7 +12420,9 @@ class connection final : public httplib::Stream {
 
   owned_socket socket_;
   std::size_t head_bytes_max_;
+#if !defined(HUB_SESSION_NO_OPENSSL)
   std::unique_ptr<SSL, free_tls> tls_;
+#endif
   hub::duration stall_max_ = 2min;
   int wanted_ = readable;  // by the last try that would have had to wait
 
@@ -12422,6 +12477,9 @@ class httplib_transport {
     const time_point deadline = later(now(), what.deadline);
     const auto to = text::parse_target(what.url);
     if (!to) return {.failure = to.error()};
+#if defined(HUB_SESSION_NO_OPENSSL)
+    if (auto why = needs_tls(*to)) return {.failure = *std::move(why)};
+#endif
     if (what.deadline <= duration::zero()) return {.failure = timed_out_error(*to)};
     if (!shared_->dog.begin(watched_, deadline))
       return {.failure = error{errc::cancelled, "The request was given up."}};
@@ -12442,17 +12500,21 @@ class httplib_transport {
   // What the copies share: options, the one thread that cuts sockets, and what connections learnt.
   struct shared {
     explicit shared(httplib_options given) : options(std::move(given)) {
+#if !defined(HUB_SESSION_NO_OPENSSL)
       OPENSSL_init_ssl(0, nullptr);  // which reads the environment as well
+#endif
     }
 
     const httplib_options options;
     const detail::proxies_of_environment proxies;
+#if !defined(HUB_SESSION_NO_OPENSSL)
     const detail::trusted_places trusted;
+    std::shared_ptr<SSL_CTX> tls;  // with the mutex
+#endif
     detail::watchdog dog;
     const int process = machine::process_id();
     std::mutex mutex;                           // of what follows
     std::map<std::string, std::string> worked;  // the address that answered last, by host and port
-    std::shared_ptr<SSL_CTX> tls;
   };
 
   // httplib's own code for one request and its reply, on a connection that it need not make.
@@ -12512,8 +12574,10 @@ class httplib_transport {
     if (auto why = open_link(proxy_ ? proxy_->at : to, what)) return why;
     if (proxy_ && to.tls)
       if (auto why = tunnel_to(to, what)) return why;
+#if !defined(HUB_SESSION_NO_OPENSSL)
     if (to.tls)
       if (auto why = begin_tls(to, what)) return why;
+#endif
     connected_to_ = wanted;
     return std::nullopt;
   }
@@ -12594,6 +12658,25 @@ class httplib_transport {
                 "in no_proxy."};
   }
 
+#if defined(HUB_SESSION_NO_OPENSSL)
+  // What cannot be done without TLS, if this request asks for it.
+  std::optional<error> needs_tls(const text::url& to) const {
+    constexpr const char* why =
+        ", which this program does not speak: it was compiled with HUB_SESSION_NO_OPENSSL. ";
+    if (to.tls)
+      return error{errc::invalid_endpoint, "The address " + to.origin() + " asks for TLS" + why +
+                                               "Use an http:// address, or compile without it."};
+    for (const auto& [name, value] :
+         {std::pair("ca_file", &options().ca_file),
+          std::pair("client_certificate_file", &options().client_certificate_file),
+          std::pair("client_key_file", &options().client_key_file)})
+      if (!value->empty())
+        return error{errc::invalid_credentials, "httplib_options::" + std::string(name) +
+                                                    " is for TLS" + why +
+                                                    "Leave it empty, or compile without it."};
+    return std::nullopt;
+  }
+#else
   std::optional<error> begin_tls(const text::url& to, const request& what) {
     std::shared_ptr<SSL_CTX> context;
     {
@@ -12633,6 +12716,7 @@ class httplib_transport {
                                ", the file of httplib_options::ca_file, vouches for is trusted, in "
                                "place of the system's certificates.")};
   }
+#endif
 
   void disconnect() {
     shared_->dog.release(watched_);
@@ -14393,6 +14477,10 @@ class fake_server {
       problems_.push_back("not as expected: " + seen.method + " " + seen.path + ": " + wrong);
   }
 
+  std::size_t random_below(std::size_t choices) {
+    return static_cast<std::size_t>(random_() % choices);
+  }
+
   // No status that refuses a content for good: what meets these faults still arrives.
   fault random_fault(bool brings_file) {
     constexpr std::array<int, 8> statuses = {401, 403, 408, 429, 500, 502, 503, 504};
@@ -14401,10 +14489,10 @@ class fake_server {
     std::vector<fault_kind> kinds(all_faults.begin(), all_faults.end());
     if (spoils) kinds.insert(kinds.end(), all_file_faults.begin(), all_file_faults.end());
     kinds.push_back(fault_kind::none);
-    fault out{kinds[random_() % kinds.size()]};
-    out.status = statuses[random_() % statuses.size()];
+    fault out{kinds[random_below(kinds.size())]};
+    out.status = statuses[random_below(statuses.size())];
     out.retry_after = random_retry_after();
-    if (out.kind == fault_kind::none) out.latency = latencies[random_() % latencies.size()];
+    if (out.kind == fault_kind::none) out.latency = latencies[random_below(latencies.size())];
     out.file = random_file_;
     return out;
   }
@@ -14420,7 +14508,7 @@ class fake_server {
                                                    "1.5",
                                                    "soon\x7f",
                                                    "Thursday, 01-Jan-26 00:00:30 GMT"};
-    const std::size_t pick = random_() % (others.size() + 2);
+    const std::size_t pick = random_below(others.size() + 2);
     if (pick < others.size()) return others[pick];
     return http_date(time_->wall_now() + (pick == others.size() ? 30s : -1h));
   }
@@ -14521,7 +14609,7 @@ class fake_server {
         meets == fault_kind::drips)
       content = content.substr(0, there / 2);
     if (latency_per_download_byte > duration::zero())
-      content = content.substr(0, bytes_within(message.deadline));
+      content = content.substr(0, bytes_within(message.deadline, content.size()));
     const bool breaks = content.size() < there && meets != fault_kind::truncated;
     reply out = hand_out(message, std::move(head), content);
     if (meets == fault_kind::drips && !out.failure) return nothing_in_time(message.deadline);
@@ -14531,9 +14619,11 @@ class fake_server {
     return out;
   }
 
-  std::size_t bytes_within(duration time) const {
+  // How many of these bytes come in time.
+  std::size_t bytes_within(duration time, std::size_t bytes) const {
     const duration left = std::max(time - latency, duration::zero());
-    return static_cast<std::size_t>(left / latency_per_download_byte);
+    const auto most = static_cast<std::uint64_t>(left / latency_per_download_byte);
+    return static_cast<std::size_t>(std::min<std::uint64_t>(most, bytes));
   }
 
   // Cuts `content` to what was asked for and is of the version that was asked for.
@@ -14546,13 +14636,13 @@ class fake_server {
     reply head{.status = 200};
     head.etag = '"' + std::to_string(content_hash(content)) + '"';
     if (range.starts_with("bytes=") && (version.empty() || version == head.etag)) {
-      const std::size_t begin = text::parse_size(range.substr(6, range.size() - 7)).value_or(0);
+      const std::uint64_t begin = text::parse_size(range.substr(6, range.size() - 7)).value_or(0);
       const std::string total = '/' + std::to_string(content.size());
       if (begin >= content.size()) return {.status = 416, .content_range = "bytes *" + total};
       head.status = 206;
       head.content_range =
           "bytes " + std::to_string(begin) + '-' + std::to_string(content.size() - 1) + total;
-      content.remove_prefix(begin);
+      content.remove_prefix(static_cast<std::size_t>(begin));
     }
     head.content_length = std::to_string(content.size());
     return head;
@@ -14591,7 +14681,9 @@ class fake_server {
         if (on_half_upload) on_half_upload();
       }
       const std::uint64_t piece = std::min(end - at, std::max<std::uint64_t>(size / 4, 1));
-      const auto got = message.content->read(at, std::span(body).subspan(at, piece));
+      const auto room =
+          std::span(body).subspan(static_cast<std::size_t>(at), static_cast<std::size_t>(piece));
+      const auto got = message.content->read(at, room);
       if (!got) return got.error();
       at += *got;
     }
@@ -14826,7 +14918,7 @@ class crash_disk final : public spool_storage {
     explicit held_file(std::string content) : content_(std::move(content)) {}
     std::uint64_t size_bytes() const override { return content_.size(); }
     result<std::size_t> read(std::uint64_t offset, std::span<char> out) override {
-      return content_.copy(out.data(), out.size(), offset);
+      return content_.copy(out.data(), out.size(), static_cast<std::size_t>(offset));
     }
 
    private:
@@ -14935,7 +15027,9 @@ class crash_disk final : public spool_storage {
 
   static void lose_unsynced(tree& folder, std::mt19937_64* random) {
     files found;
-    const auto pick = [&](std::uint64_t choices) { return random ? (*random)() % choices : 0; };
+    const auto pick = [&](std::size_t choices) {
+      return random ? static_cast<std::size_t>((*random)() % choices) : 0;
+    };
     for (const auto& [name, safe] : folder.safe)
       if (folder.seen.contains(name) || pick(2) == 0) found[name] = safe;
     for (const auto& [name, seen] : folder.seen) {

@@ -199,7 +199,7 @@ TEST_CASE("whatever heartbeats come to, they go on and are never further apart t
     REQUIRE(run.beat());
     const duration took = std::chrono::seconds(random() % 400);
     run.wait(took);
-    run.answer(lane::life, answers[random() % answers.size()]);
+    run.answer(lane::life, answers[static_cast<std::size_t>(random() % answers.size())]);
     const auto next = run.due(lane::life);
     REQUIRE(next);
     if (*next < run.elapsed() || *next > began + std::max<duration>(took, 5min))
@@ -450,7 +450,8 @@ TEST_CASE("a refused batch is halved until the culprits are alone, and the other
   std::mt19937_64 random(seed);
   const int size = 1 + static_cast<int>(random() % 64);
   std::set<int> culprits;
-  const std::size_t wanted = 1 + random() % std::min<std::uint64_t>(3, static_cast<unsigned>(size));
+  const std::uint64_t wanted =
+      1 + random() % std::min<std::uint64_t>(3, static_cast<unsigned>(size));
   while (culprits.size() < wanted)
     culprits.insert(static_cast<int>(random() % static_cast<unsigned>(size)));
 

@@ -14,6 +14,9 @@
 #   switches      every template of the header instantiated, whole, with HUB_SESSION_NO_HTTPLIB and with
 #                 HUB_SESSION_INTERFACE_ONLY, under -fno-rtti; what the header does to the file that
 #                 includes it, what must not compile and the simulator's traces, with clang++
+#   foreign       other machines: the tests without a network on 32 bits, where files above 2 GiB are read
+#                 or refused by what a program is compiled with; and those of the engine, of the text and
+#                 of the protocols on aarch64, under qemu-user
 #   packaging     what the README says of compiling, vendoring and installing, and of files to copy
 #   asan          the tests under AddressSanitizer and UndefinedBehaviorSanitizer
 #   tsan          those that have threads under ThreadSanitizer
@@ -51,6 +54,9 @@ missing_tools() {
   have clang-format || tools="$tools clang-format"
   echo '#include <version>' | clang++ -stdlib=libc++ -x c++ -fsyntax-only - 2>/dev/null ||
     tools="$tools libc++-dev libc++abi-dev"
+  have i686-linux-gnu-g++ || tools="$tools g++-i686-linux-gnu"
+  have aarch64-linux-gnu-g++ || tools="$tools g++-aarch64-linux-gnu"
+  have qemu-aarch64 || tools="$tools qemu-user"
   printf '%s\n' "${tools# }"
 }
 
@@ -125,6 +131,34 @@ cell_switches() {
     done
   done
   sh tests/including.sh clang++ && sh tests/compile_fail.sh clang++
+}
+
+# build_for MACHINE TARGETS FLAGS: linked without shared libraries, so that nothing of that machine's has
+# to be installed here, and with all warnings as errors.
+build_for() {
+  cat >"$work/$1.ini" <<EOF
+[binaries]
+cpp = '$1-linux-gnu-g++'
+pkgconfig = 'pkg-config'
+$([ "$1" = i686 ] || echo "exe_wrapper = 'qemu-$1'")
+[host_machine]
+system = 'linux'
+cpu_family = '$([ "$1" = i686 ] && echo x86 || echo "$1")'
+cpu = '$1'
+endian = 'little'
+EOF
+  build "$1" "${CXX:-g++}" "$2" --cross-file "$work/$1.ini" -Dwerror=true \
+    "-Dcpp_args=-Wconversion -Wshadow -Wno-psabi $3" -Dcpp_link_args=-static
+}
+
+cell_foreign() {
+  build_for i686 'unit spool out_of_memory large_files' -D_FILE_OFFSET_BITS=64 || return
+  for test in unit spool out_of_memory large_files; do run i686 "$test" || return; done
+  # The same file in a program that counts files in 32 bits.
+  i686-linux-gnu-g++ -std=c++20 -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Werror \
+    -DHUB_SESSION_ASSERT=assert tests/large_files.cpp "$work"/i686/libcatch_main.a -static \
+    -o "$work/small_files" && "$work/small_files" || return
+  build_for aarch64 unit '' && run aarch64 unit '[engine],[text],[protocols]'
 }
 
 cell_packaging() {
@@ -217,12 +251,12 @@ failed=0
 times=
 failures=
 if [ $# -eq 0 ]; then
-  set -- clang++ libc++ switches packaging asan tsan tidy format
+  set -- clang++ libc++ switches foreign packaging asan tsan tidy format
   if is_long; then set -- g++ "$@"; fi
 fi
 for cell in "$@"; do
   case $cell in
-    g++ | clang++ | libc++ | switches | packaging | asan | tsan | tidy | format) play "$cell" ;;
+    g++ | clang++ | libc++ | switches | foreign | packaging | asan | tsan | tidy | format) play "$cell" ;;
     *) give_up "There is no cell $cell; see the top of tests/matrix.sh." ;;
   esac
 done

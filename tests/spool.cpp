@@ -342,7 +342,7 @@ TEST_CASE("a journal of any bytes is read without harm") {
   for (int round = 0; round < 2000; ++round) {
     std::string text = round % 2 == 0 ? sample + sample : std::string(200, '\0');
     for (std::uint64_t i = random() % 20; i > 0; --i)
-      text[random() % text.size()] = static_cast<char>(random());
+      text[static_cast<std::size_t>(random() % text.size())] = static_cast<char>(random());
     read_all(text);
   }
   // Whole by its checksum, but nothing that was ever written.
