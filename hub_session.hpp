@@ -12509,7 +12509,7 @@ class httplib_transport {
     const detail::proxies_of_environment proxies;
 #if !defined(HUB_SESSION_NO_OPENSSL)
     const detail::trusted_places trusted;
-    std::shared_ptr<SSL_CTX> tls;  // with the mutex
+    std::shared_ptr<SSL_CTX> tls;  // guarded by the mutex below
 #endif
     detail::watchdog dog;
     const int process = machine::process_id();

@@ -149,6 +149,14 @@ check_abi_macro() {
   fi
 }
 
+# A part that the switch leaves out needs neither the macro nor OpenSSL's headers.
+check_without_openssl() {
+  printf '#include "hub_session.hpp"\nusing hub::training_session;\n%s\n%s\n#endif\n' \
+    '#if defined(OPENSSL_VERSION_NUMBER)' '#error "OpenSSL came in where it was left out"' \
+    >"$work/without_openssl.cpp"
+  expect_good without_openssl "$@" -DHUB_SESSION_NO_OPENSSL -UCPPHTTPLIB_OPENSSL_SUPPORT
+}
+
 check_header() {
   check_macros NO_HTTPLIB
   check_macros INTERFACE_ONLY
@@ -161,6 +169,7 @@ check_header() {
   check_order 'HTTPLIB NO_HTTPLIB INTERFACE_ONLY' $httplib_flags
   check_warnings $httplib_flags
   check_abi_macro $httplib_flags
+  check_without_openssl $httplib_flags
 }
 
 if [ $# -eq 0 ]; then

@@ -6,8 +6,8 @@
 # What the README says of using the header elsewhere, done as it is said: each C++ example of the
 # README and of the header's first page compiles; the compile line makes a program that runs, and so
 # do the lines for CMake, Meson and make, each in a project of its own; the installed header is found
-# through pkg-config. Installs what is missing. The last line is `N passed, N failed`; the exit code
-# is zero only if none failed.
+# through pkg-config; and without OpenSSL there is a session over plain HTTP. Installs what is missing.
+# The last line is `N passed, N failed`; the exit code is zero only if none failed.
 
 unset CDPATH
 cd "$(dirname "$0")/.." || exit 1
@@ -118,6 +118,15 @@ with_make() {
     make -C "$work/make" CXX="$cxx" train && runs "$work/make/train"
 }
 check 'the lines for make make a program that runs' with_make
+
+# Linked without libssl and libcrypto, so that nothing in the header may use them. Debian's httplib has
+# to be included with the macros that it was compiled with, and calls OpenSSL by itself.
+without_openssl() {
+  # shellcheck disable=SC2046 # flags are words
+  "$cxx" -std=c++20 -Wall -Wextra -Werror tests/hygiene/plain_http.cpp -o "$work/plain_http" \
+    $(pkg-config --cflags --libs cpp-httplib nlohmann_json) -pthread && "$work/plain_http"
+}
+check 'without OpenSSL a session speaks plain HTTP alone' without_openssl
 
 # ---- CMake --------------------------------------------------------------------------------------
 
