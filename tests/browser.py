@@ -639,8 +639,11 @@ def finds_sorts_and_groups_models(world):
     page = world.browser
     made_runs(world, 3, 'apples')
     beating = made_runs(world, 2, 'pears', epochs=20)[1]
-    world.hub.post('/v1/agent/heartbeat/models/' + beating['id'], {'agent': 'here', 'agentId': 'a'},
-                   beating['key'])
+
+    def took():
+        world.hub.post('/v1/agent/heartbeat/models/' + beating['id'], {'agent': 'here', 'agentId': 'a'}, beating['key'])
+        return world.hub.get('/api/models/' + beating['id'])['took']
+    wait_for('one that takes a second', took)
     page.open(world.hub.url)
     page.wait_text('pears 1', '.models')
     names = lambda: page.all('.models .name')
@@ -677,6 +680,7 @@ def finds_sorts_and_groups_models(world):
 def inks(page, canvas, from_, to, least=200, most=255):
     """The strong colours, as opaque as that, in a part of a canvas's height: 0 is its top, 1 its bottom."""
     return page.js("""const [canvas, from, to, least, most] = [document.querySelector(arguments[0]), ...arguments[1]];
+        if (!canvas?.height) return [];
         const [begin, end] = [from, to].map((share) => Math.round(share * canvas.height));
         const {data} = canvas.getContext("2d").getImageData(0, begin, canvas.width, end - begin), found = new Set();
         for (let i = 0; i < data.length; i += 4) {
@@ -779,10 +783,12 @@ def smooths_and_takes_logarithms(world):
     page.choose('#log', True)
 
     def is_logarithmic():
-        (low, below), *between, (high, above) = [(math.log10(float(label)), place)
-                                                for label, place in axis_labels(page, chart, 'right')]
-        return len(between) > 1 and all(abs(low + (high - low) * (place - below) / (above - below) - value) < 1e-3
-                                        for value, place in between)
+        found = [(float(label), place) for label, place in axis_labels(page, chart, 'right')]
+        if len(found) < 4 or any(value <= 0 for value, _ in found):
+            return False
+        (low, below), *between, (high, above) = [(math.log10(value), place) for value, place in found]
+        return all(abs(low + (high - low) * (place - below) / (above - below) - value) < 1e-3
+                   for value, place in between)
     wait_for('logarithms', is_logarithmic)
 
 
