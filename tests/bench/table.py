@@ -365,15 +365,31 @@ class Bench:
     def load(self, what, hub, *arguments):
         return json.loads(run([self.load_program, what, hub.url, hub.key, *arguments])[0])
 
+    def halves(self, what, hub, *arguments):
+        """Requests a second of many agents and the peak memory after it, for each half of their work."""
+        load = subprocess.Popen([self.load_program, what, hub.url, hub.key, *map(str, arguments)],
+                                stdout=subprocess.PIPE)
+        found = [(json.loads(line)['per_second'], hub.memory_peak_mib()) for line in load.stdout]
+        if load.wait() != 0 or len(found) != 2:
+            raise Failed(f'local_hub_load {what} ended with {load.returncode}; see above')
+        return found
+
     def hub(self):
         agents = self.size(64, 4)
-        for what in ('heartbeats', 'metrics'):
+        seconds = self.size(5, 1)
+        for what in ('heartbeats', 'metrics', 'events'):
             with self.local_hub() as hub:
-                each = [self.load(what, hub, agents, self.size(5, 1))['per_second']
-                        for _ in range(self.pairs)]
-            self.add(f'local_hub: {what} a second, {agents} agents', f'{median(each):,.0f}',
-                     'measured', None, f'each on the disk before it is confirmed, '
-                     f'{file_system(self.folder)}' if what == 'metrics' else '')
+                rounds = [self.halves(what, hub, agents, seconds) for _ in range(self.pairs)]
+            notes = {'metrics': f'each on the disk before it is confirmed, {file_system(self.folder)}',
+                     'events': "epochs, and consoles of 40 lines each, in turn, on the Platform's wire"}
+            each = median(rate for halves in rounds for rate, _ in halves)
+            self.add(f'local_hub: {what} a second, {agents} agents', f'{each:,.0f}', 'measured', None,
+                     notes.get(what, ''))
+        with self.local_hub() as hub:  # for long enough that all there is to keep is there half-way
+            (_, before), (_, after) = self.halves('events', hub, agents, self.size(20, 1))
+        self.add(f'local_hub: peak memory while {agents} agents send events, half-way and at the end',
+                 f'{before:.0f} MiB; {after:.0f} MiB', 'flat: at most 10% more', after <= before * 1.1,
+                 'runs of 100 epochs, whose consoles have no end')
         self.hub_uploads()
         self.hub_epochs()
 
