@@ -179,8 +179,13 @@
 #include <sys/select.h>
 #elif defined(HUB_SESSION_WINDOWS) && defined(HUB_SESSION_ADDS_SESSION)
 #include <conio.h>
+#include <csignal>
 #include <io.h>
 #include <process.h>
+// As <windows.h> declares them: what finds everything else there.
+extern "C" __declspec(dllimport) struct HINSTANCE__* __stdcall LoadLibraryW(const wchar_t* name);
+extern "C" __declspec(dllimport) std::intptr_t(
+    __stdcall* __stdcall GetProcAddress(struct HINSTANCE__* library, const char* name))();
 #endif
 
 #if defined(HUB_SESSION_ADDS_HTTPLIB)
@@ -5987,6 +5992,175 @@ int own_group() noexcept HUB_SESSION_SYMBOL(getpgrp);
 
 #endif
 
+// ---- what is needed of Windows ------------------------------------------------------------------
+
+#if defined(HUB_SESSION_WINDOWS)
+
+// <windows.h> has thousands of macros, and many a program has its own wish of what it leaves out. So
+// only the two functions that find all others are declared, beside the includes, and the structs that
+// the others take have names of ours here; tests/windows.cpp compares them with the system's.
+namespace windows {
+
+// A function of the system's, by its name in one of its libraries.
+template <class Signature>
+class call;
+template <class Out, class... In>
+class call<Out(In...)> {
+ public:
+  call(const wchar_t* library, const char* name) noexcept
+      : function_(reinterpret_cast<pointer>(
+            reinterpret_cast<void*>(::GetProcAddress(::LoadLibraryW(library), name)))) {}
+  Out operator()(In... in) const noexcept { return function_(in...); }
+
+ private:
+  using pointer = Out(__stdcall*)(In...);
+  pointer function_;
+};
+
+using handle = void*;
+inline handle no_handle() noexcept { return reinterpret_cast<handle>(std::intptr_t{-1}); }
+inline constexpr int yes = 1, no = 0;
+
+inline constexpr const wchar_t* kernel = L"kernel32.dll";
+inline constexpr const wchar_t* rights = L"advapi32.dll";
+
+inline const call<unsigned long()> last_error{kernel, "GetLastError"};
+inline constexpr int lock_violation = 33;
+inline const call<int(handle)> close{kernel, "CloseHandle"};
+
+struct access {
+  unsigned long bytes = sizeof(access);
+  void* descriptor = nullptr;
+  int inherited = no;
+};
+inline const call<handle(const wchar_t* name, unsigned long rights, unsigned long sharing, access*,
+                         unsigned long how, unsigned long flags, handle like)>
+    create_file{kernel, "CreateFileW"};
+inline constexpr unsigned long read_attributes = 0x80, rename_or_remove = 0x110000,
+                               write_data = 0x40000000, read_data = 0x80000000;
+inline constexpr unsigned long share_all = 7;  // reading, writing, and renaming or removing
+inline constexpr unsigned long create_new = 1, create_anew = 2, open_existing = 3,
+                               open_or_create = 4;
+inline constexpr unsigned long also_folders = 0x2000000, not_what_it_links_to = 0x200000;
+inline const call<int(const wchar_t* name, access*)> create_folder{kernel, "CreateDirectoryW"};
+
+struct file_facts {
+  unsigned long attributes = 0;
+  std::array<unsigned long, 2> created = {}, accessed = {}, written = {};
+  unsigned long volume = 0, size_high = 0, size_low = 0, links = 0, index_high = 0, index_low = 0;
+};
+inline const call<int(handle, file_facts*)> look_at{kernel, "GetFileInformationByHandle"};
+
+inline const call<int(const wchar_t* from, const wchar_t* to, unsigned long how)> move_file{
+    kernel, "MoveFileExW"};
+inline const call<int(const wchar_t* name)> delete_file{kernel, "DeleteFileW"};
+inline constexpr unsigned long take_its_place = 1, wait_for_disk = 8;
+struct renaming {
+  unsigned long how = 3;  // take its place, also where it is open
+  handle folder = nullptr;
+  unsigned long name_bytes = 0;
+  std::array<wchar_t, 1024> name = {};
+};
+inline const call<int(handle, int what, void*, unsigned long bytes)> change_file{
+    kernel, "SetFileInformationByHandle"};
+inline constexpr int rename_whoever_has_it = 22;
+
+struct place {
+  std::array<std::uintptr_t, 2> reserved = {};
+  unsigned long at_low = 0, at_high = 0;
+  handle event = nullptr;
+};
+inline const call<int(handle, unsigned long how, unsigned long, unsigned long bytes_low,
+                      unsigned long bytes_high, place*)>
+    lock{kernel, "LockFileEx"};
+inline constexpr unsigned long without_waiting = 1, exclusive = 2;
+inline const call<int(handle)> force_to_disk{kernel, "FlushFileBuffers"};
+
+struct user {
+  void* id;
+  unsigned long attributes;
+};
+inline const call<int(handle process, unsigned long rights, handle* token)> open_token{
+    rights, "OpenProcessToken"};
+inline const call<int(handle token, int what, void* out, unsigned long bytes, unsigned long* used)>
+    token_facts{rights, "GetTokenInformation"};
+inline constexpr unsigned long may_query = 8;
+inline constexpr int of_user = 1;
+inline const call<int(void* id, wchar_t** text)> text_of_id{rights, "ConvertSidToStringSidW"};
+inline const call<int(const wchar_t* text, unsigned long revision, void** descriptor,
+                      unsigned long* bytes)>
+    read_descriptor{rights, "ConvertStringSecurityDescriptorToSecurityDescriptorW"};
+inline const call<void*(void*)> free{kernel, "LocalFree"};
+
+inline const call<int(unsigned code_page, unsigned long flags, const wchar_t*, int count, char* out,
+                      int bytes, const char* unknown, int* any_unknown)>
+    narrow{kernel, "WideCharToMultiByte"};
+inline const call<int(unsigned code_page, unsigned long flags, const char*, int bytes, wchar_t* out,
+                      int count)>
+    widen{kernel, "MultiByteToWideChar"};
+inline constexpr unsigned utf8 = 65001;
+inline const call<wchar_t*()> command_line{kernel, "GetCommandLineW"};
+
+inline const call<handle(unsigned long which)> standard_handle{kernel, "GetStdHandle"};
+inline constexpr unsigned long standard_error = static_cast<unsigned long>(-12);
+inline const call<int(handle, unsigned long* modes)> console_modes{kernel, "GetConsoleMode"};
+inline const call<int(handle, unsigned long modes)> set_console_modes{kernel, "SetConsoleMode"};
+inline constexpr unsigned long with_escapes = 4;
+inline const call<int(handle, const wchar_t*, unsigned long count, unsigned long* written, void*)>
+    write_console{kernel, "WriteConsoleW"};
+using console_handler = int(__stdcall*)(unsigned long event);
+inline const call<int(console_handler, int add)> handle_console{kernel, "SetConsoleCtrlHandler"};
+inline constexpr unsigned long ctrl_c = 0, ctrl_break = 1;
+
+inline std::error_code why() noexcept {
+  return {static_cast<int>(last_error()), std::system_category()};
+}
+
+// A name may hold half a character, which becomes U+FFFD; std::filesystem would throw.
+inline std::string to_utf8(std::wstring_view text) {
+  const int count = static_cast<int>(text.size());
+  std::string out(3 * text.size(), '\0');  // no wide character takes more
+  const int bytes = narrow(utf8, 0, text.data(), count, out.data(), static_cast<int>(out.size()),
+                           nullptr, nullptr);
+  out.resize(static_cast<std::size_t>(bytes));
+  return out;
+}
+inline std::wstring from_utf8(std::string_view text) {
+  std::wstring out(text.size(), L'\0');
+  const int bytes = static_cast<int>(text.size());
+  const int count = widen(utf8, 0, text.data(), bytes, out.data(), bytes);
+  out.resize(static_cast<std::size_t>(count));
+  return out;
+}
+
+// An access list for this user alone, which what is made in a folder inherits. Null where the system
+// makes none: then what should be private is not made.
+inline void* private_descriptor() {
+  static void* const known = [] {
+    void* out = nullptr;
+    handle token = nullptr;
+    const handle this_process = no_handle();
+    if (!open_token(this_process, may_query, &token)) return out;
+    alignas(user) std::array<char, 256> facts = {};
+    unsigned long used = 0;
+    wchar_t* id = nullptr;
+    if (token_facts(token, of_user, facts.data(), static_cast<unsigned long>(facts.size()),
+                    &used) &&
+        text_of_id(reinterpret_cast<user*>(facts.data())->id, &id)) {
+      const std::wstring list = L"D:P(A;OICI;FA;;;" + std::wstring(id) + L")";
+      read_descriptor(list.c_str(), 1, &out, nullptr);
+      free(id);
+    }
+    close(token);
+    return out;
+  }();
+  return known;
+}
+
+}  // namespace windows
+
+#endif
+
 // ---- the process --------------------------------------------------------------------------------
 
 // For dice that shall fall otherwise in each process.
@@ -5998,8 +6172,13 @@ inline std::uint64_t random_seed() {
 // For constructors alone, on the thread that calls them: beside another thread's setenv() it would read
 // what is freed.
 inline std::string env(const char* name) {
+#if defined(HUB_SESSION_WINDOWS)
+  const wchar_t* value = ::_wgetenv(windows::from_utf8(name).c_str());
+  return value ? windows::to_utf8(value) : "";
+#else
   const char* value = std::getenv(name);
   return value ? value : "";
+#endif
 }
 
 // This process's number, to tell a forked child from its parent. A callback asks for it each time,
@@ -6029,6 +6208,18 @@ inline bool is_terminal(stream which) noexcept {
 #else
   static_cast<void>(which);
   return false;
+#endif
+}
+
+// Whether what is written to standard error may carry colours and move the cursor.
+inline bool takes_escapes() noexcept {
+#if defined(HUB_SESSION_WINDOWS)
+  const windows::handle console = windows::standard_handle(windows::standard_error);
+  unsigned long modes = 0;
+  return windows::console_modes(console, &modes) &&
+         windows::set_console_modes(console, modes | windows::with_escapes);
+#else
+  return is_terminal(stream::standard_error);
 #endif
 }
 
@@ -6103,6 +6294,16 @@ void write_to_standard_error(std::string_view text, [[maybe_unused]] const Given
     if (written > 0) text.remove_prefix(static_cast<std::size_t>(written));
   }
 #else
+#if defined(HUB_SESSION_WINDOWS)
+  // A console would take the bytes for those of its own code page.
+  const windows::handle console = windows::standard_handle(windows::standard_error);
+  const std::wstring wide = windows::from_utf8(text);
+  unsigned long any = 0;
+  if (windows::console_modes(console, &any) &&
+      windows::write_console(console, wide.data(), static_cast<unsigned long>(wide.size()), &any,
+                             nullptr))
+    return;
+#endif
   std::fwrite(text.data(), 1, text.size(), stderr);
 #endif
 }
@@ -6132,6 +6333,27 @@ inline std::string host_name() {
 #endif
 }
 
+// A path's name in UTF-8, whatever it is in the system.
+inline std::string utf8_of(const fs::path& file) {
+#if defined(HUB_SESSION_WINDOWS)
+  return windows::to_utf8(file.native());
+#else
+  return file.native();
+#endif
+}
+
+// The words that started this program.
+inline std::string command_line() {
+#if defined(HUB_SESSION_WINDOWS)
+  return windows::to_utf8(windows::command_line());
+#else
+  std::ifstream command("/proc/self/cmdline", std::ios::binary);  // there is none on other systems
+  std::string words(std::istreambuf_iterator<char>(command), {});
+  std::replace(words.begin(), words.end(), '\0', ' ');
+  return words;
+#endif
+}
+
 // What of the machine and the program may be told, as far as the program lets it.
 inline machine_facts describe(environment_disclosure what) {
   machine_facts out;
@@ -6145,21 +6367,15 @@ inline machine_facts describe(environment_disclosure what) {
 #endif
   out.processors = std::thread::hardware_concurrency();
   if (what == environment_disclosure::machine) return out;
-  std::ifstream command("/proc/self/cmdline", std::ios::binary);  // there is none on other systems
-  std::string words(std::istreambuf_iterator<char>(command), {});
-  std::replace(words.begin(), words.end(), '\0', ' ');
   std::error_code ignored;
-  out.more = {host_name(), std::move(words), fs::current_path(ignored).string()};
+  out.more = {host_name(), command_line(), utf8_of(fs::current_path(ignored))};
   return out;
 }
 
 // ---- files -------------------------------------------------------------------------------------
 
 // A path in a message.
-inline std::string shown(const fs::path& file) {
-  const auto name = file.u8string();
-  return text::shown(std::string(name.begin(), name.end()));
-}
+inline std::string shown(const fs::path& file) { return text::shown(utf8_of(file)); }
 
 inline error file_error(const fs::path& file, std::string_view what) {
   return {errc::file_error, "The file " + shown(file) + " " + std::string(what) +
@@ -6191,12 +6407,47 @@ struct file_closer {
 };
 using open_file = std::unique_ptr<std::FILE, file_closer>;
 
+#if defined(HUB_SESSION_WINDOWS)
+// A file's handle, in std::fopen's words for how. While it is open others may do with it what they may
+// on other systems: rename it, put another in its place, remove it.
+inline windows::handle open_handle(const fs::path& file, std::string_view mode,
+                                   windows::access* access) {
+  const bool both = mode.find('+') != mode.npos, reads = mode[0] == 'r';
+  const unsigned long may =
+      (reads || both ? windows::read_data : 0) | (!reads || both ? windows::write_data : 0);
+  const unsigned long how = mode.find('x') != mode.npos ? windows::create_new
+                            : reads                     ? windows::open_existing
+                            : mode[0] == 'w'            ? windows::create_anew
+                                                        : windows::open_or_create;
+  return windows::create_file(file.c_str(), may, windows::share_all, access, how, 0, nullptr);
+}
+
+inline open_file file_of(windows::handle handle, std::string mode) {
+  if (handle == windows::no_handle()) {
+    const auto why = windows::why().default_error_condition();
+    errno = why.category() == std::generic_category() ? why.value() : EIO;
+    return nullptr;
+  }
+  std::erase(mode, 'x');
+  constexpr int binary = 0x8000, append = 8, not_inherited = 0x80;
+  const int descriptor = ::_open_osfhandle(reinterpret_cast<std::intptr_t>(handle),
+                                           binary | not_inherited | (mode[0] == 'a' ? append : 0));
+  open_file out(descriptor < 0 ? nullptr : ::_fdopen(descriptor, mode.c_str()));
+  if (descriptor < 0) windows::close(handle);
+  if (descriptor >= 0 && !out) ::_close(descriptor);
+  return out;
+}
+
+inline windows::handle handle_of(std::FILE* file) {
+  return reinterpret_cast<windows::handle>(::_get_osfhandle(::_fileno(file)));
+}
+#endif
+
 // Opens as std::fopen does, but without a buffer, so that what was written is the system's at once, and
 // for this process alone. Null if that fails, and errno says why.
 inline open_file open(const fs::path& file, std::string mode) {
 #if defined(HUB_SESSION_WINDOWS)
-  mode += 'N';
-  open_file out(::_wfopen(file.c_str(), std::wstring(mode.begin(), mode.end()).c_str()));
+  open_file out = file_of(open_handle(file, mode, nullptr), mode);
 #else
 #if defined(HUB_SESSION_POSIX)
   mode += 'e';
@@ -6220,9 +6471,30 @@ inline fs::path name_of_open([[maybe_unused]] std::FILE* file, const fs::path& n
 
 // Whether `name` still leads to the file that is open here.
 inline bool is_named(std::FILE* file, const fs::path& name) {
+#if defined(HUB_SESSION_WINDOWS)
+  const windows::handle there = windows::create_file(
+      name.c_str(), windows::read_attributes, windows::share_all, nullptr, windows::open_existing,
+      windows::also_folders | windows::not_what_it_links_to, nullptr);
+  windows::file_facts ours, theirs;
+  const bool known = windows::look_at(handle_of(file), &ours) && windows::look_at(there, &theirs);
+  windows::close(there);
+  return known && ours.volume == theirs.volume && ours.index_high == theirs.index_high &&
+         ours.index_low == theirs.index_low;
+#else
   std::error_code none;
   return fs::is_regular_file(fs::symlink_status(name, none)) &&
          fs::equivalent(name_of_open(file, name), name, none);
+#endif
+}
+
+// Whether the file that was opened here by that name was removed.
+inline bool is_removed(std::FILE* file, const fs::path& name) {
+#if defined(HUB_SESSION_WINDOWS)
+  return !is_named(file, name);
+#else
+  std::error_code failed;
+  return fs::hard_link_count(name_of_open(file, name), failed) == 0 || failed;
+#endif
 }
 
 // How the system counts in a file. On 32 bits that ends at 2 GiB, unless the program is compiled with
@@ -6266,6 +6538,20 @@ inline std::optional<fingerprint> fingerprint_of(const fs::path& file) {
   return out;
 }
 
+// The same of a file that is open here by that name, whatever became of the name.
+inline std::optional<fingerprint> fingerprint_of([[maybe_unused]] std::FILE* file,
+                                                 [[maybe_unused]] const fs::path& name) {
+#if defined(HUB_SESSION_WINDOWS)
+  windows::file_facts facts;
+  if (!windows::look_at(handle_of(file), &facts)) return std::nullopt;
+  const auto joined = [](std::uint64_t high, unsigned long low) { return high << 32 | low; };
+  return fingerprint{joined(facts.size_high, facts.size_low),
+                     static_cast<std::int64_t>(joined(facts.written[1], facts.written[0]))};
+#else
+  return fingerprint_of(name_of_open(file, name));
+#endif
+}
+
 // Why `file` cannot be uploaded, if so. Looks before opening, as opening a FIFO would block.
 inline std::optional<error> check_regular(const fs::path& file) {
   std::error_code failed;
@@ -6303,7 +6589,7 @@ class file_source final : public body_source {
   }
 
   file_source(std::shared_ptr<std::FILE> file, fs::path name)
-      : file_(std::move(file)), name_(std::move(name)), itself_(name_of_open(file_.get(), name_)) {}
+      : file_(std::move(file)), name_(std::move(name)) {}
 
   std::uint64_t size_bytes() const override { return at_open_.size_bytes; }
 
@@ -6317,7 +6603,7 @@ class file_source final : public body_source {
   }
 
  private:
-  std::optional<fingerprint> look() const { return fingerprint_of(itself_); }
+  std::optional<fingerprint> look() const { return fingerprint_of(file_.get(), name_); }
 
   error changed(std::string_view how) const {
     return {errc::file_changed,
@@ -6328,7 +6614,6 @@ class file_source final : public body_source {
 
   std::shared_ptr<std::FILE> file_;
   fs::path name_;
-  fs::path itself_;
   fingerprint at_open_ = {};
 };
 
@@ -6350,6 +6635,22 @@ class metered_body final : public body_source {
   std::shared_ptr<body_source> body_;
   meter tell_;
 };
+
+#if defined(HUB_SESSION_WINDOWS)
+// Of a byte far behind what is in the file: Windows keeps everybody else off what is locked, and others
+// are to read which process has it.
+inline std::error_code lock_open(std::FILE* file) {
+  windows::place far_behind;
+  far_behind.at_high = 0x40000000;
+  if (windows::lock(handle_of(file), windows::exclusive | windows::without_waiting, 0, 1, 0,
+                    &far_behind))
+    return {};
+  const std::error_code why = windows::why();
+  return why.value() == windows::lock_violation
+             ? std::make_error_code(std::errc::operation_would_block)
+             : why;
+}
+#endif
 
 // Keeps a file for this holder alone, among all threads and processes, for as long as it lives. If
 // the system cannot do that, everybody is let in.
@@ -6374,6 +6675,11 @@ class file_lock {
       return {errno, std::generic_category()};
     // Whoever had it may have renamed or removed the file before this one got the lock.
     if (!is_named(file_.get(), file)) return std::make_error_code(std::errc::operation_would_block);
+#elif defined(HUB_SESSION_WINDOWS)
+    file_ = open(file, "r+b");
+    if (!file_) return {errno, std::generic_category()};
+    if (const auto why = lock_open(file_.get())) return why;
+    if (!is_named(file_.get(), file)) return std::make_error_code(std::errc::operation_would_block);
 #endif
     return {};
   }
@@ -6381,6 +6687,47 @@ class file_lock {
   open_file file_;
   std::error_code why_not_;
 };
+
+#if defined(HUB_SESSION_WINDOWS)
+// Since 2017 Windows does it in one step, as other systems do. Before, it does so only while nobody has
+// the file open; where somebody has, the old file makes room first.
+inline std::error_code replace_on_windows(const fs::path& from, const fs::path& to) {
+  windows::renaming wanted;
+  const std::wstring name = full_path(to).native();
+  wanted.name_bytes = static_cast<unsigned long>(name.size() * sizeof(wchar_t));
+  const windows::handle file =
+      windows::create_file(from.c_str(), windows::rename_or_remove, windows::share_all, nullptr,
+                           windows::open_existing, windows::not_what_it_links_to, nullptr);
+  if (file == windows::no_handle()) return windows::why();
+  bool done = name.size() < wanted.name.size();
+  if (done) std::copy(name.begin(), name.end(), wanted.name.begin());
+  done =
+      done && windows::change_file(file, windows::rename_whoever_has_it, &wanted, sizeof(wanted));
+  windows::close(file);
+  constexpr unsigned long replaces = windows::take_its_place | windows::wait_for_disk;
+  if (done || windows::move_file(from.c_str(), to.c_str(), replaces)) return {};
+  const std::error_code why = windows::why();
+  const fs::path aside = fs::path(to) += ".new-" + std::to_string(std::random_device{}());
+  if (!windows::move_file(to.c_str(), aside.c_str(), 0)) return why;
+  done = windows::move_file(from.c_str(), to.c_str(), windows::wait_for_disk);
+  if (done)
+    windows::delete_file(aside.c_str());
+  else
+    windows::move_file(aside.c_str(), to.c_str(), 0);
+  return done ? std::error_code() : why;
+}
+#endif
+
+// Gives a file the name of another, which is no more afterwards, also where somebody has it open.
+inline std::error_code replace(const fs::path& from, const fs::path& to) {
+#if defined(HUB_SESSION_WINDOWS)
+  return replace_on_windows(from, to);
+#else
+  std::error_code failed;
+  fs::rename(from, to, failed);
+  return failed;
+#endif
+}
 
 // A new file for this user alone, beside `like` and named after it. It is locked while it is open,
 // which tells it from what a process left that is no more.
@@ -6404,16 +6751,23 @@ struct fresh_file {
 #else
     out.name = like;
     out.name += std::string(mark) + std::to_string(std::random_device{}());
+#if defined(HUB_SESSION_WINDOWS)
+    windows::access ours;
+    ours.descriptor = windows::private_descriptor();
+    if (!ours.descriptor) return std::nullopt;
+    out.file = file_of(open_handle(out.name, "w+bx", &ours), "w+b");
+    if (out.file) std::setvbuf(out.file.get(), nullptr, _IONBF, 0);
+    if (out.file) lock_open(out.file.get());
+#else
     out.file = open(out.name, "w+bx");
+#endif
 #endif
     return out.file ? std::optional(std::move(out)) : std::nullopt;
   }
 
   bool rename_to(const fs::path& place) {
     file.reset();
-    std::error_code failed;
-    fs::rename(name, place, failed);
-    return !failed;
+    return !replace(name, place);
   }
   void discard() {
     file.reset();
@@ -6423,11 +6777,11 @@ struct fresh_file {
 
   // Removes those that were made like this by processes that are no more.
   static void sweep(const fs::path& like) {
-    const std::string beginning = like.filename().string() + std::string(mark);
+    const std::string beginning = utf8_of(like.filename()) + std::string(mark);
     std::error_code failed;
     for (fs::directory_iterator at(like.parent_path(), failed), end; !failed && at != end;
          at.increment(failed)) {
-      if (!at->path().filename().string().starts_with(beginning)) continue;
+      if (!utf8_of(at->path().filename()).starts_with(beginning)) continue;
       const file_lock ours(
           at->path());  // without locks, the system keeps what is open from removal
       std::error_code ignored;
@@ -6445,6 +6799,18 @@ inline void make_private(const fs::path& file) {
   fs::create_hard_link(fresh->name, file, failed);  // which never takes another's place
   if (failed && !fs::exists(file, failed) && fresh->rename_to(file)) return;
   fresh->discard();
+}
+
+// Makes a folder for this user alone, unless it is there.
+inline void make_private_folder(const fs::path& folder) {
+#if defined(HUB_SESSION_WINDOWS)
+  windows::access ours;
+  ours.descriptor = windows::private_descriptor();
+  if (ours.descriptor) windows::create_folder(folder.c_str(), &ours);
+#else
+  std::error_code failed;
+  if (fs::create_directory(folder, failed)) fs::permissions(folder, fs::perms::owner_all, failed);
+#endif
 }
 
 // Copies what is left of `from` behind what is in `to`: in a moment and without room if the file
@@ -6500,13 +6866,13 @@ class snapshot_file final : public upload_copy {
 
   snapshot_file(fresh_file copy, fs::path original)
       : file_(std::move(copy.file)), name_(std::move(copy.name)), original_(std::move(original)) {
-#if defined(HUB_SESSION_POSIX)
+#if defined(HUB_SESSION_POSIX) || defined(HUB_SESSION_WINDOWS)
     remove();
 #endif
   }
   snapshot_file(const snapshot_file&) = delete;
   snapshot_file& operator=(const snapshot_file&) = delete;
-#if !defined(HUB_SESSION_POSIX)
+#if !defined(HUB_SESSION_POSIX) && !defined(HUB_SESSION_WINDOWS)
   ~snapshot_file() override {
     file_.reset();
     remove();
@@ -6561,16 +6927,15 @@ class snapshot_folder {
 
 inline std::string read_text_file(const fs::path& file) {
   constexpr std::size_t bytes_max = mebibyte;  // a settings file has a few hundred
-  std::ifstream in(file, std::ios::binary);
+  const open_file in = open(file, "rb");
   if (!in) return {};
   std::string text(bytes_max, '\0');
-  in.read(text.data(), static_cast<std::streamsize>(text.size()));
-  text.resize(static_cast<std::size_t>(in.gcount()));
+  text.resize(std::fread(text.data(), 1, text.size(), in.get()));
   return text;
 }
 
-// Waits until what is open here is safe from a power failure. The C++ standard has no such thing, so
-// elsewhere that is left to the system.
+// Waits until what is open here for writing is safe from a power failure. The C++ standard has no such
+// thing, so elsewhere that is left to the system.
 inline bool sync_to_disk([[maybe_unused]] std::FILE* file) {
 #if defined(HUB_SESSION_POSIX)
 #if defined(__APPLE__)
@@ -6578,15 +6943,22 @@ inline bool sync_to_disk([[maybe_unused]] std::FILE* file) {
 #endif
   // EINVAL: a file system on which folders need no such thing.
   return posix::force_to_disk(fileno(file)) == 0 || errno == EINVAL;
+#elif defined(HUB_SESSION_WINDOWS)
+  return windows::force_to_disk(handle_of(file)) != windows::no;
 #else
   return true;
 #endif
 }
 
-// The same of a file, or of the names in a folder.
+// The same of a file, or of the names in a folder, which Windows keeps in a journal of its own.
 inline bool sync_to_disk([[maybe_unused]] const fs::path& what) {
 #if defined(HUB_SESSION_POSIX)
   const open_file file = open(what, "rb");
+  return file && sync_to_disk(file.get());
+#elif defined(HUB_SESSION_WINDOWS)
+  std::error_code none;
+  if (fs::is_directory(what, none)) return true;
+  const open_file file = open(what, "r+b");
   return file && sync_to_disk(file.get());
 #else
   return true;
@@ -6609,12 +6981,12 @@ inline bool write_text_file(const fs::path& file, std::string_view text) {
 
 // The hash of a file's first bytes; nothing if it has fewer.
 inline std::optional<std::uint64_t> hash_of_beginning(const fs::path& file, std::uint64_t bytes) {
-  std::ifstream in(file, std::ios::binary);
+  const open_file in = open(file, "rb");
   std::string piece(mebibyte, '\0');
   std::uint64_t hash = text::content_hash("");
   while (bytes > 0) {
     const auto wanted = static_cast<std::size_t>(std::min<std::uint64_t>(bytes, piece.size()));
-    if (!in.read(piece.data(), static_cast<std::streamsize>(wanted))) return std::nullopt;
+    if (!in || std::fread(piece.data(), 1, wanted, in.get()) != wanted) return std::nullopt;
     hash = text::content_hash(std::string_view(piece).substr(0, wanted), hash);
     bytes -= wanted;
   }
@@ -7037,7 +7409,11 @@ inline std::optional<std::string> replace_api_key(std::string_view text, std::st
 // A folder that a variable names; "" if it names none. A relative one would be another one wherever
 // the program is started, so that it is none, as the XDG specification has it.
 inline fs::path folder_of(const char* variable) {
+#if defined(HUB_SESSION_WINDOWS)
+  fs::path folder = windows::from_utf8(env(variable));
+#else
   fs::path folder = env(variable);
+#endif
   return folder.is_absolute() ? folder : fs::path();
 }
 
@@ -7420,7 +7796,7 @@ class speaker : public std::enable_shared_from_this<speaker> {
                 return given_up_ || (!by_thread_ && std::chrono::steady_clock::now() >= until);
               });
             },
-            is_terminal(stream::standard_error)) {}
+            takes_escapes()) {}
 
   // Whether this thread is in the log function: what that prints is no print of the training.
   static bool is_speaking() noexcept { return speaking(); }
@@ -7941,6 +8317,7 @@ class figure_reader {
 // then hands the signal to whoever had it before us, so that the program ends, or goes on, exactly as it
 // would have without us. Launchers and terminals send several together, which are one; a later signal
 // goes through at once. An ignored signal stays ignored; a forked child is left alone.
+#if defined(HUB_SESSION_POSIX)
 class signal_relay {
  public:
   using flush = std::function<void(int signal_number)>;
@@ -7951,7 +8328,6 @@ class signal_relay {
     return *relay;
   }
 
-#if defined(HUB_SESSION_POSIX)
   // `moment`: how long after the first a signal belongs to it; among sessions the longest counts.
   std::size_t subscribe(flush callback, duration moment) {
     const std::lock_guard one_at_a_time(install_mutex_);
@@ -8093,13 +8469,93 @@ class signal_relay {
   std::vector<std::pair<std::size_t, flush>> subscribers_;
   std::array<int, 2> pipe_ = {-1, -1};
   std::thread watcher_;
+};
+#elif defined(HUB_SESSION_WINDOWS)
+// Windows tells of Ctrl-C, of Ctrl-Break and of a console that closes on a thread of its own, and waits
+// until that returns before it ends the program: five seconds, where the console closes. So the flush is
+// on that thread.
+class signal_relay {
+ public:
+  using flush = std::function<void(int signal_number)>;
+
+  // Lives as long as the process: a handler may run at any moment.
+  static signal_relay& instance() {
+    static auto* const relay = new signal_relay;
+    return *relay;
+  }
+
+  std::size_t subscribe(flush callback, duration moment) {
+    const std::lock_guard one_at_a_time(install_mutex_);
+    if (subscribers_.empty()) windows::handle_console(&on_event, windows::yes);
+    const std::lock_guard lock(mutex_);
+    if (subscribers_.empty()) first_at_.reset();
+    moment_ = subscribers_.empty() ? moment : std::max(moment_, moment);
+    subscribers_.emplace_back(++last_id_, std::move(callback));
+    return last_id_;
+  }
+
+  // Only C's handlers can be asked for; what else was told to the system is the program's own business.
+  static bool ends_program(int number) { return std::signal(number, SIG_GET) == SIG_DFL; }
+
+  // Waits for a flush that is under way; the callback is not called afterwards. The system may have
+  // locked its list of handlers while one is called, so this is not held while ours is taken out.
+  void unsubscribe(std::size_t id) noexcept {
+    const std::lock_guard one_at_a_time(install_mutex_);
+    {
+      std::unique_lock lock(mutex_);
+      flushed_.wait(lock, [&] { return !flushing_; });
+      std::erase_if(subscribers_, [&](const auto& entry) { return entry.first == id; });
+      if (!subscribers_.empty()) return;
+    }
+    windows::handle_console(&on_event, windows::no);
+  }
+
+ private:
+  static int __stdcall on_event(unsigned long event) {
+    return instance().take(event == windows::ctrl_c ? SIGINT
+                           : event == windows::ctrl_break ? SIGBREAK
+                                                          : SIGTERM);
+  }
+
+  // Whether it goes no further: to who had it before us, or to the system, which ends the program.
+  int take(int number) {
+    const time_point now = std::chrono::steady_clock::now();
+    std::unique_lock lock(mutex_);
+    if (first_at_) return flushing_ && now - *first_at_ < moment_ ? windows::yes : windows::no;
+    first_at_ = now;
+    flushing_ = true;
+    const auto those = subscribers_;
+    lock.unlock();
+    for (const auto& entry : those) entry.second(number);
+    lock.lock();
+    flushing_ = false;
+    flushed_.notify_all();
+    return windows::no;
+  }
+
+  std::mutex install_mutex_;  // held while the handler is put in and taken out
+  std::mutex mutex_;
+  std::condition_variable flushed_;
+  bool flushing_ = false;
+  std::optional<time_point> first_at_;
+  duration moment_ = {};
+  std::size_t last_id_ = 0;
+  std::vector<std::pair<std::size_t, flush>> subscribers_;
+};
 #else
-  // Without POSIX signals the program flushes through the session's destructor alone.
+// Without signals the program flushes through the session's destructor alone.
+class signal_relay {
+ public:
+  using flush = std::function<void(int signal_number)>;
+  static signal_relay& instance() {
+    static signal_relay relay;
+    return relay;
+  }
   std::size_t subscribe(const flush&, duration) { return 0; }
   static bool ends_program(int) { return true; }
   void unsubscribe(std::size_t) noexcept {}
-#endif
 };
+#endif
 
 }  // namespace machine
 
@@ -8689,8 +9145,7 @@ class disk_folder final : public spool_folder {
   std::optional<error> lock() {
     std::error_code failed;
     fs::create_directories(folder_.parent_path(), failed);
-    if (fs::create_directory(folder_, failed))
-      fs::permissions(folder_, fs::perms::owner_all, failed);
+    make_private_folder(folder_);
     lock_.reset();
     const fs::path file = folder_ / "lock";
     make_private(file);
@@ -8708,7 +9163,7 @@ class disk_folder final : public spool_folder {
          at.increment(failed)) {
       std::error_code gone;
       const std::uintmax_t bytes = at->file_size(gone);
-      if (!gone) out.push_back({at->path().filename().string(), bytes});
+      if (!gone) out.push_back({utf8_of(at->path().filename()), bytes});
     }
     return out;
   }
@@ -8720,9 +9175,9 @@ class disk_folder final : public spool_folder {
     std::string text;
     if (bytes > text.max_size()) return failure("cannot be read from", EFBIG);
     text.resize(static_cast<std::size_t>(bytes));
-    std::ifstream in(folder_ / name, std::ios::binary);
-    in.read(text.data(), static_cast<std::streamsize>(text.size()));
-    text.resize(static_cast<std::size_t>(in.gcount()));
+    const open_file in = machine::open(folder_ / name, "rb");
+    if (!in) return failure("cannot be read from", errno);
+    text.resize(std::fread(text.data(), 1, text.size(), in.get()));
     return text;
   }
 
@@ -8789,10 +9244,7 @@ class disk_folder final : public spool_folder {
   }
 
   // Whether the file that append() keeps open was deleted, and its folder perhaps with it.
-  bool is_gone() const {
-    std::error_code failed;
-    return fs::hard_link_count(journal_itself_, failed) == 0 || failed;
-  }
+  bool is_gone() const { return machine::is_removed(journal_.get(), folder_ / journal_name_); }
 
   std::optional<error> open_journal(std::string_view name) {
     std::error_code gone;
@@ -8804,13 +9256,11 @@ class disk_folder final : public spool_folder {
     journal_ = machine::open(folder_ / name, "ab");
     if (!journal_) return failure("cannot be written to", errno);
     journal_name_ = name;
-    journal_itself_ = name_of_open(journal_.get(), folder_ / name);
     return std::nullopt;
   }
 
   open_file journal_;  // which append() keeps open
   std::string journal_name_;
-  fs::path journal_itself_;
   fs::path folder_;
   std::optional<file_lock> lock_;
 };
@@ -9314,10 +9764,11 @@ inline std::vector<spooled_model> list_spool(const std::filesystem::path& direct
   for (std::filesystem::directory_iterator at(directory, failed), end; !failed && at != end;
        at.increment(failed)) {
     const spool::disk_folder folder(at->path());
-    auto whose = owner_of_folder(at->path().filename().string(), [&](std::string_view file) {
-      const auto text = folder.read(file);
-      return text ? *text : std::string();
-    });
+    auto whose =
+        owner_of_folder(machine::utf8_of(at->path().filename()), [&](std::string_view file) {
+          const auto text = folder.read(file);
+          return text ? *text : std::string();
+        });
     if (!whose) continue;
     spooled_model& model = out.emplace_back(*std::move(whose));
     for (const spool_folder::entry& file : folder.list())
@@ -9719,9 +10170,8 @@ class part_file final : public body_sink {
   std::optional<error> publish() {
     out_.close();
     if (!out_ || !sync_to_disk(part_)) return problem(cannot_be_written);
-    std::error_code failed;
-    fs::rename(part_, target_, failed);
-    if (failed) return problem("cannot be replaced (" + failed.message() + ")");
+    if (const auto failed = machine::replace(part_, target_))
+      return problem("cannot be replaced (" + failed.message() + ")");
     remove(record_);
     lock_.reset();
     sync_to_disk(target_.parent_path());
@@ -14247,7 +14697,7 @@ inline void spoil(const std::filesystem::path& file, fault_kind how) {
     std::filesystem::path fresh = file;
     fresh += ".new";
     std::ofstream(fresh, std::ios::binary) << other;
-    std::filesystem::rename(fresh, file, failed);
+    machine::replace(fresh, file);
   } else if (how == file_truncated) {
     std::filesystem::resize_file(file, std::filesystem::file_size(file, failed) / 2, failed);
   } else if (how == file_growing) {

@@ -194,7 +194,14 @@ TEST_CASE("a checkpoint's name may hold any byte, and one that is missing is nam
   world sim;
   auto session = sim.start();
   std::size_t arrived = 0;
-  for (int byte = 1; byte < 256; ++byte) {
+#if defined(_WIN32)  // where names are characters, and some of these none
+  constexpr std::size_t few = 80;
+  constexpr int end = 128;
+#else
+  constexpr std::size_t few = 200;
+  constexpr int end = 256;
+#endif
+  for (int byte = 1; byte < end; ++byte) {
     if (byte == '/') continue;
     const std::string name = "a"s + static_cast<char>(byte) + "b.pt";
     std::ofstream file(sim.folder / name, std::ios::binary);
@@ -207,7 +214,7 @@ TEST_CASE("a checkpoint's name may hold any byte, and one that is missing is nam
     session.upload_model(byte, sim.folder / (name + ".missing"), false);
     if (!is_plain_text(sim.log.back())) FAIL_CHECK("byte " << byte << ": " << sim.log.back());
   }
-  CHECK(arrived > 200);
+  CHECK(arrived > few);
   CHECK(sim.lines_with("does not exist") == arrived);
 }
 

@@ -157,6 +157,8 @@ TEST_CASE("a new file beside another is for this user alone, from the start") {
     CHECK(fs::status(each).permissions() == (fs::perms::owner_read | fs::perms::owner_write));
 }
 
+#endif
+
 TEST_CASE("making a private file leaves what is there alone") {
   const scratch_folder folder;
   hub::machine::make_private(folder.write("file", "content"));
@@ -164,6 +166,7 @@ TEST_CASE("making a private file leaves what is there alone") {
   CHECK(std::distance(fs::directory_iterator(folder.path()), fs::directory_iterator()) == 1);
 }
 
+#if defined(__unix__) || defined(__APPLE__)
 TEST_CASE("what replaces a file goes where its name leads, and the link stays") {
   const scratch_folder folder;
   fs::create_directory(folder / "real");
@@ -180,6 +183,7 @@ TEST_CASE("what replaces a file goes where its name leads, and the link stays") 
   fs::create_symlink("circle", folder / "circle");
   CHECK(hub::machine::followed(folder / "circle") == folder / "circle");
 }
+#endif
 
 TEST_CASE("what a dead process left is swept, and what a living one holds stays") {
   const scratch_folder folder;
@@ -205,8 +209,6 @@ TEST_CASE("a lock that another has is told from one that cannot be had") {
   CHECK_FALSE(missing.taken());
   CHECK(missing.why_not() == std::errc::no_such_file_or_directory);
 }
-
-#endif
 
 TEST_CASE("a file is copied whole, in pieces where the system does not do it") {
   const scratch_folder folder;

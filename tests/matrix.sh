@@ -22,6 +22,9 @@
 #   asan          the tests under AddressSanitizer and UndefinedBehaviorSanitizer
 #   tsan          those that have threads under ThreadSanitizer
 #   tidy, format  clang-tidy and clang-format with the checked-in configurations
+#   windows       the tests without a network, compiled with Debian's mingw-w64 and run under its wine, with
+#                 tests/windows.cpp, which is for Windows alone; and the header beside <windows.h>, whichever
+#                 comes first, with NOMINMAX or not. Says which tests it leaves out
 #
 # --long adds what has found nothing for long that the short form had not: the cell g++, every file
 # alone under g++, where tests/run.sh compiles the same together; with clang++ and libc++ every test
@@ -200,6 +203,103 @@ cell_format() {
     clang-format --dry-run -Werror {} +
 }
 
+# windows_object NAME FILE...: the files, compiled as one for Windows.
+windows_object() {
+  name=$1
+  shift
+  # shellcheck disable=SC2086 # one word per flag
+  printf '#include "%s"\n' "$@" | $windows_compiler -std=c++20 -O0 -Wa,-mbig-obj $warnings \
+    --param=ggc-min-heapsize=524288 -idirafter "$folder/include" -I. -DHUB_SESSION_NO_HTTPLIB \
+    -DHUB_SESSION_ASSERT=assert "-DHUB_SESSION_TEST_DATA=\"$PWD/tests/data\"" \
+    -x c++ - -c -o "$folder/$name.o"
+}
+
+# windows_program NAME OBJECT...: GNU's ld takes minutes for what lld links in a second, and g++ for
+# Windows calls no other, so that lld is called by hand.
+windows_program() {
+  name=$1
+  shift
+  gcc=$(dirname "$($windows_compiler -print-libgcc-file-name)")
+  system=$(dirname "$($windows_compiler -print-file-name=crt2.o)")
+  ld.lld -m i386pep -Bstatic -o "$folder/$name.exe" "$system/crt2.o" "$gcc/crtbegin.o" -L"$gcc" \
+    -L"$system" $(for object in catch_main sessions "$@"; do echo "$folder/$object.o"; done) \
+    --start-group -lstdc++ -lmingw32 -lgcc -lgcc_eh -lmoldname -lmingwex -lmsvcrt -lpthread \
+    -ladvapi32 -lshell32 -luser32 -lkernel32 --end-group "$gcc/crtend.o"
+}
+
+# Whose <windows.h> comes first, and with which of its macros.
+windows_beside() {
+  for macros in '' '#define NOMINMAX'; do
+    for first in windows.h hub_session.hpp; do
+      printf '%s\n' "$macros" "#include <$first>" '#include <windows.h>' \
+        '#include <hub_session.hpp>' '#ifndef NOMINMAX' '#if !defined(min)' '#error' '#endif' '#endif' |
+        $windows_compiler -std=c++20 -fsyntax-only -Wall -Werror -idirafter "$folder/include" -I. \
+          -DHUB_SESSION_NO_HTTPLIB -x c++ - || return
+    done
+  done
+}
+
+# Only this cell needs these, so that the others do without.
+install_for_windows() {
+  missing=
+  have $windows_compiler || missing="$missing g++-mingw-w64-x86-64-posix"
+  have ld.lld || missing="$missing lld"
+  have wine || missing="$missing wine wine64"
+  # shellcheck disable=SC2086 # one word per package
+  [ -z "$missing" ] || install_packages $missing
+}
+
+windows_compile_sessions() {
+  windows_object session tests/session.cpp tests/session_uploads.cpp tests/session_access.cpp \
+    tests/session_downloads.cpp &&
+    windows_object spool tests/spool.cpp && windows_object windows tests/windows.cpp &&
+    windows_object catch_main tests/support/catch_main.cpp && windows_beside
+}
+
+windows_compile_engine() {
+  windows_object platform_session tests/platform_session.cpp tests/fail_loop.cpp \
+    tests/policies.cpp tests/secrets.cpp &&
+    windows_object engine tests/vocabulary.cpp tests/engine.cpp tests/protocol.cpp tests/wire.cpp &&
+    windows_object test_kit tests/platform_wire.cpp tests/test_kit.cpp tests/test_platform.cpp \
+      tests/hostile_input.cpp tests/machine.cpp &&
+    windows_object sessions tests/support/sessions.cpp
+}
+
+# windows_run PROGRAM [ARGUMENT...]
+windows_run() {
+  program=$1
+  shift
+  WINEPREFIX=$folder/prefix WINEDEBUG=-all wine "$folder/$program.exe" "$@" </dev/null
+}
+
+# Each kills a session thousands of times, which takes wine minutes; what is done at each kill is on the
+# disk of other tests.
+windows_left_out='whichever operation a session*'
+
+cell_windows() {
+  windows_compiler=x86_64-w64-mingw32-g++-posix
+  install_for_windows || return
+  folder=$PWD/$work/windows
+  mkdir -p "$folder/include" || return
+  # Nothing else of this system's headers.
+  ln -sfn /usr/include/nlohmann /usr/include/catch2 "$folder/include" || return
+  windows_compile_sessions &
+  compiles=$!
+  windows_compile_engine || return
+  wait $compiles || return
+  windows_program unit session platform_session engine test_kit &&
+    windows_program spool spool && windows_program windows windows || return
+  echo "Left out: $windows_left_out, and what stands in the tests under #if, each with its reason."
+  windows_run windows || return
+  # Ctrl-C takes a console, which this gives it.
+  script -qec "WINEPREFIX='$folder/prefix' WINEDEBUG=-all wine '$folder/windows.exe' '[console]'" \
+    /dev/null </dev/null || return
+  windows_run spool "~$windows_left_out" &
+  spool=$!
+  windows_run unit || return
+  wait $spool
+}
+
 # What failed in a cell, by the words of Catch2, Meson, compilers, sanitizers and the scripts, in a few
 # lines that begin as those of tests/run.sh do.
 failure_of() {
@@ -261,7 +361,7 @@ fi
 for cell in "$@"; do
   case $cell in
     g++ | clang++ | libc++ | switches | foreign | packaging) play "$cell" ;;
-    asan | tsan | tidy | format) play "$cell" ;;
+    asan | tsan | tidy | format | windows) play "$cell" ;;
     *) give_up "There is no cell $cell; see the top of tests/matrix.sh." ;;
   esac
 done

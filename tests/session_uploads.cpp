@@ -320,46 +320,49 @@ struct mishap {
 
 std::vector<mishap> all_mishaps() {
   return {
-      {"overwritten in place", [](const scratch_folder& in) { in.write("last.pt", weights('B')); },
-       true},
-      {"overwritten in place in its second half",
-       [](const scratch_folder& in) {
-         std::fstream file(in / "last.pt", std::ios::in | std::ios::out | std::ios::binary);
-         file.seekp(60'000);
-         file << weights('B', 40'000);
-       },
-       true},
-      {"overwritten in place in its first half",
-       [](const scratch_folder& in) {
-         std::fstream file(in / "last.pt", std::ios::in | std::ios::out | std::ios::binary);
-         file << weights('B', 40'000);
-       },
-       true},
-      {"truncated", [](const scratch_folder& in) { fs::resize_file(in / "last.pt", 60'000); },
-       true},
-      {"truncated to nothing and written anew",
-       [](const scratch_folder& in) {
-         std::ofstream(in / "last.pt", std::ios::binary) << weights('B', 70'000);
-       },
-       true},
-      {"growing",
-       [](const scratch_folder& in) {
-         std::ofstream(in / "last.pt", std::ios::binary | std::ios::app) << weights('B', 30'000);
-       },
-       true},
-      {"replaced by rename",
-       [](const scratch_folder& in) {
-         in.write("last.new", weights('B'));
-         fs::rename(in / "last.new", in / "last.pt");
-       },
-       false},
-      {"removed", [](const scratch_folder& in) { fs::remove(in / "last.pt"); }, false},
-      {"removed and written anew",
-       [](const scratch_folder& in) {
-         fs::remove(in / "last.pt");
-         in.write("last.pt", weights('B'));
-       },
-       false},
+    {"overwritten in place", [](const scratch_folder& in) { in.write("last.pt", weights('B')); },
+     true},
+        {"overwritten in place in its second half",
+         [](const scratch_folder& in) {
+           std::fstream file(in / "last.pt", std::ios::in | std::ios::out | std::ios::binary);
+           file.seekp(60'000);
+           file << weights('B', 40'000);
+         },
+         true},
+        {"overwritten in place in its first half",
+         [](const scratch_folder& in) {
+           std::fstream file(in / "last.pt", std::ios::in | std::ios::out | std::ios::binary);
+           file << weights('B', 40'000);
+         },
+         true},
+        {"truncated", [](const scratch_folder& in) { fs::resize_file(in / "last.pt", 60'000); },
+         true},
+        {"truncated to nothing and written anew",
+         [](const scratch_folder& in) {
+           std::ofstream(in / "last.pt", std::ios::binary) << weights('B', 70'000);
+         },
+         true},
+        {"growing",
+         [](const scratch_folder& in) {
+           std::ofstream(in / "last.pt", std::ios::binary | std::ios::app) << weights('B', 30'000);
+         },
+         true},
+        {"replaced by rename",
+         [](const scratch_folder& in) {
+           in.write("last.new", weights('B'));
+           REQUIRE(!hub::machine::replace(in / "last.new", in / "last.pt"));
+         },
+         false},
+        {"removed", [](const scratch_folder& in) { fs::remove(in / "last.pt"); }, false},
+#if !defined( \
+    _WIN32)  // before 2019 Windows kept a name until what it named was closed, as wine does
+        {"removed and written anew",
+         [](const scratch_folder& in) {
+           fs::remove(in / "last.pt");
+           in.write("last.pt", weights('B'));
+         },
+         false},
+#endif
   };
 }
 
@@ -484,18 +487,18 @@ TEST_CASE("what is no readable file is an error in the log, and nothing is sent"
     sim.advance(15min);
     sim.folder.write("empty", "");
     fs::create_directory(sim.folder / "folder");
-    fs::create_symlink("circle", sim.folder / "circle");
-    fs::create_symlink("not there", sim.folder / "dangling");
     std::vector<std::pair<fs::path, std::string>> files = {
         {"", "not exist"},
         {sim.folder / "not there", "not exist"},
-        {sim.folder / "dangling", "not exist"},
-        {sim.folder / "circle", "cannot be looked at"},
         {sim.folder / "folder", "not a regular file"},
         {sim.folder / "empty" / "deeper", "not exist"},
         {sim.folder / "empty", "is empty"},
     };
 #if defined(__unix__) || defined(__APPLE__)
+    fs::create_symlink("circle", sim.folder / "circle");
+    files.emplace_back(sim.folder / "circle", "cannot be looked at");
+    fs::create_symlink("not there", sim.folder / "dangling");
+    files.emplace_back(sim.folder / "dangling", "not exist");
     REQUIRE(::mkfifo((sim.folder / "fifo").c_str(), 0600) == 0);
     files.emplace_back(sim.folder / "fifo", "not a regular file");
     files.emplace_back("/dev/null", "not a regular file");
@@ -1022,6 +1025,7 @@ TEST_CASE("what is missing is said once, and not where nothing is") {
   CHECK_FALSE(sim.said("is lost with this process"));  // nothing was there that could wait
 }
 
+#if !defined(_WIN32)  // which keeps a folder in which a program works
 TEST_CASE("a final model named from a working folder that is gone is not called complete") {
   world sim;
   const fs::path before = fs::current_path();
@@ -1038,6 +1042,7 @@ TEST_CASE("a final model named from a working folder that is gone is not called 
   CHECK(delivered.why->code == errc::file_error);
   CHECK(sim.model().metrics.size() == 1);
 }
+#endif
 
 TEST_CASE("a checkpoint named by a relative path is the file of that moment's folder") {
   world sim;

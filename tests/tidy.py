@@ -31,7 +31,9 @@ wire = r'\b(hub_v1|hub_v1_wire|platform|platform_wire|protocols)\b'
 
 bans = {
     'configuration': [
-        ('a type', r'\b(class|struct)\b', 'it sets switches and includes, and defines nothing'),
+        # But what <windows.h> calls a library, in what is declared in its place.
+        ('a type', r'\b(class|struct)\b(?! HINSTANCE__)',
+         'it sets switches and includes, and defines nothing'),
     ],
     'vocabulary': [
         ('a clock', r'\w\.now\(\)|::now\(\)', 'plain values are told the time'),

@@ -33,18 +33,21 @@ class scratch_folder {
   const std::filesystem::path& path() const noexcept { return path_; }
   std::filesystem::path operator/(const std::filesystem::path& name) const { return path_ / name; }
 
-  // Writes a file that seems an hour old. A file system's clock stands still for milliseconds, so
-  // one that was written just now could be overwritten without a trace.
+  // Writes a file that seems an hour old, and each a second younger than the one before. A file
+  // system's clock stands still for milliseconds, so one that was written just now could be
+  // overwritten without a trace. The name is in UTF-8.
   std::filesystem::path write(std::string_view name, std::string_view content) const {
-    const std::filesystem::path file = path_ / name;
+    const std::filesystem::path file = path_ / std::u8string(name.begin(), name.end());
     std::ofstream(file, std::ios::binary) << content;
-    std::filesystem::last_write_time(
-        file, std::filesystem::file_time_type::clock::now() - std::chrono::hours(1));
+    std::filesystem::last_write_time(file, std::filesystem::file_time_type::clock::now() -
+                                               std::chrono::hours(1) +
+                                               std::chrono::seconds(++writes_));
     return file;
   }
 
  private:
   std::filesystem::path path_;
+  mutable int writes_ = 0;
 };
 
 // Sets an environment variable, or removes it, until the end of the scope.
