@@ -1268,7 +1268,9 @@ TEST_CASE("on the disk what a session left is delivered by the next one") {
       const auto last = sim.folder.write("last.pt", "weights");
       first.upload_model(4, last, false);
       sim.advance(1min);
+#if !defined(_WIN32)  // where the standard library counts no links
       CHECK(fs::hard_link_count(last) == (how == hub::snapshot::none ? 2u : 1u));
+#endif
       sim.session.reset();
 
       const auto left = hub::list_spool(sim.folder / "spool");
@@ -1293,6 +1295,7 @@ TEST_CASE("on the disk what a session left is delivered by the next one") {
     }
 }
 
+#if !defined(_WIN32)  // where tests/windows.cpp looks at access lists
 TEST_CASE("a spool's files are for this user alone") {
   world_on_disk sim;
   sim.hub.outage(1s, 1h);
@@ -1314,6 +1317,7 @@ TEST_CASE("a spool's files are for this user alone") {
   }
   CHECK(names == std::set<std::string>{"checkpoint-2.pt", "journal-1.jsonl", "lock", "model.json"});
 }
+#endif
 
 TEST_CASE("on the disk a second session on a model is refused, and told what to do") {
   world_on_disk sim;
@@ -1331,6 +1335,7 @@ TEST_CASE("on the disk a second session on a model is refused, and told what to 
   sim.begin();
 }
 
+#if !defined(_WIN32)  // which keeps a folder in which a file is open
 TEST_CASE("a spool's folder that is removed is made again, and the training goes on") {
   world_on_disk sim;
   sim.hub.outage(1s, 1h);
@@ -1359,6 +1364,7 @@ TEST_CASE("a removed folder whose place is taken is said once, and the training 
   CHECK(session.status().spool_dropped == 3);
   CHECK(sim.epochs_on_hub() == epochs(0, 2));
 }
+#endif
 
 TEST_CASE("what crashes left in a spool's folder is tidied up, and nothing else") {
   world_on_disk sim;

@@ -169,6 +169,25 @@ TEST_CASE("private files and folders have an access list without everyone") {
   CHECK_FALSE(lets_everyone_in(folder / "settings.json"));
 }
 
+TEST_CASE("a spool's folder and all files in it have an access list without everyone") {
+  const scratch_folder folder;
+  hub::spool::disk_storage storage;
+  const auto spool = storage.open(folder / "spool" / "model");
+  REQUIRE(spool);
+  const fs::path checkpoint = folder.write("last.pt", "weights");
+  CHECK_FALSE((*spool)->append("journal-1.jsonl", "line\n"));
+  CHECK_FALSE((*spool)->replace("model.json", "{}"));
+  CHECK((*spool)->adopt(checkpoint, "checkpoint-1.pt", false));
+  CHECK_FALSE(lets_everyone_in(folder / "spool" / "model"));
+  std::size_t files = 0;
+  for (const auto& each : fs::directory_iterator(folder / "spool" / "model")) {
+    INFO(machine::shown(each.path()));
+    CHECK_FALSE(lets_everyone_in(each.path()));
+    ++files;
+  }
+  CHECK(files == 4);
+}
+
 TEST_CASE("names of every language are opened, and half a character is shown and not thrown over") {
   const scratch_folder folder;
   const fs::path name = folder / L"gr\u00F6\u00DFer \u6A21\u578B.pt";
