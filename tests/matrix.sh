@@ -166,7 +166,7 @@ cell_foreign() {
     -DHUB_SESSION_ASSERT=assert tests/large_files.cpp "$work"/i686/libcatch_main.a -static \
     -o "$work/small_files" && "$work/small_files" || return
   build_for aarch64 unit '' &&
-    run aarch64 unit -# '[#engine],[#protocol],[#wire],[#platform_wire],[#vocabulary]'
+    run aarch64 unit -# '[#engine],[#text],[#protocol],[#wire],[#platform_wire],[#vocabulary]'
 }
 
 cell_packaging() {
