@@ -260,7 +260,8 @@ windows_compile_sessions() {
 windows_compile_engine() {
   windows_object platform_session tests/platform_session.cpp tests/fail_loop.cpp \
     tests/policies.cpp tests/secrets.cpp &&
-    windows_object engine tests/vocabulary.cpp tests/engine.cpp tests/protocol.cpp tests/wire.cpp &&
+    windows_object engine tests/vocabulary.cpp tests/engine.cpp tests/text.cpp \
+      tests/settings_file.cpp tests/protocol.cpp tests/wire.cpp &&
     windows_object test_kit tests/platform_wire.cpp tests/test_kit.cpp tests/test_platform.cpp \
       tests/hostile_input.cpp tests/machine.cpp &&
     windows_object sessions tests/support/sessions.cpp
