@@ -159,7 +159,9 @@ EOF
 }
 
 cell_foreign() {
-  build_for i686 'unit spool out_of_memory large_files' -D_FILE_OFFSET_BITS=64 || return
+  # SSE, as the tests repeat what others have computed: the old unit rounds what it stores once more.
+  build_for i686 'unit spool out_of_memory large_files' \
+    '-D_FILE_OFFSET_BITS=64 -msse2 -mfpmath=sse' || return
   for test in unit spool out_of_memory large_files; do run i686 "$test" || return; done
   # The same file in a program that counts files in 32 bits.
   i686-linux-gnu-g++ -std=c++20 -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Werror \
