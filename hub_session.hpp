@@ -3557,9 +3557,8 @@ class multipart_body final : public body_source {
 
  private:
   static std::size_t copy(std::string_view from, std::uint64_t offset, std::span<char> out) {
-    return offset < from.size()
-               ? from.copy(out.data(), out.size(), static_cast<std::size_t>(offset))
-               : 0;
+    const auto at = static_cast<std::size_t>(std::min<std::uint64_t>(offset, from.size()));
+    return from.copy(out.data(), out.size(), at);
   }
 
   std::string head_;
@@ -14928,7 +14927,8 @@ class fake_server {
   }
 
   std::size_t random_below(std::size_t choices) {
-    return static_cast<std::size_t>(random_() % choices);
+    const std::uint64_t roll = random_() % choices;
+    return static_cast<std::size_t>(roll);
   }
 
   // No status that refuses a content for good: what meets these faults still arrives.
@@ -15124,16 +15124,14 @@ class fake_server {
     const std::uint64_t end = size / share;
     bool halved = false;
     body.resize(static_cast<std::size_t>(end));
-    for (std::uint64_t at = 0; at < end;) {
+    for (std::size_t at = 0; at < body.size();) {
       if (!halved && at >= size / 2) {
         halved = true;
         spoil(meets.file, meets.kind);
         if (on_half_upload) on_half_upload();
       }
-      const std::uint64_t piece = std::min(end - at, std::max<std::uint64_t>(size / 4, 1));
-      const auto room =
-          std::span(body).subspan(static_cast<std::size_t>(at), static_cast<std::size_t>(piece));
-      const auto got = message.content->read(at, room);
+      const auto piece = static_cast<std::size_t>(std::clamp<std::uint64_t>(size / 4, 1, end - at));
+      const auto got = message.content->read(at, std::span(body).subspan(at, piece));
       if (!got) return got.error();
       at += *got;
     }
@@ -15368,7 +15366,8 @@ class crash_disk final : public spool_storage {
     explicit held_file(std::string content) : content_(std::move(content)) {}
     std::uint64_t size_bytes() const override { return content_.size(); }
     result<std::size_t> read(std::uint64_t offset, std::span<char> out) override {
-      return content_.copy(out.data(), out.size(), static_cast<std::size_t>(offset));
+      const auto at = static_cast<std::size_t>(std::min<std::uint64_t>(offset, content_.size()));
+      return content_.copy(out.data(), out.size(), at);
     }
 
    private:
@@ -15478,7 +15477,8 @@ class crash_disk final : public spool_storage {
   static void lose_unsynced(tree& folder, std::mt19937_64* random) {
     files found;
     const auto pick = [&](std::size_t choices) {
-      return random ? static_cast<std::size_t>((*random)() % choices) : 0;
+      const std::uint64_t roll = random ? (*random)() % choices : 0;
+      return static_cast<std::size_t>(roll);
     };
     for (const auto& [name, safe] : folder.safe)
       if (folder.seen.contains(name) || pick(2) == 0) found[name] = safe;
