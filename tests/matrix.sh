@@ -24,8 +24,7 @@
 #   tidy, format  clang-tidy and clang-format with the checked-in configurations
 #   windows       the tests without a network, compiled with Debian's mingw-w64 and run under its wine,
 #                 with tests/windows.cpp, which is for Windows alone; and the header beside <windows.h>,
-#                 whichever comes first, with NOMINMAX or not. Says which tests it leaves out.
-#                 Only where it is named
+#                 whichever comes first, with NOMINMAX or not. Says which tests it leaves out
 #
 # --long adds what has found nothing for long that the short form had not: the cell g++, every file
 # alone under g++, where tests/run.sh compiles the same together; with clang++ and libc++ every test
@@ -361,7 +360,7 @@ failed=0
 times=
 failures=
 if [ $# -eq 0 ]; then
-  set -- clang++ libc++ switches foreign packaging asan tsan tidy format
+  set -- clang++ libc++ switches foreign windows packaging asan tsan tidy format
   if is_long; then set -- g++ "$@"; fi
 fi
 for cell in "$@"; do
