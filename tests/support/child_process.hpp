@@ -28,6 +28,7 @@
 #include <unistd.h>
 
 #include "catch.hpp"
+#include "own_signals.hpp"
 #include "raw_server.hpp"
 
 namespace hub_test {
@@ -109,8 +110,8 @@ class child_process {
     std::string name = "child";
     std::string filter = "[child_process]";
     char* arguments[] = {name.data(), filter.data(), nullptr};
-    const int failed = ::posix_spawn(&process_, "/proc/self/exe", &actions, nullptr, arguments,
-                                     environment.data());
+    const int failed = ::posix_spawn(&process_, "/proc/self/exe", &actions, own_signals().get(),
+                                     arguments, environment.data());
     ::posix_spawn_file_actions_destroy(&actions);
     if (failed != 0) throw std::runtime_error("no child process");
     to_child_ = std::move(to_child.in);

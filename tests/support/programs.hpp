@@ -11,6 +11,7 @@
 
 #include "../../hub_session.hpp"
 #include "catch.hpp"
+#include "own_signals.hpp"
 #include "scratch.hpp"
 #include "text.hpp"
 
@@ -70,7 +71,7 @@ class process {
     words line{program};
     line.insert(line.end(), arguments.begin(), arguments.end());
     words pairs = environment_with(environment);
-    const int failed = ::posix_spawn(&id_, program.c_str(), &actions, nullptr,
+    const int failed = ::posix_spawn(&id_, program.c_str(), &actions, own_signals().get(),
                                      pointers(line).data(), pointers(pairs).data());
     ::posix_spawn_file_actions_destroy(&actions);
     ::close(pipe[1]);
