@@ -177,6 +177,19 @@ CMAKE
 }
 check "upstream's packages are found without pkg-config" with_packages_of_upstream
 
+# OpenSSL cannot be found there, so that asking for it ends the configuration.
+without_openssl_by_cmake() {
+  cmake_project "$work/plain" <<'CMAKE' && vendor "$work/plain" &&
+add_subdirectory(third_party/hub_session)
+get_target_property(definitions hub_session INTERFACE_COMPILE_DEFINITIONS)
+message(STATUS "definitions: ${definitions}")
+CMAKE
+    cmake -S "$work/plain" -B "$work/plain/build" -DCMAKE_CXX_COMPILER="$cxx" \
+      -DHUB_SESSION_NO_OPENSSL=ON -DCMAKE_DISABLE_FIND_PACKAGE_OpenSSL=ON >"$work/plain/said" &&
+    grep 'definitions:.*HUB_SESSION_NO_OPENSSL' "$work/plain/said"
+}
+check 'with CMake, HUB_SESSION_NO_OPENSSL asks for no OpenSSL' without_openssl_by_cmake
+
 # ---- Meson --------------------------------------------------------------------------------------
 
 meson_project() {
@@ -218,6 +231,14 @@ installed() {
     runs "$work/user/train"
 }
 check 'the installed header is found through pkg-config' installed
+
+without_openssl_by_meson() {
+  meson setup "$work/plain-build" . --prefix "$work/plain-prefix" -Dtests=false -Dexamples=false \
+    -Dopenssl=disabled && meson install -C "$work/plain-build" &&
+    grep -- -DHUB_SESSION_NO_OPENSSL "$work/plain-prefix/share/pkgconfig/hub_session.pc" &&
+    ! grep '^Requires.*openssl' "$work/plain-prefix/share/pkgconfig/hub_session.pc"
+}
+check 'with Meson, -Dopenssl=disabled asks for no OpenSSL' without_openssl_by_meson
 
 printf '%s passed, %s failed\n' "$passed" "$failed"
 [ "$failed" -eq 0 ]
