@@ -6110,6 +6110,10 @@ inline const call<int(handle, const wchar_t*, unsigned long count, unsigned long
 using console_handler = int(__stdcall*)(unsigned long event);
 inline const call<int(console_handler, int add)> handle_console{kernel, "SetConsoleCtrlHandler"};
 inline constexpr unsigned long ctrl_c = 0, ctrl_break = 1;
+// A console that is closed, the end of a user's session and of the system end the program, too.
+constexpr int signal_of(unsigned long event) noexcept {
+  return event == ctrl_c ? SIGINT : event == ctrl_break ? SIGBREAK : SIGTERM;
+}
 
 inline std::error_code why() noexcept {
   return {static_cast<int>(last_error()), std::system_category()};
@@ -6270,7 +6274,9 @@ class sigpipe_guard {
   bool was_pending_ = false;
 };
 #else
-struct sigpipe_guard {};
+struct sigpipe_guard {
+  sigpipe_guard() {}  // there is no such signal
+};
 #endif
 
 // Writes to standard error, past the program's buffers and their locks. Whether somebody reads there is
@@ -8511,9 +8517,7 @@ class signal_relay {
 
  private:
   static int __stdcall on_event(unsigned long event) {
-    return instance().take(event == windows::ctrl_c ? SIGINT
-                           : event == windows::ctrl_break ? SIGBREAK
-                                                          : SIGTERM);
+    return instance().take(windows::signal_of(event));
   }
 
   // Whether it goes no further: to who had it before us, or to the system, which ends the program.
@@ -11878,6 +11882,9 @@ namespace detail {
 #if defined(HUB_SESSION_POSIX)
 inline void close_socket(socket_t socket) noexcept { ::close(socket); }
 inline void cut_socket(socket_t socket) noexcept { ::shutdown(socket, SHUT_RDWR); }
+inline std::ptrdiff_t send_some(socket_t socket, const char* data, std::size_t size) noexcept {
+  return ::send(socket, data, size, 0);
+}
 // One that does not block, and that no program started from here inherits.
 inline socket_t open_socket(int family) noexcept {
 #if defined(SOCK_CLOEXEC) && defined(SOCK_NONBLOCK)
@@ -11898,11 +11905,19 @@ inline constexpr short readable = machine::posix::readable, writable = machine::
 inline int poll_sockets(std::span<polled_socket> sockets, int milliseconds) noexcept {
   return machine::posix::poll(sockets.data(), sockets.size(), milliseconds);
 }
+// What cuts a socket also wakes whoever polls it.
+inline bool is_cut_unheard(socket_t) noexcept { return false; }
+inline constexpr hub::duration poll_max = hub::duration::max();
 #else
 inline void close_socket(socket_t socket) noexcept { ::closesocket(socket); }
 inline void cut_socket(socket_t socket) noexcept { ::shutdown(socket, SD_BOTH); }
+inline std::ptrdiff_t send_some(socket_t socket, const char* data, std::size_t size) noexcept {
+  const std::size_t most = std::min<std::size_t>(size, std::numeric_limits<int>::max());
+  return ::send(socket, data, static_cast<int>(most), 0);
+}
 inline socket_t open_socket(int family) noexcept {
-  const socket_t socket = ::socket(family, SOCK_STREAM, 0);
+  const socket_t socket = ::WSASocketW(family, SOCK_STREAM, 0, nullptr, 0,
+                                       WSA_FLAG_OVERLAPPED | WSA_FLAG_NO_HANDLE_INHERIT);
   u_long on = 1;
   ::ioctlsocket(socket, FIONBIO, &on);
   return socket;
@@ -11916,6 +11931,12 @@ inline constexpr short readable = POLLIN, writable = POLLOUT;
 inline int poll_sockets(std::span<polled_socket> sockets, int milliseconds) noexcept {
   return ::WSAPoll(sockets.data(), static_cast<ULONG>(sockets.size()), milliseconds);
 }
+// Whoever polls a socket is not told that this program has cut it, and has to look again and again.
+inline bool is_cut_unheard(socket_t socket) noexcept {
+  char next = 0;
+  return ::recv(socket, &next, 1, MSG_PEEK) < 0 && ::WSAGetLastError() == WSAESHUTDOWN;
+}
+inline constexpr hub::duration poll_max = 5ms;
 #endif
 
 inline constexpr socket_t no_socket = INVALID_SOCKET;
@@ -12150,7 +12171,12 @@ inline std::vector<unsigned char> parse_ip(const std::string& text) {
 }
 
 inline error no_such_name(const std::string& host, int code) {
-  return {errc::not_reachable, "The name " + host + " cannot be found (" + ::gai_strerror(code) +
+#if defined(HUB_SESSION_WINDOWS)
+  const std::string why = system_text(code);  // gai_strerror is wide where UNICODE is defined
+#else
+  const std::string why = ::gai_strerror(code);
+#endif
+  return {errc::not_reachable, "The name " + host + " cannot be found (" + why +
                                    "). Check the address and the network."};
 }
 
@@ -12314,14 +12340,13 @@ class connection_race {
     const duration wait = next_ < order_.size() ? next_start_ - now : look_again;
     poll_sockets(polled, milliseconds_of(std::min<duration>(wait, look_again)));
     for (std::size_t i = runners_.size(); i-- > 0;) {
-      if (polled[i].revents != 0) {
-        if (const int code = outcome_of(runners_[i].socket.get()); code != 0) {
-          fail(i, system_text(code));
-        } else {
-          winner first{std::move(runners_[i].socket), runners_[i].at};
-          runners_.erase(runners_.begin() + static_cast<std::ptrdiff_t>(i));
-          return first;
-        }
+      // Asked of each: before Windows 10 of 2020, WSAPoll says nothing of a connection that failed.
+      if (const int code = outcome_of(runners_[i].socket.get()); code != 0) {
+        fail(i, system_text(code));
+      } else if (polled[i].revents != 0) {
+        winner first{std::move(runners_[i].socket), runners_[i].at};
+        runners_.erase(runners_.begin() + static_cast<std::ptrdiff_t>(i));
+        return first;
       } else if (now >= runners_[i].until) {
         timed_out_ = true;
         fail(i, "no answer in time");
@@ -12623,7 +12648,7 @@ class connection final : public httplib::Stream {
   void begin(hub::duration stall_max) {
     stall_max_ = stall_max;
     hears_ = true;
-    head_whole_ = cut_short_ = false;
+    head_whole_ = cut_short_ = body_failed_ = false;
     location_.clear();
     last_bytes_.clear();
   }
@@ -12671,6 +12696,9 @@ class connection final : public httplib::Stream {
     return head_end() == 0 ? 0 : status_of(waiting());
   }
 
+  // The rest of the request cannot be sent, so that no reply is waited for, as httplib 0.53 would.
+  void give_body_up() { body_failed_ = true; }
+
   bool head_is_too_long() const { return head_too_long_; }
   // Whether the rest of the request was not sent: the host answered before, or is gone.
   bool was_cut_short() const { return cut_short_; }
@@ -12693,6 +12721,7 @@ class connection final : public httplib::Stream {
   socket_t socket() const { return socket_.get(); }
 
   ssize_t read(char* out, std::size_t room) {
+    if (body_failed_) return -1;
     if (!head_whole_) receive_head();
     if (head_too_long_) return -1;
     while (waiting().empty()) {
@@ -12737,12 +12766,15 @@ class connection final : public httplib::Stream {
   // Waits for what the last try wanted. False if nothing came for too long.
   bool wait(int events) {
     std::array<polled_socket, 1> polled = {{{socket_.get(), static_cast<short>(events), 0}}};
-    int ready = 0;
-    do {
-      ready = poll_sockets(polled, milliseconds_of(stall_max_));
-    } while (ready < 0 && is_passing(last_socket_error()));
-    stalled_ = stalled_ || ready == 0;
-    return ready > 0;
+    const time_point until = later(std::chrono::steady_clock::now(), stall_max_);
+    for (;;) {
+      const hub::duration left = until - std::chrono::steady_clock::now();
+      const int ready = poll_sockets(polled, milliseconds_of(std::min(left, poll_max)));
+      if (ready > 0 || is_cut_unheard(socket_.get())) return true;
+      if (ready < 0 && !is_passing(last_socket_error())) return false;
+      stalled_ = stalled_ || (ready == 0 && left <= poll_max);
+      if (stalled_) return false;
+    }
   }
 
 #if !defined(HUB_SESSION_NO_OPENSSL)
@@ -12783,7 +12815,7 @@ class connection final : public httplib::Stream {
   }
 
   std::size_t put_plain(const char* data, std::size_t size) {
-    const auto sent = ::send(socket_.get(), data, size, 0);
+    const auto sent = send_some(socket_.get(), data, size);
     if (sent > 0) return static_cast<std::size_t>(sent);
     out_failed_ = !is_passing(last_socket_error());
     if (out_failed_) note_fault(system_text(last_socket_error()));
@@ -12883,6 +12915,7 @@ class connection final : public httplib::Stream {
 
   bool hears_ = true;  // whether what comes while the request goes out is of interest
   bool cut_short_ = false;
+  bool body_failed_ = false;
   bool head_whole_ = false;
   bool head_too_long_ = false;
   bool ended_ = false;  // the host says that no more will come
@@ -13205,6 +13238,7 @@ class httplib_transport {
     out.content_provider_ = [this, &what, &unsent, size](std::size_t, std::size_t,
                                                          httplib::DataSink& sink) {
       unsent = send_content(*what.content, size, sink);
+      if (unsent) link_->give_body_up();
       return !unsent;
     };
     return out;

@@ -217,6 +217,13 @@ TEST_CASE("settings are below APPDATA, in whatever language the user's name is")
 
 // ---- the console ---------------------------------------------------------------------------------
 
+// Wine sends Ctrl-C alone. The others take the same way, so that what is left is what they count as.
+static_assert(windows::signal_of(CTRL_C_EVENT) == SIGINT &&
+              windows::signal_of(CTRL_BREAK_EVENT) == SIGBREAK &&
+              windows::signal_of(CTRL_CLOSE_EVENT) == SIGTERM &&
+              windows::signal_of(CTRL_LOGOFF_EVENT) == SIGTERM &&
+              windows::signal_of(CTRL_SHUTDOWN_EVENT) == SIGTERM);
+
 // Hidden, as it takes a console, which tests/matrix.sh gives it.
 TEST_CASE("Ctrl-C is flushed once, and handed on", "[.][console]") {
   static std::atomic<int> handed_on = 0;

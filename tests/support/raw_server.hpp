@@ -8,7 +8,7 @@
 #pragma once
 
 #include <algorithm>
-#include <cerrno>
+#include <atomic>
 #include <charconv>
 #include <chrono>
 #include <condition_variable>
@@ -30,19 +30,18 @@
 #include <utility>
 #include <vector>
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <poll.h>
+#if !defined(_WIN32)
 #include <pthread.h>
-#include <sys/socket.h>
-#include <unistd.h>
-
+#endif
+#if !defined(HUB_SESSION_NO_OPENSSL)
 #include <openssl/err.h>
 #include <openssl/ssl.h>
+#endif
 
 #include "certificates.hpp"
 #include "long_variant.hpp"
+#include "scratch.hpp"
+#include "sockets.hpp"
 
 namespace hub_test {
 
@@ -56,12 +55,24 @@ inline int rounds() { return long_variant() ? 1000 : 50; }
 inline const bool environment_has_no_proxy = [] {
   for (const char* name : {"http_proxy", "https_proxy", "all_proxy", "no_proxy", "HTTP_PROXY",
                            "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"})
-    ::unsetenv(name);
+    set_variable_of_environment(name, nullptr);
   return true;
 }();
 
+// Whether these servers can, and with them what is tested.
+#if defined(HUB_SESSION_NO_OPENSSL)
+inline constexpr bool speak_tls = false;
+#else
+inline constexpr bool speak_tls = true;
+#endif
+
 // While it lives, this thread takes no signal, and neither do the threads that it starts. So a test
 // server never takes a signal, SIGPIPE included, that is meant to show what the client did.
+#if defined(_WIN32)
+struct signals_blocked {  // there are none for a thread to take
+  signals_blocked() {}
+};
+#else
 class signals_blocked {
  public:
   signals_blocked() {
@@ -76,43 +87,11 @@ class signals_blocked {
  private:
   sigset_t before_;
 };
+#endif
 
-inline sockaddr_in loopback_address(int port) {
-  sockaddr_in out{};
-  out.sin_family = AF_INET;
-  out.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  out.sin_port = htons(static_cast<std::uint16_t>(port));
-  return out;
-}
-
-// A socket that listens on 127.0.0.1, at a port that the system picks unless one is given.
-class listening_socket {
- public:
-  explicit listening_socket(int backlog, int port = 0)
-      : socket_(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
-    const int again = 1;  // the port of a server that has just ended
-    ::setsockopt(socket_, SOL_SOCKET, SO_REUSEADDR, &again, sizeof again);
-    sockaddr_in address = loopback_address(port);
-    socklen_t size = sizeof address;
-    auto* const generic = reinterpret_cast<sockaddr*>(&address);
-    if (socket_ < 0 || ::bind(socket_, generic, size) != 0 || ::listen(socket_, backlog) != 0 ||
-        ::getsockname(socket_, generic, &size) != 0)
-      throw std::runtime_error("no socket can listen on 127.0.0.1");
-    port_ = ntohs(address.sin_port);
-  }
-  listening_socket(const listening_socket&) = delete;
-  listening_socket& operator=(const listening_socket&) = delete;
-  ~listening_socket() { ::close(socket_); }
-
-  int descriptor() const { return socket_; }
-  int port() const { return port_; }
-
- private:
-  int socket_;
-  int port_ = 0;
-};
-
-// A port at which nobody answers a connection attempt: its queue of connections is full.
+#if !defined(_WIN32)
+// A port at which nobody answers a connection attempt: its queue of connections is full. Windows
+// refuses such an attempt, so that what needs a silent port is not tested there.
 class deaf_port {
  public:
   deaf_port() : listener_(0) {
@@ -158,6 +137,7 @@ class deaf_port {
   listening_socket listener_;
   std::vector<int> fillers_;
 };
+#endif
 
 // A well-formed reply that keeps the connection.
 inline std::string http_reply(int status, std::string_view body) {
@@ -185,7 +165,7 @@ class raw_server {
 
   class connection {
    public:
-    connection(raw_server& server, int socket) : server_(server), socket_(socket) {}
+    connection(raw_server& server, socket_handle socket) : server_(server), socket_(socket) {}
     connection(const connection&) = delete;
     connection& operator=(const connection&) = delete;
     ~connection() { close(); }
@@ -228,8 +208,8 @@ class raw_server {
     [[noreturn]] void drip(std::string_view text) {
       for (std::size_t i = 0;; i = (i + 1) % text.size()) {
         send(text.substr(i, 1));
-        pollfd watched{socket_, POLLRDHUP, 0};
-        ::poll(&watched, 1, 5);
+        polled_socket watched{socket_, client_ended, 0};
+        poll_sockets(&watched, 1, 5);
         if (watched.revents != 0) throw client_gone();
       }
     }
@@ -245,63 +225,78 @@ class raw_server {
     // Reads nothing, so that the client's writes stall, until it resets or the server ends. (An
     // orderly goodbye would stand behind all that was not read.)
     [[noreturn]] void ignore() {
-      pollfd watched{socket_, 0, 0};
-      while ((watched.revents & (POLLHUP | POLLERR)) == 0) ::poll(&watched, 1, -1);
+      polled_socket watched{socket_, 0, 0};
+      while (!cut_ && (watched.revents & (POLLHUP | POLLERR)) == 0) poll_sockets(&watched, 1, 5);
       throw client_gone();
     }
 
     // Passes bytes on between the client and a port, as a proxy does, until either closes.
     [[noreturn]] void tunnel_to(int port) {
       struct end {
-        int socket = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-        ~end() { ::close(socket); }
+        socket_handle socket = open_socket();
+        ~end() { close_socket(socket); }
       } const other;
       const sockaddr_in address = loopback_address(port);
       if (::connect(other.socket, reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0)
         throw client_gone();
       for (;;) {
-        pollfd both[] = {{socket_, POLLIN, 0}, {other.socket, POLLIN, 0}};
-        ::poll(both, 2, -1);
+        polled_socket both[] = {{socket_, POLLIN, 0}, {other.socket, POLLIN, 0}};
+        poll_sockets(both, 2, -1);
         if (both[0].revents != 0) {
           if (unread_.empty()) read_more();
           const std::string text = take(unread_.size());
-          ::send(other.socket, text.data(), text.size(), MSG_NOSIGNAL);
+          send_some(other.socket, text.data(), text.size());
         }
         if (both[1].revents != 0) {
           char piece[16384];
-          const ssize_t got = ::recv(other.socket, piece, sizeof piece, 0);
+          const std::ptrdiff_t got = receive_some(other.socket, piece, sizeof piece);
           if (got <= 0) throw client_gone();
           send({piece, static_cast<std::size_t>(got)});
         }
       }
     }
 
+#if !defined(HUB_SESSION_NO_OPENSSL)
     // Whether the client showed a certificate.
     bool has_certificate() const { return tls_ && SSL_get0_peer_certificate(tls_.get()); }
+#endif
 
     // Tells the test that the script is here. See raw_server::wait_for_marks.
     void mark() { server_.add_mark(); }
 
     // No more bytes from here, but the connection stays.
-    void end_output() { ::shutdown(socket_, SHUT_WR); }
+    void end_output() { ::shutdown(socket_, end_sending); }
 
     // Ends the connection as a crash does: with RST, what is on the way being lost.
     void reset() {
       const linger at_once{1, 0};
-      ::setsockopt(socket_, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+      set_socket_option(socket_, SOL_SOCKET, SO_LINGER, at_once);
       forget_tls();
       close();
     }
 
     void close() {
-      if (tls_ && shaken_hands_) SSL_shutdown(tls_.get());
-      forget_tls();
+      end_tls();
       const std::lock_guard lock(mutex_);
-      if (socket_ >= 0) ::close(std::exchange(socket_, -1));
+      if (socket_ != no_socket) close_socket(std::exchange(socket_, no_socket));
     }
 
    private:
     friend class raw_server;
+
+#if defined(HUB_SESSION_NO_OPENSSL)
+    void end_tls() {}
+    void forget_tls() {}
+    // Windows wakes nobody whose socket was cut.
+    std::ptrdiff_t read_some(char* to, std::size_t room) {
+      polled_socket watched{socket_, POLLIN, 0};
+      while (!cut_ && poll_sockets(&watched, 1, 5) == 0) continue;
+      return cut_ ? -1 : receive_some(socket_, to, room);
+    }
+    std::ptrdiff_t write_some(std::string_view text) {
+      return send_some(socket_, text.data(), text.size());
+    }
+#else
     struct free_tls {
       void operator()(SSL* what) const { SSL_free(what); }
     };
@@ -313,34 +308,42 @@ class raw_server {
       shaken_hands_ = true;
     }
 
+    void end_tls() {
+      if (tls_ && shaken_hands_) SSL_shutdown(tls_.get());
+      forget_tls();
+    }
+
     void forget_tls() {
       tls_.reset();
       ERR_clear_error();
     }
 
+    std::ptrdiff_t read_some(char* to, std::size_t room) {
+      if (!tls_) return receive_some(socket_, to, room);
+      return SSL_read(tls_.get(), to, static_cast<int>(room));
+    }
+
+    std::ptrdiff_t write_some(std::string_view text) {
+      if (!tls_) return send_some(socket_, text.data(), text.size());
+      return SSL_write(tls_.get(), text.data(),
+                       static_cast<int>(std::min<std::size_t>(text.size(), 1 << 20)));
+    }
+#endif
+
     // From the test's thread, when the server ends: whatever blocks here returns.
     void cut() {
       const std::lock_guard lock(mutex_);
-      if (socket_ >= 0) ::shutdown(socket_, SHUT_RDWR);
+      cut_ = true;
+      if (socket_ != no_socket) ::shutdown(socket_, end_both);
     }
 
     void read_more() {
       char piece[16384];
-      std::ptrdiff_t got = 0;
-      do {
-        got = tls_ ? SSL_read(tls_.get(), piece, sizeof piece)
-                   : ::recv(socket_, piece, sizeof piece, 0);
-      } while (!tls_ && got < 0 && errno == EINTR);
+      const std::ptrdiff_t got = read_some(piece, sizeof piece);
       if (got <= 0) throw client_gone();
       const std::string_view text(piece, static_cast<std::size_t>(got));
       server_.add_received(text);
       unread_ += text;
-    }
-
-    std::ptrdiff_t write_some(std::string_view text) {
-      if (!tls_) return ::send(socket_, text.data(), text.size(), MSG_NOSIGNAL);
-      return SSL_write(tls_.get(), text.data(),
-                       static_cast<int>(std::min<std::size_t>(text.size(), 1 << 20)));
     }
 
     std::string take(std::size_t count) {
@@ -363,9 +366,12 @@ class raw_server {
 
     raw_server& server_;
     std::mutex mutex_;  // of socket_ against cut(), which is the only call from another thread
-    int socket_;
+    socket_handle socket_;
+    std::atomic<bool> cut_ = false;
+#if !defined(HUB_SESSION_NO_OPENSSL)
     std::unique_ptr<SSL, free_tls> tls_;
     bool shaken_hands_ = false;
+#endif
     std::string unread_;
   };
 
@@ -373,7 +379,11 @@ class raw_server {
 
   explicit raw_server(script play, const std::optional<tls_settings>& tls = {}, int port = 0)
       : play_(std::move(play)), listener_(128, port) {
+#if defined(HUB_SESSION_NO_OPENSSL)
+    if (tls) throw std::runtime_error("without OpenSSL no server speaks TLS");
+#else
     if (tls) prepare_tls(*tls);
+#endif
     const signals_blocked quiet;
     acceptor_ = std::thread([this] { accept_clients(); });
   }
@@ -381,7 +391,8 @@ class raw_server {
   raw_server& operator=(const raw_server&) = delete;
 
   ~raw_server() {
-    ::shutdown(listener_.descriptor(), SHUT_RDWR);
+    ending_ = true;
+    wake_acceptor(listener_);
     acceptor_.join();
     for (client& each : clients_) {
       each.link.cut();
@@ -392,7 +403,10 @@ class raw_server {
   int port() const { return listener_.port(); }
 
   std::string url(std::string_view path = "/", std::string_view scheme = {}) const {
-    if (scheme.empty()) scheme = context_ ? "https" : "http";
+#if !defined(HUB_SESSION_NO_OPENSSL)
+    if (scheme.empty() && context_) scheme = "https";
+#endif
+    if (scheme.empty()) scheme = "http";
     return std::string(scheme) + "://127.0.0.1:" + std::to_string(port()) + std::string(path);
   }
 
@@ -429,16 +443,19 @@ class raw_server {
   }
 
  private:
+#if !defined(HUB_SESSION_NO_OPENSSL)
   struct free_context {
     void operator()(SSL_CTX* what) const { SSL_CTX_free(what); }
   };
+#endif
   struct client {
-    client(raw_server& server, int socket) : link(server, socket) {}
+    client(raw_server& server, socket_handle socket) : link(server, socket) {}
     connection link;
     std::thread player;
   };
   static constexpr std::size_t received_bytes_max = 1 << 20;
 
+#if !defined(HUB_SESSION_NO_OPENSSL)
   void prepare_tls(const tls_settings& wanted) {
     context_.reset(SSL_CTX_new(TLS_server_method()));
     SSL_CTX* const context = context_.get();
@@ -460,13 +477,19 @@ class raw_server {
         nullptr);
   }
 
+#endif
+
   void accept_clients() {
     for (;;) {
-      const int socket = ::accept4(listener_.descriptor(), nullptr, nullptr, SOCK_CLOEXEC);
-      if (socket < 0 && (errno == EINTR || errno == ECONNABORTED)) continue;
-      if (socket < 0) return;
+      const socket_handle socket = accept_from(listener_.descriptor());
+      if (ending_) {
+        if (socket != no_socket) close_socket(socket);
+        return;
+      }
+      if (socket == no_socket && goes_on_accepting()) continue;
+      if (socket == no_socket) return;
       const int at_once = 1;
-      ::setsockopt(socket, IPPROTO_TCP, TCP_NODELAY, &at_once, sizeof at_once);
+      set_socket_option(socket, IPPROTO_TCP, TCP_NODELAY, at_once);
       {
         const std::lock_guard lock(mutex_);
         ++accepted_;
@@ -478,7 +501,9 @@ class raw_server {
 
   void serve(connection& link) {
     try {
+#if !defined(HUB_SESSION_NO_OPENSSL)
       if (context_) link.shake_hands(context_.get());
+#endif
       play_(link);
     } catch (const client_gone&) {
     }
@@ -502,7 +527,10 @@ class raw_server {
   }
 
   script play_;
+#if !defined(HUB_SESSION_NO_OPENSSL)
   std::unique_ptr<SSL_CTX, free_context> context_;
+#endif
+  std::atomic<bool> ending_ = false;
   listening_socket listener_;
   mutable std::mutex mutex_;
   std::condition_variable changed_;
@@ -519,8 +547,10 @@ template <class Server>
 class running_server {
  public:
   explicit running_server(Server& server, int port = 0) : server_(server), port_(port) {
+#if !defined(_WIN32)
     // httplib's servers ignore SIGPIPE for the whole process, which would hide what clients do.
     ::signal(SIGPIPE, SIG_DFL);
+#endif
     server.set_keep_alive_timeout(1);  // how long stop() waits for clients that stay connected
     if (port == 0)
       port_ = server.bind_to_any_port("127.0.0.1");

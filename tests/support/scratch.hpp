@@ -50,29 +50,30 @@ class scratch_folder {
   mutable int writes_ = 0;
 };
 
+// Null removes it.
+inline void set_variable_of_environment(const char* name, const char* value) {
+#if defined(_WIN32)
+  ::_putenv_s(name, value ? value : "");
+#else
+  if (value)
+    ::setenv(name, value, 1);
+  else
+    ::unsetenv(name);
+#endif
+}
+
 // Sets an environment variable, or removes it, until the end of the scope.
 class environment {
  public:
   environment(const char* name, const char* value) : name_(name) {
     if (const char* before = std::getenv(name)) before_ = before;
-    set(value);
+    set_variable_of_environment(name, value);
   }
   environment(const environment&) = delete;
   environment& operator=(const environment&) = delete;
-  ~environment() { set(before_ ? before_->c_str() : nullptr); }
+  ~environment() { set_variable_of_environment(name_, before_ ? before_->c_str() : nullptr); }
 
  private:
-  void set(const char* value) const {
-#if defined(_WIN32)
-    ::_putenv_s(name_, value ? value : "");
-#else
-    if (value)
-      ::setenv(name_, value, 1);
-    else
-      ::unsetenv(name_);
-#endif
-  }
-
   const char* name_;
   std::optional<std::string> before_;
 };
