@@ -174,7 +174,8 @@ cell_foreign() {
     -DHUB_SESSION_ASSERT=assert tests/large_files.cpp "$work"/i686/libcatch_main.a -static \
     -o "$work/small_files" && "$work/small_files" || return
   build_for aarch64 unit '' &&
-    run aarch64 unit -# '[#engine],[#text],[#protocol],[#wire],[#platform_wire],[#vocabulary]'
+    run aarch64 unit -# '[#engine],[#engine_metrics],[#engine_uploads],[#text],[#protocol],[#wire],'\
+'[#platform_wire],[#vocabulary]'
 }
 
 cell_packaging() {
@@ -271,8 +272,8 @@ install_for_windows() {
 }
 
 windows_compile_sessions() {
-  windows_object session tests/session.cpp tests/session_uploads.cpp tests/session_access.cpp \
-    tests/session_downloads.cpp &&
+  windows_object session tests/session.cpp tests/session_start.cpp tests/session_reports.cpp \
+    tests/session_uploads.cpp tests/session_access.cpp tests/session_downloads.cpp &&
     windows_object spool tests/spool.cpp && windows_object windows tests/windows.cpp &&
     windows_object catch_main tests/support/catch_main.cpp && windows_beside
 }
@@ -280,8 +281,9 @@ windows_compile_sessions() {
 windows_compile_engine() {
   windows_object platform_session tests/platform_session.cpp tests/fail_loop.cpp \
     tests/policies.cpp tests/secrets.cpp &&
-    windows_object engine tests/vocabulary.cpp tests/engine.cpp tests/text.cpp \
-      tests/settings_file.cpp tests/protocol.cpp tests/wire.cpp &&
+    windows_object engine tests/vocabulary.cpp tests/engine.cpp tests/engine_metrics.cpp \
+      tests/engine_uploads.cpp tests/text.cpp tests/settings_file.cpp tests/protocol.cpp \
+      tests/wire.cpp &&
     windows_object test_kit tests/platform_wire.cpp tests/test_kit.cpp tests/test_platform.cpp \
       tests/hostile_input.cpp tests/machine.cpp &&
     windows_object sessions tests/support/sessions.cpp

@@ -33,7 +33,7 @@ flags = ['-std=c++20', '-O0', '-w', '-pthread', '-DHUB_SESSION_ASSERT=assert',
 jobs = int(os.environ.get('JOBS') or os.cpu_count() or 1)
 seconds_max = 300  # for one test program; the tests take seconds
 over_sockets = {'connections', 'default_policies', 'hostile_replies', 'session_downloads_loopback',
-                'session_loopback'}
+                'session_loopback', 'session_process_loopback', 'session_start_loopback'}
 
 
 class mutant:

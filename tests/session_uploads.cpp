@@ -38,8 +38,6 @@ using hub::testing::fake_hub;
 using hub::testing::fault;
 using hub::testing::fault_kind;
 
-fault answered(int status) { return {fault_kind::status, status}; }
-
 std::string weights(char fill, std::size_t size = 100'000) { return std::string(size, fill); }
 
 // One request to /upload, and the time until its reply was there.

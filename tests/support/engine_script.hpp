@@ -5,11 +5,13 @@
 
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -43,6 +45,32 @@ inline outcome file_missing() {
 }
 inline outcome file_changed() {
   return {verdict::restart, {hub::errc::file_changed, "The file changed.", 0}, {}, {}};
+}
+
+// ---- what a test says and asks ---------------------------------------------------------------
+
+// Waits that a test can name.
+inline hub::session_options steady(hub::session_options options = {}) {
+  options.retry.jitter = false;
+  return options;
+}
+
+inline std::vector<int> from_to(int first, int last) {
+  std::vector<int> out;
+  for (int number = first; number <= last; ++number) out.push_back(number);
+  return out;
+}
+
+inline bool says(const std::vector<hub::note>& notes, std::string_view piece) {
+  return std::any_of(notes.begin(), notes.end(), [&](const hub::note& said) {
+    return said.text.find(piece) != std::string::npos;
+  });
+}
+
+// Whether every accepted epoch is accounted for.
+inline bool adds_up(const hub::session_status& status) {
+  return status.epochs_accepted ==
+         status.epochs_delivered + status.epochs_queued + status.epochs_set_aside;
 }
 
 // ---- the training ---------------------------------------------------------------------------

@@ -8,11 +8,13 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <cstdint>
 #include <filesystem>
 #include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -109,6 +111,34 @@ inline scripted_session start_scripted(world& sim, scripted_transport::script sc
   return scripted_session(sim.id, sim.with, scripted_transport(sim.hub, std::move(script)),
                           hub::testing::virtual_clock(sim.time),
                           hub::testing::virtual_sleeper(sim.time));
+}
+
+// A hundred epochs of a minute, with a checkpoint after each.
+template <class Session>
+hub::delivery train(world& sim, Session& session, int epoch_count = 100) {
+  const auto last = sim.folder.write("last.pt", std::string(10'000, 'L'));
+  const auto best = sim.folder.write("best.pt", std::string(20'000, 'B'));
+  session.on_pretrain_routine_end();
+  for (int epoch = 0; epoch < epoch_count; ++epoch) {
+    sim.advance(std::chrono::minutes(1));
+    session.on_fit_epoch_end(epoch, {{"train/loss", 1.0 / (epoch + 1)}});
+    session.on_model_save(epoch, last, epoch % 2 == 0);
+  }
+  return session.on_train_end(epoch_count - 1, best, 0.5);
+}
+
+// Everything that can be told of what a HUB saw.
+using trace = std::vector<std::tuple<double, std::string, std::uint64_t, int>>;
+inline trace trace_of(const world& sim) {
+  trace out;
+  for (const auto& each : sim.hub.requests())
+    out.emplace_back(sim.seconds(each.at), each.method + " " + each.path, each.body_bytes,
+                     each.status);
+  return out;
+}
+
+inline hub::testing::fault answered(int status, std::string retry_after = "") {
+  return {hub::testing::fault_kind::status, status, std::move(retry_after)};
 }
 
 // A fault for each kind and for each status that means something of its own, with its name.
