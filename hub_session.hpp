@@ -11919,7 +11919,7 @@ inline socket_t open_socket(int family) noexcept {
   const socket_t socket = ::WSASocketW(family, SOCK_STREAM, 0, nullptr, 0,
                                        WSA_FLAG_OVERLAPPED | WSA_FLAG_NO_HANDLE_INHERIT);
   u_long on = 1;
-  ::ioctlsocket(socket, FIONBIO, &on);
+  ::ioctlsocket(socket, static_cast<long>(FIONBIO), &on);
   return socket;
 }
 inline int last_socket_error() noexcept { return ::WSAGetLastError(); }

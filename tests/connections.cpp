@@ -94,6 +94,18 @@ TEST_CASE("a race that nobody wins says what each address said, and can be given
 }
 #endif
 
+#if defined(_WIN32)
+TEST_CASE("programs that are started meanwhile do not inherit a connection") {
+  raw_server good([](raw_server::connection& client) { client.hang(); });
+  hub::detail::connection_race race({address_of("127.0.0.1", good.port())}, 24h, 24h);
+  const auto won = race.run(patiently);
+  REQUIRE(won);
+  DWORD flags = HANDLE_FLAG_INHERIT;
+  REQUIRE(::GetHandleInformation(reinterpret_cast<HANDLE>(won->socket.get()), &flags));
+  CHECK((flags & HANDLE_FLAG_INHERIT) == 0);
+}
+#endif
+
 TEST_CASE("an address that refuses is said so, and costs nothing where another one answers") {
   raw_server good([](raw_server::connection& client) { client.hang(); });
   const auto refuses = address_of("127.0.0.1", refusing_port());

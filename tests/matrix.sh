@@ -274,7 +274,8 @@ install_for_windows() {
 windows_compile_sessions() {
   windows_object session tests/session.cpp tests/session_start.cpp tests/session_reports.cpp \
     tests/session_uploads.cpp tests/session_access.cpp tests/session_downloads.cpp &&
-    windows_object spool tests/spool.cpp && windows_object windows tests/windows.cpp &&
+    windows_object spool tests/spool.cpp &&
+    windows_object windows tests/windows.cpp tests/large_files.cpp &&
     windows_object catch_main tests/support/catch_main.cpp && windows_beside
 }
 
