@@ -16,10 +16,7 @@ unset CDPATH
 cd "$(dirname "$0")/.." || exit 1
 . tests/setup.sh
 
-trap remove_temporary_build EXIT
-trap 'exit 129' HUP
-trap 'exit 130' INT
-trap 'exit 143' TERM
+remove_temporary_build_at_exit
 
 BUILD_DIR=${BUILD_DIR:-build-bench}
 also_needed='curl'

@@ -12,16 +12,7 @@ unset CDPATH
 cd "$(dirname "$0")/.." || exit 1
 . tests/setup.sh
 
-give_up() {
-  say "$*"
-  echo '0 passed, 1 failed'
-  exit 1
-}
-
-trap remove_temporary_build EXIT
-trap 'exit 129' HUP
-trap 'exit 130' INT
-trap 'exit 143' TERM
+remove_temporary_build_at_exit
 
 install_missing || give_up 'local_hub cannot be built without these packages.'
 if ! have chromium || ! have chromedriver; then

@@ -17,18 +17,12 @@ cd "$(dirname "$0")/.." || exit 1
 runs=${1:-100000}
 sanitizers=fuzzer,address,undefined
 
-give_up() {
-  say "$*"
-  echo '0 passed, 1 failed'
-  exit 1
-}
-
 clang_can_fuzz() {
   echo 'extern "C" int LLVMFuzzerTestOneInput(const char*, int) { return 0; }' |
     clang++ -x c++ - -fsanitize=$sanitizers -o /dev/null 2>/dev/null
 }
 
-trap remove_temporary_build EXIT
+remove_temporary_build_at_exit
 choose_build_folder || give_up 'There is no folder to build in.'
 out=$build/fuzz
 mkdir -p "$out" || give_up "$out cannot be made."

@@ -45,12 +45,6 @@ threaded_tests='loopback processes deadlines'
 tests="unit hostile_replies $threaded_tests"
 warnings='-Wall -Wextra -Wpedantic -Wconversion -Wshadow -Werror'
 
-give_up() {
-  say "$*"
-  echo '0 passed, 1 failed'
-  exit 1
-}
-
 # What tests/run.sh does not need, by Debian's names.
 missing_tools() {
   tools=

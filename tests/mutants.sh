@@ -16,11 +16,9 @@ cd "$(dirname "$0")/.." || exit 1
 . tests/setup.sh
 
 if [ "${1:-}" = --check ]; then
-  have python3 || { say 'python3 is needed.'; echo '0 passed, 1 failed'; exit 1; }
-elif ! install_missing; then
-  say 'The mutants cannot be built without these packages.'
-  echo '0 passed, 1 failed'
-  exit 1
+  have python3 || give_up 'python3 is needed.'
+else
+  install_missing || give_up 'The mutants cannot be built without these packages.'
 fi
 forget_environment
 

@@ -13,17 +13,7 @@ unset CDPATH
 cd "$(dirname "$0")/.." || exit 1
 . tests/setup.sh
 
-# Whatever keeps the tests from running is one failure, so that the last line is always there.
-give_up() {
-  say "$*"
-  echo '0 passed, 1 failed'
-  exit 1
-}
-
-trap remove_temporary_build EXIT
-trap 'exit 129' HUP
-trap 'exit 130' INT
-trap 'exit 143' TERM
+remove_temporary_build_at_exit
 
 also_needed=curl
 install_missing "$@" || give_up 'The tests cannot be built without these packages.'

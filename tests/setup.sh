@@ -1,12 +1,20 @@
 # SPDX-License-Identifier: MIT
 #
-# What tests/run.sh, tests/bench.sh and examples/run.sh share: the packages and the build folder. To
-# be sourced, at the top of the checkout. All but the benchmarks, which are optimized, are built in
+# What the scripts of tests/ and examples/ share: the packages, the build folder, and how they give up.
+# To be sourced, at the top of the checkout. All but the benchmarks, which are optimized, are built in
 # one folder, so that nothing is compiled twice.
 
 # stderr, so that what a script prints on stdout is its result.
 say() {
   printf '%s\n' "$*" >&2
+}
+
+# Whatever keeps the tests from running is one failure, so that the last line is always there.
+# examples/hub.sh has one of its own, which counts what went before as well.
+give_up() {
+  say "$*"
+  echo '0 passed, 1 failed'
+  exit 1
 }
 
 have() {
@@ -125,6 +133,14 @@ choose_build_folder() {
 
 remove_temporary_build() {
   [ -z "${temporary_build:-}" ] || rm -rf "$temporary_build"
+}
+
+# However the script ends. dash runs what is set for EXIT after a signal only where that one is caught.
+remove_temporary_build_at_exit() {
+  trap remove_temporary_build EXIT
+  trap 'exit 129' HUP
+  trap 'exit 130' INT
+  trap 'exit 143' TERM
 }
 
 # Everything that says how to build, for comparison with the run that set the folder up.
