@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: MIT
 //
-// train and upload against a Platform over real sockets: every fault that costs Python's client an
-// epoch, a model or a run, and what becomes of a run whose program a signal ends.
+// train and upload against a Platform over real sockets, and train against a local_hub: every fault
+// that costs Python's client an epoch, a model or a run, and what becomes of a run whose program a
+// signal ends.
 
 #include "../hub_session.hpp"
 #include "support/catch.hpp"
+#include "support/faulty_wire.hpp"
+#include "support/local_hub.hpp"
 #include "support/programs.hpp"
 #include "support/raw_platform.hpp"
 #include "support/text.hpp"
@@ -15,7 +18,10 @@
 #include <functional>
 #include <list>
 #include <memory>
+#include <mutex>
 #include <optional>
+#include <set>
+#include <sstream>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -88,7 +94,7 @@ void check_whole(const raw_platform& platform, const home& at, bool has_console 
   CHECK(run.state == platform_state::completed);
   CHECK(run.ending.at("results").at("modelSize") == run.latest_file()->size_bytes);
   CHECK(run.after_the_end == 0);
-  CHECK(platform.calls().back() == "training_complete");
+  CHECK(platform.wire().calls().back() == "training_complete");
   CHECK(platform.problems() == words());
 }
 
@@ -96,7 +102,7 @@ void check_whole(const raw_platform& platform, const home& at, bool has_console 
 
 struct fault_case {
   const char* name;
-  std::function<void(raw_platform&)> fail;
+  std::function<void(faulty_wire&)> fail;
   words flags = {};
   bool has_console = true;  // the lines arrive as well
 };
@@ -105,16 +111,16 @@ std::vector<fault_case> fault_cases() {
   using enum wire_fault;
   // A call fails so many times with these bytes.
   const auto answers = [](const char* call, std::size_t times, const std::string& bytes) {
-    return [=](raw_platform& to) { to.fail(call, answered, times, bytes); };
+    return [=](faulty_wire& to) { to.fail(call, answered, times, bytes); };
   };
   const auto breaks = [](const char* call, wire_fault how) {
-    return [=](raw_platform& to) { to.fail(call, how, 1); };
+    return [=](faulty_wire& to) { to.fail(call, how, 1); };
   };
   const words soon = {"--request-deadline", "2"};
   // The final model is the only upload, so that it is what the fault meets, and nothing makes up for it.
   const words alone = {"--checkpoint-interval", "60"};
   return {
-      {"nothing fails", [](raw_platform&) {}},
+      {"nothing fails", [](faulty_wire&) {}},
       {"epoch_end answered 503 once", answers("epoch_end", 1, refusal(503))},
       {"epoch_end answered 429, with a wait in its header",
        answers("epoch_end", 1, refusal(429, "Retry-After: 1\r\n"))},
@@ -151,37 +157,136 @@ std::vector<fault_case> fault_cases() {
   };
 }
 
-// A training that meets a fault.
+// A local_hub of which the clients see another address: what they send it, and where it tells them to
+// put files, leads through a faulty_wire.
+class relayed_hub {
+ public:
+  relayed_hub() {
+    hub_ = start_plain(at_, {"--api-key", raw_platform::api_key, "--public-url", wire_.root()});
+  }
+
+  faulty_wire& wire() { return wire_; }
+  const faulty_wire& wire() const { return wire_; }
+  std::string root() const { return wire_.root(); }
+  const running_hub& hub() const { return hub_; }
+  std::string events_of(const std::string& id) const {
+    return read_file(at_.data / "models" / id / "events.jsonl");
+  }
+
+  // What it had to refuse, and keys that came with a file.
+  words problems() const {
+    const std::lock_guard lock(mutex_);
+    return problems_;
+  }
+
+ private:
+  std::string pass(const std::string& head, const std::string& body) {
+    const auto asked = request_of(head);
+    httplib::Request what;
+    what.method = asked.method;
+    what.path = asked.path;
+    what.body = body;
+    for (const char* name : {"authorization", "content-type", "content-encoding"})
+      if (const std::string value = header_of(head, name); !value.empty())
+        what.headers.emplace(name, value);
+    httplib::Client client("127.0.0.1", hub_.port());
+    const auto got = client.send(what);
+    const int status = got ? got->status : 502;
+    const std::string reply = got ? got->body : "no reply of local_hub";
+    const std::lock_guard lock(mutex_);
+    if (status >= 300) problems_.push_back(asked.path + ": " + reply);
+    if (asked.method == "PUT" && !asked.authorization.empty())
+      problems_.emplace_back("a key was sent with a file");
+    return http_reply(status, reply);
+  }
+
+  mutable std::mutex mutex_;
+  words problems_;
+  home at_;
+  running_hub hub_;
+  faulty_wire wire_{"/uploads/", [this](const std::string& head, const std::string& body) {
+                      return pass(head, body);
+                    }};
+};
+
+// The same of local_hub, of which the page and the folder are looked at.
+void check_whole(const relayed_hub& relayed, const home& at, bool has_console = true) {
+  const running_hub& hub = relayed.hub();
+  const json listed = send(hub, "GET", "/api/models").value();
+  json run;
+  for (const json& each : listed.at("models"))
+    if (each.at("epoch") == epochs) run = each;
+  REQUIRE(run.is_object());
+  const std::string id = run.at("id");
+  const auto shown = [&](const std::string& rest) {
+    return send(hub, "GET", "/api/models/" + id + rest).value();
+  };
+  CHECK(run.at("state") == "trained");
+  const json metrics = shown("/metrics");
+  CHECK(metrics.at("epochs") == json{1, 2, 3, 4, 5, 6});
+  for (const json& loss : metrics.at("columns").at("train/loss")) CHECK(loss.is_number());
+  const json chunks = shown("/console").at("chunks");
+  std::string console;
+  for (const json& each : chunks) console += each.at("content").get<std::string>() + '\n';
+  if (has_console)
+    for (int epoch = 1; epoch <= epochs; ++epoch)
+      CHECK(count_of(console, "epoch " + std::to_string(epoch) + " of 6: ") == 1);
+  CHECK(shown("").at("checkpoints").size() == 1);
+  const std::string model = send(hub, "GET", "/api/models/" + id + "/files/best.pt").body;
+  CHECK((model == read_file(at.out / "best.pt")));
+  std::set<std::string> events;
+  std::istringstream lines(relayed.events_of(id));
+  for (std::string line; std::getline(lines, line);) {
+    json event = json::parse(line);
+    event.erase("time");
+    CAPTURE(line);
+    CHECK(events.insert(event.dump()).second);
+  }
+  CHECK(relayed.wire().calls().back() == "training_complete");
+  CHECK(relayed.problems() == words());
+}
+
+// A training that meets a fault of a server.
+template <class Server>
 struct trial {
   explicit trial(fault_case which) : what(std::move(which)) {
-    what.fail(platform);
+    what.fail(server.wire());
     words arguments = {"--epochs", std::to_string(epochs)};
     arguments.insert(arguments.end(), what.flags.begin(), what.flags.end());
-    program = start_train(at, platform.root(), arguments);
+    program = start_train(at, server.root(), arguments);
   }
 
   fault_case what;
   home at;
-  raw_platform platform;
+  Server server;
   std::unique_ptr<process> program;
 };
 
-}  // namespace
-
 // They are all under way at once: most of the time that a fault takes is a wait before a retry.
-TEST_CASE("no fault that costs Python's client something costs train anything", "[examples]") {
-  std::list<trial> trials;
+template <class Server>
+void meet_all_faults() {
+  std::list<trial<Server>> trials;
   for (const fault_case& each : fault_cases()) trials.emplace_back(each);
-  for (trial& each : trials) {
+  for (trial<Server>& each : trials) {
     INFO(each.what.name);
     const ending ended = each.program->wait_for_end();
     INFO(each.program->out() << each.program->err());
     CHECK(ended.code == 0);
     CHECK(each.program->last_line().starts_with("HUB has 6 of 6 epochs, "));
     CHECK(contains(each.program->last_line(), ", and the final model. See "));
-    CHECK_FALSE(each.platform.has_faults_left());
-    check_whole(each.platform, each.at, each.what.has_console);
+    CHECK_FALSE(each.server.wire().has_faults_left());
+    check_whole(each.server, each.at, each.what.has_console);
   }
+}
+
+}  // namespace
+
+TEST_CASE("no fault that costs Python's client something costs train anything", "[examples]") {
+  meet_all_faults<raw_platform>();
+}
+
+TEST_CASE("no such fault costs a training at a local_hub anything", "[examples]") {
+  meet_all_faults<relayed_hub>();
 }
 
 TEST_CASE("train begins while the Platform is away, and all is there once it is back",
@@ -203,7 +308,7 @@ TEST_CASE("train begins while the Platform is away, and all is there once it is 
 // Until the Platform has taken what this call brings.
 void wait_for_call(const raw_platform& platform, process& program, const char* call) {
   const auto came = [&] {
-    const words all = platform.calls();
+    const words all = platform.wire().calls();
     return std::find(all.begin(), all.end(), call) != all.end();
   };
   while (!came()) program.wait_for_line("epoch ");
@@ -288,7 +393,7 @@ TEST_CASE("sync sends a run that never met the Platform", "[examples]") {
 TEST_CASE("upload makes a run on the Platform that has the file and is complete", "[examples]") {
   const home at;
   raw_platform platform;
-  platform.fail("storage", wire_fault::answered, 1, refusal(403));
+  platform.wire().fail("storage", wire_fault::answered, 1, refusal(403));
   const fs::path file = at.folder.write("the best.pt", std::string(3'000'000, 'B'));
   const auto upload = [&](words arguments, const std::string& key = raw_platform::api_key) {
     arguments.push_back(file.string());

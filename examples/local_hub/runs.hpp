@@ -135,6 +135,7 @@ class run_store {
         is_newest = !latest || number_of(latest->upload_path) <= number_of(place);
         if (!model.epochs.empty()) epoch = model.epochs.rbegin()->first;
       }
+      if (is_repeated(*decided.change)) return decided.reply;
       // A file that was announced before another, and comes after it, is older.
       if (is_newest)
         model_store::keep(upload, models_.folder_of(id) / "best.pt",
@@ -287,10 +288,7 @@ class run_store {
     const std::lock_guard one_by_one(models_.files_of(first.change->model_id));
     platform_logic::decision decided = decide(what);  // nothing of this run changes from here on
     if (!decided.change) return decided.reply;
-    if (is_known(*decided.change)) {
-      models_.show_run(decided.change->model_id, [](hub_model& shown) { hear(shown, now()); });
-      return decided.reply;
-    }
+    if (is_repeated(*decided.change)) return decided.reply;
     write(*decided.change);
     apply(*std::move(decided.change));
     return decided.reply;
@@ -302,7 +300,13 @@ class run_store {
     return logic_.decide(what, now());
   }
 
-  // Clients repeat what they do not know to have arrived.
+  // Clients repeat what they do not know to have arrived. It is stored once, and shows that they live.
+  bool is_repeated(const platform_change& change) {
+    if (!is_known(change)) return false;
+    models_.show_run(change.model_id, [](hub_model& shown) { hear(shown, now()); });
+    return true;
+  }
+
   bool is_known(const platform_change& change) const {
     const std::lock_guard lock(mutex_);
     const platform_model& run = logic_.models().at(change.model_id);
@@ -315,6 +319,15 @@ class run_store {
       return has(run.console, hub::text::get_unsigned(change.data, "chunkId"));
     if (change.kind == "system_metrics")
       return !run.system.empty() && run.system.back() == change.data;
+    if (change.kind == "checkpoint_saved")
+      return std::any_of(run.uploads.begin(), run.uploads.end(), [&](const platform_upload& each) {
+        return each.saved && each.path == hub::text::get_string(change.data, "modelPath");
+      });
+    if (change.kind == "file")
+      return std::any_of(run.uploads.begin(), run.uploads.end(), [&](const platform_upload& each) {
+        return each.arrived && each.upload_path == change.data.at("uploadPath") &&
+               each.sha256 == change.data.at("sha256");
+      });
     if (change.kind == "cancel") return run.cancelled;
     return (change.kind == "training_complete" || change.kind == "training_failed") &&
            run.ending == change.data;
