@@ -28,6 +28,7 @@
 #include "metrics.hpp"
 #include "rules.hpp"
 #include "trace.hpp"
+#include "watched_transport.hpp"
 
 namespace simulate {
 
@@ -37,21 +38,7 @@ using hub::testing::fault_kind;
 
 class platform_referee;
 
-class platform_transport {
- public:
-  explicit platform_transport(platform_referee& watch) : watch_(&watch) {}
-  platform_transport(const platform_transport& other) : watch_(other.watch_) {}
-  platform_transport& operator=(const platform_transport&) = delete;
-
-  hub::reply send(const hub::request& what);
-  void cancel() noexcept;
-
- private:
-  platform_referee* watch_;
-  std::optional<hub::lane> lane_ = {};
-  bool cancelled_ = false;
-};
-
+using platform_transport = watched_transport<platform_referee, hub::lane>;
 using platform_session_type =
     hub::basic_training_session<platform_transport, hub::testing::virtual_clock,
                                 hub::testing::virtual_sleeper, hub::platform>;
@@ -311,15 +298,5 @@ class platform_referee {
   bool left_ending_ = false;  // an earlier session told the end, and no epoch came after
   bool has_flushed_ = false;  // the session was asked to send at once
 };
-
-inline hub::reply platform_transport::send(const hub::request& what) {
-  if (cancelled_) return {.failure = hub::error{hub::errc::cancelled, "The request was given up."}};
-  return watch_->exchange(what, lane_);
-}
-
-inline void platform_transport::cancel() noexcept {
-  cancelled_ = true;
-  if (lane_) watch_->cut(*lane_);
-}
 
 }  // namespace simulate

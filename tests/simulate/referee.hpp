@@ -30,6 +30,7 @@
 #include "metrics.hpp"
 #include "rules.hpp"
 #include "trace.hpp"
+#include "watched_transport.hpp"
 
 namespace simulate {
 
@@ -40,23 +41,8 @@ using hub::testing::fault_kind;
 
 class referee;
 
-// A transport that the referee watches. Each lane has a copy of its own.
-class watched_transport {
- public:
-  explicit watched_transport(referee& watch) : watch_(&watch) {}
-  watched_transport(const watched_transport& other) : watch_(other.watch_) {}
-  watched_transport& operator=(const watched_transport&) = delete;
-
-  hub::reply send(const hub::request& what);
-  void cancel() noexcept;
-
- private:
-  referee* watch_;
-  std::optional<endpoint> last_ = {};
-  bool cancelled_ = false;
-};
-
-using session_type = hub::basic_training_session<watched_transport, hub::testing::virtual_clock,
+using hub_transport = watched_transport<referee, endpoint>;
+using session_type = hub::basic_training_session<hub_transport, hub::testing::virtual_clock,
                                                  hub::testing::virtual_sleeper>;
 
 class referee {
@@ -209,9 +195,14 @@ class referee {
 
   // ---- every request passes here ---------------------------------------------------------------
 
-  hub::reply exchange(const hub::request& what, std::optional<endpoint> to) {
+  // Notes in `last` where the request goes; one to no known place counts as one more of the same.
+  hub::reply exchange(const hub::request& what, std::optional<endpoint>& last) {
+    const auto root = std::min(what.url.size(), fake_hub::api_root.size());
+    const auto to =
+        hub::testing::hub_logic::route(what.method, std::string_view(what.url).substr(root));
+    if (to) last = to->first;
     hub::reply out{.failure = hub::error{errc::cancelled, "a rule is broken"}};
-    watch([&] { out = referee_exchange(what, to); });
+    watch([&] { out = referee_exchange(what, last); });
     return out;
   }
 
@@ -589,19 +580,5 @@ class referee {
   hub::session_options options_;
   books books_;
 };
-
-inline hub::reply watched_transport::send(const hub::request& what) {
-  if (cancelled_) return {.failure = hub::error{errc::cancelled, "The request was given up."}};
-  const auto root = std::min(what.url.size(), fake_hub::api_root.size());
-  const auto to =
-      hub::testing::hub_logic::route(what.method, std::string_view(what.url).substr(root));
-  if (to) last_ = to->first;
-  return watch_->exchange(what, last_);
-}
-
-inline void watched_transport::cancel() noexcept {
-  cancelled_ = true;
-  if (last_) watch_->cut(*last_);
-}
 
 }  // namespace simulate

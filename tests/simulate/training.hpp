@@ -229,9 +229,9 @@ class training {
     for (int tries = 0;; ++tries) {
       const time_point before = now();
       try {
-        session_ = std::make_unique<session_type>(
-            identifier_, options_, watched_transport(referee_),
-            hub::testing::virtual_clock(world_.time), hub::testing::virtual_sleeper(world_.time));
+        session_ = std::make_unique<session_type>(identifier_, options_, hub_transport(referee_),
+                                                  hub::testing::virtual_clock(world_.time),
+                                                  hub::testing::virtual_sleeper(world_.time));
         referee_.session_begins(session_.get(), options_);
         ++sessions_;
         trace_.say(now(), "a session begins");
