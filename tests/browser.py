@@ -359,6 +359,7 @@ def makes_a_model(world):
     assert f'session{{"{world.hub.url}/models/{world.model}"}}' in shown
     assert f'yolo train model={world.hub.url}/models/{world.model}' in shown
     assert f'export ULTRALYTICS_PLATFORM_URL={world.hub.url}\n' in shown
+    assert 'session{{.project = "local", .name = "spirals", .epochs = 100000}};' in shown
     assert "'data=it'\\''s $(data).yaml'" in shown, shown  # which a shell does not run
     args = world.hub.get(f'/api/models/{world.model}')['train_args']
     assert (args['batch'], args['imgsz'], args['patience'], args['device']) == (8, 320, 7, '0,1'), args

@@ -21,8 +21,9 @@ export function linesFor(model, key = "...") {
   const page = `${hub}/models/${model.id}`;
   const old = linesForHub(key);
   const args = model.train_args;
+  const name = slug(model.name);
   const train = [`model=${args.weights || args.cfg}`, `data=${args.data}`, `epochs=${model.epochs}`,
-    "project=local", `name=${slug(model.name)}`].map(word).join(" ");
+    "project=local", `name=${name}`].map(word).join(" ");
   return [
     ["Environment", old],
     ["C++", `hub::training_session session{"${page}"};`],
@@ -30,6 +31,8 @@ export function linesFor(model, key = "...") {
     ["Python, HUB's clients (ultralytics before 8.4)", `${old}\nyolo train model=${page}`],
     ["Python, the Platform's clients (ultralytics from 8.4 on): they make a model of their own, with a key from Keys",
       `${linesForPlatform("...")}\nyolo train ${train}`],
+    ["C++, with the Platform's protocol and these variables: it makes a model of its own as well",
+      `hub::platform_session session{{.project = "local", .name = "${name}", .epochs = ${model.epochs}}};`],
   ];
 }
 
