@@ -22,7 +22,7 @@ export class Chart {
   // tools: more buttons for the chart's head.
   constructor(title, board, ...tools) {
     Object.assign(this, {title, board, series: [], drag: null, left: 0, isSeen: false, frame: 0});
-    this.legend = new Legend(() => this.invalidate());
+    this.legend = new Legend(title, () => this.invalidate());
     this.legend.filled = () => this.say();
     this.canvas = element("canvas", {tabindex: "0", role: "img",
       onpointerdown: (event) => this.startDrag(event), onpointermove: (event) => this.point(event),

@@ -2,17 +2,23 @@ R"page(// SPDX-License-Identifier: MIT
 //
 // The names of a chart's lines with their values. It is bounded however many there are: it scrolls, shows the
 // first ones, and the rest is found by searching. A click hides a line or shows it again; with Shift, or
-// twice, it shows that line alone.
+// twice, it shows that line alone. This stands in the address as long as that stays short: the names of the lines
+// that are shown where some were singled out, else of those that are hidden.
 
+import {choose, chosenList} from "./address.js";
 import {element, text} from "./dom.js";
 
 const shownMax = 60, searchedFrom = 9;
+const addressMax = 4000;  // characters of an address that names lines; local_hub takes twice as many
+const nobody = " ";  // the name of no line
 
 export class Legend {
   // changed() is called when other lines are to be drawn.
-  constructor(changed) {
-    this.changed = changed;
-    this.hidden = new Set();  // names
+  constructor(title, changed) {
+    Object.assign(this, {title, changed});
+    const only = chosenList(`only.${title}`);
+    this.isOnly = only.length > 0;
+    this.chosen = new Set(this.isOnly ? only : chosenList(`hide.${title}`));  // names
     this.names = [];
     this.items = [];
     this.list = element("ul", {class: "legend"});
@@ -20,8 +26,8 @@ export class Legend {
     this.search = element("input", {type: "search", placeholder: "Find a line", "aria-label": "Find a line",
       oninput: () => this.fill()});
     this.tools = element("div", {class: "row legend-tools", hidden: true}, this.search, this.more,
-      element("button", {class: "small", onclick: () => this.hide([])}, "All"),
-      element("button", {class: "small", onclick: () => this.hide(this.names)}, "None"));
+      element("button", {class: "small", onclick: () => this.choose(false, [])}, "All"),
+      element("button", {class: "small", onclick: () => this.choose(true, [])}, "None"));
     this.node = element("div", {}, this.tools, this.list);
   }
 
@@ -35,7 +41,7 @@ export class Legend {
   }
 
   shows(name) {
-    return !this.hidden.has(name);
+    return this.chosen.has(name) === this.isOnly;
   }
 
   fill() {
@@ -59,15 +65,20 @@ export class Legend {
   }
 
   toggle(name) {
-    this.hide(this.shows(name) ? [...this.hidden, name] : [...this.hidden].filter((each) => each !== name));
+    const others = [...this.chosen].filter((each) => each !== name);
+    this.choose(this.isOnly, this.chosen.has(name) ? others : [...others, name]);
   }
 
   single(name) {
-    this.hide(this.names.filter((each) => each !== name));
+    this.choose(true, [name]);
   }
 
-  hide(names) {
-    this.hidden = new Set(names);
+  // Shows these lines only, or all but these.
+  choose(isOnly, names) {
+    this.isOnly = isOnly;
+    this.chosen = new Set(names);
+    choose(`only.${this.title}`, isOnly ? (names.length ? names : nobody) : [], addressMax);
+    choose(`hide.${this.title}`, isOnly ? [] : names, addressMax);
     this.mark();
     this.changed();
   }
