@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// Tests of configuration and hygiene: three translation units of one program, of which this one
-// leaves httplib and OpenSSL out, the second does not, and the third has the interface only. What the
-// header may leave defined is in tests/including.sh.
+// Tests of configuration and hygiene: four translation units of one program, of which this one and
+// support/sessions.cpp leave httplib and OpenSSL out, two.cpp does not, and three.cpp has the interface
+// only. What the header may leave defined is in tests/including.sh.
 
 #if !defined(HUB_SESSION_NO_HTTPLIB)
 #define HUB_SESSION_NO_HTTPLIB
@@ -30,6 +30,7 @@
 
 #include "../support/catch.hpp"
 #include "../support/scratch.hpp"
+#include "../support/sessions.hpp"
 #include "layout.hpp"
 
 TEST_CASE("types have one layout, whatever is left out") {

@@ -16,4 +16,18 @@ template class hub::basic_training_session<hub::any_transport, hub::steady_clock
 template class hub::basic_training_session<hub::httplib_transport, hub::steady_clock,
                                            hub::thread_sleeper>;
 #endif
+
+// clang++ 14 instantiates members as well whose constraints do not hold. There each program compiles
+// the sessions of the Platform that it uses.
+#if !defined(__clang__)
+template class hub::basic_training_session<hub::testing::fake_transport,
+                                           hub::testing::virtual_clock,
+                                           hub::testing::virtual_sleeper, hub::platform>;
+template class hub::basic_training_session<hub::any_transport, hub::testing::virtual_clock,
+                                           hub::testing::virtual_sleeper, hub::platform>;
+#if !defined(HUB_SESSION_NO_HTTPLIB)
+template class hub::basic_training_session<hub::httplib_transport, hub::steady_clock,
+                                           hub::thread_sleeper, hub::platform>;
+#endif
+#endif
 #endif

@@ -101,9 +101,10 @@ class scripted_transport {
   script first_;
 };
 
+// Over an erased transport, whose sessions are compiled once, in sessions.cpp.
 template <class Protocol>
 using scripted_session_with =
-    hub::basic_training_session<scripted_transport, hub::testing::virtual_clock,
+    hub::basic_training_session<hub::any_transport, hub::testing::virtual_clock,
                                 hub::testing::virtual_sleeper, Protocol>;
 using scripted_session = scripted_session_with<hub::hub_v1>;
 
