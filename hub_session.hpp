@@ -1163,6 +1163,21 @@ constexpr std::string_view to_string(lane which) noexcept {
   return names[static_cast<std::size_t>(which)];
 }
 
+// What a lane is to the others. There is no default, so that the compiler asks what a new one is.
+struct lane_role {
+  bool carries_results = false;   // who waits for one of these has waited for the others
+  bool outlasts_failure = false;  // the word that a training failed waits for it
+};
+constexpr lane_role role_of(lane which) noexcept {
+  switch (which) {
+    case lane::life: return {};
+    case lane::epochs: return {.carries_results = true, .outlasts_failure = true};
+    case lane::uploads: return {.carries_results = true};
+    case lane::console: return {.outlasts_failure = true};
+  }
+  return {};
+}
+
 // A file to upload: `keep`, a snapshot of it that lives as long as it is wanted, if there is one.
 struct checkpoint {
   upload_fields fields = {};
@@ -1227,6 +1242,7 @@ struct order {
 
 // What the engine has to know of a protocol.
 struct protocol_traits {
+  std::string_view service = "hub_session";  // heads the lines of the default log
   bool registers = false;             // an order of its own makes the run, before its first epoch
   bool completes = false;             // an order of its own ends the run, after everything else
   bool takes_console = false;         // it has a place for the lines that a training prints
@@ -1580,8 +1596,8 @@ class any_lane {
   // is not waited for anew if the epochs were refused all the time.
   time_point denied_since() const {
     time_point first = denied_since_;
-    for (lane each : {lane::epochs, lane::uploads})
-      first = std::min(first, all_.at(each).denied_since_);
+    for (lane each : all_lanes)
+      if (role_of(each).carries_results) first = std::min(first, all_.at(each).denied_since_);
     return first;
   }
 
@@ -3522,50 +3538,6 @@ inline request plain_request(std::string method, std::string url) {
   return out;
 }
 
-// A multipart/form-data body: text fields first, then one file, as the original frames it.
-class multipart_body final : public body_source {
- public:
-  using field = std::pair<std::string_view, std::string>;
-
-  multipart_body(std::string_view boundary, std::span<const field> fields,
-                 std::string_view file_name, std::shared_ptr<body_source> file)
-      : file_(std::move(file)) {
-    const std::string delimiter = "--" + std::string(boundary);
-    for (const auto& [name, value] : fields) {
-      head_ += delimiter + "\r\nContent-Disposition: form-data; name=\"";
-      head_ += std::string(name) + "\"\r\n\r\n" + value + "\r\n";
-    }
-    head_ += delimiter + "\r\nContent-Disposition: form-data; name=\"" + std::string(file_name);
-    head_ += "\"; filename=\"" + std::string(file_name) + "\"\r\n\r\n";
-    tail_ = "\r\n" + delimiter + "--\r\n";
-  }
-
-  std::uint64_t size_bytes() const override {
-    return head_.size() + file_->size_bytes() + tail_.size();
-  }
-
-  result<std::size_t> read(std::uint64_t offset, std::span<char> out) override {
-    const std::uint64_t file_end = head_.size() + file_->size_bytes();
-    if (offset < head_.size()) return copy(head_, offset, out);
-    if (offset < file_end) {
-      const auto left =
-          static_cast<std::size_t>(std::min<std::uint64_t>(out.size(), file_end - offset));
-      return file_->read(offset - head_.size(), out.first(left));
-    }
-    return copy(tail_, offset - file_end, out);
-  }
-
- private:
-  static std::size_t copy(std::string_view from, std::uint64_t offset, std::span<char> out) {
-    const auto at = static_cast<std::size_t>(std::min<std::uint64_t>(offset, from.size()));
-    return from.copy(out.data(), out.size(), at);
-  }
-
-  std::string head_;
-  std::shared_ptr<body_source> file_;
-  std::string tail_;
-};
-
 // What a gateway in front of the server wants with every request to it. A request to the server is one
 // that may show the client certificate.
 inline void add_for_gateway(const endpoint_options& at, request& message) {
@@ -4471,6 +4443,50 @@ inline std::string_view upload_file_name(const upload_fields& fields) {
   return fields.is_final ? "best.pt" : "last.pt";
 }
 
+// A multipart/form-data body: text fields first, then one file, as the original frames it.
+class multipart_body final : public body_source {
+ public:
+  using field = std::pair<std::string_view, std::string>;
+
+  multipart_body(std::string_view boundary, std::span<const field> fields,
+                 std::string_view file_name, std::shared_ptr<body_source> file)
+      : file_(std::move(file)) {
+    const std::string delimiter = "--" + std::string(boundary);
+    for (const auto& [name, value] : fields) {
+      head_ += delimiter + "\r\nContent-Disposition: form-data; name=\"";
+      head_ += std::string(name) + "\"\r\n\r\n" + value + "\r\n";
+    }
+    head_ += delimiter + "\r\nContent-Disposition: form-data; name=\"" + std::string(file_name);
+    head_ += "\"; filename=\"" + std::string(file_name) + "\"\r\n\r\n";
+    tail_ = "\r\n" + delimiter + "--\r\n";
+  }
+
+  std::uint64_t size_bytes() const override {
+    return head_.size() + file_->size_bytes() + tail_.size();
+  }
+
+  result<std::size_t> read(std::uint64_t offset, std::span<char> out) override {
+    const std::uint64_t file_end = head_.size() + file_->size_bytes();
+    if (offset < head_.size()) return copy(head_, offset, out);
+    if (offset < file_end) {
+      const auto left =
+          static_cast<std::size_t>(std::min<std::uint64_t>(out.size(), file_end - offset));
+      return file_->read(offset - head_.size(), out.first(left));
+    }
+    return copy(tail_, offset - file_end, out);
+  }
+
+ private:
+  static std::size_t copy(std::string_view from, std::uint64_t offset, std::span<char> out) {
+    const auto at = static_cast<std::size_t>(std::min<std::uint64_t>(offset, from.size()));
+    return from.copy(out.data(), out.size(), at);
+  }
+
+  std::string head_;
+  std::shared_ptr<body_source> file_;
+  std::string tail_;
+};
+
 inline request upload_request(const caller& who, const upload_fields& fields,
                               std::shared_ptr<body_source> file, std::string_view boundary) {
   std::vector<multipart_body::field> form = {{"epoch", std::to_string(fields.epoch)}};
@@ -4527,7 +4543,7 @@ struct hub_v1 : without<registration_order>, without<completion_order>, without<
   };
   static constexpr std::string_view name = "hub-v1";
   static constexpr std::string_view spool_file = "model.json";
-  static constexpr protocol_traits traits = {};
+  static constexpr protocol_traits traits = {.service = "Ultralytics HUB"};
 
   // ---- the start -----------------------------------------------------------------------------------
 
@@ -5626,7 +5642,8 @@ struct platform {
   };
   static constexpr std::string_view name = "platform";
   static constexpr std::string_view spool_file = "platform.json";
-  static constexpr protocol_traits traits = {.registers = true,
+  static constexpr protocol_traits traits = {.service = "Ultralytics Platform",
+                                             .registers = true,
                                              .completes = true,
                                              .takes_console = true,
                                              .shows_system = true,
@@ -7608,14 +7625,14 @@ inline bool may_ask() noexcept {
 }
 
 // Asks on the terminal without echo. Empty if nobody may be asked or nothing was typed in time.
-inline std::string ask_for_key(std::string_view where, duration timeout) {
+inline std::string ask_for_key(std::string_view service, std::string_view where, duration timeout) {
   if (!may_ask()) return {};
   const time_point until = later(std::chrono::steady_clock::now(), timeout);
   const auto show = [&](std::string_view words) {
     write_to_standard_error(words, [&] { return std::chrono::steady_clock::now() >= until; });
   };
   const std::string question =
-      "Ultralytics HUB: API key, from " + std::string(where) + " (it is not shown): ";
+      std::string(service) + ": API key, from " + std::string(where) + " (it is not shown): ";
   typed_line line;
   auto end = typed_line::end::closed;
 #if defined(HUB_SESSION_POSIX)
@@ -7721,13 +7738,15 @@ inline found_rank find_rank(const session_options& options) {
 class console {
  public:
   using writer = std::function<void(std::string_view)>;
-  console(writer out, bool terminal) : out_(std::move(out)), terminal_(terminal) {}
+  console(writer out, bool terminal, std::string_view service)
+      : out_(std::move(out)), terminal_(terminal), lead_(std::string(service) + ": ") {}
 
   void log(log_level level, std::string_view text) {
     constexpr std::array<const char*, 3> colours = {"\033[34m\033[1m", "\033[33m\033[1m",
                                                     "\033[31m\033[1m"};
     std::string line = terminal_ ? colours[static_cast<std::size_t>(level)] : "";
-    line += terminal_ ? "Ultralytics HUB: \033[0m" : "Ultralytics HUB: ";
+    line += lead_;
+    if (terminal_) line += "\033[0m";
     line.append(text) += '\n';
     end_bar();
     out_(line);
@@ -7748,8 +7767,8 @@ class console {
     std::array<char, 128> figures{};
     std::snprintf(figures.data(), figures.size(), " %3d%% of %s, %s/s, %.0f s left", percent,
                   amount(static_cast<double>(now.bytes_total)).c_str(), amount(rate).c_str(), left);
-    std::string line = terminal_ ? "\r\033[KUltralytics HUB: " : "Ultralytics HUB: ";
-    line.append(now.file) += figures.data();
+    std::string line = terminal_ ? "\r\033[K" : "";
+    (line += lead_).append(now.file) += figures.data();
     out_(terminal_ ? line : line + '\n');
     bar_open_ = terminal_;
     if (percent == 100) end_bar();
@@ -7778,6 +7797,7 @@ class console {
 
   writer out_;
   bool terminal_;
+  std::string lead_;
   bool bar_open_ = false;
   int percent_ = 0;  // last shown
 };
@@ -7787,7 +7807,7 @@ class console {
 // something to say says it at once.
 class speaker : public std::enable_shared_from_this<speaker> {
  public:
-  speaker(const session_options& options, bool by_thread)
+  speaker(const session_options& options, bool by_thread, std::string_view service)
       : by_thread_(by_thread),
         queue_bytes_max_(options.limits.log_queue_bytes_max),
         deadline_(options.limits.log_deadline),
@@ -7801,7 +7821,7 @@ class speaker : public std::enable_shared_from_this<speaker> {
                 return given_up_ || (!by_thread_ && std::chrono::steady_clock::now() >= until);
               });
             },
-            takes_escapes()) {}
+            takes_escapes(), service) {}
 
   // Whether this thread is in the log function: what that prints is no print of the training.
   static bool is_speaking() noexcept { return speaking(); }
@@ -7993,9 +8013,9 @@ class speaker : public std::enable_shared_from_this<speaker> {
 class reporter {
  public:
   // Whether there is a thread to say it: if a session has others.
-  reporter(const session_options& options, bool by_thread)
+  reporter(const session_options& options, bool by_thread, std::string_view service)
       : deadline_(options.limits.log_deadline),
-        speaker_(std::make_shared<speaker>(options, by_thread)) {}
+        speaker_(std::make_shared<speaker>(options, by_thread, service)) {}
   reporter(const reporter&) = delete;
   reporter& operator=(const reporter&) = delete;
   // In a forked child the thread that is not there holds the speaker for good.
@@ -10010,7 +10030,8 @@ class startup {
     if (!options_.credentials.prompt || !may_ask()) return {};
     if (!key_from_.empty()) report_.log(log_level::warning, named(refused).message);
     report_.wait();
-    return std::string(trimmed(ask_for_key(Protocol::key_page(who), deadline_ - clock_.now())));
+    return std::string(trimmed(
+        ask_for_key(Protocol::traits.service, Protocol::key_page(who), deadline_ - clock_.now())));
   }
 
   // A refusal names the place of the key that was refused.
@@ -10590,7 +10611,7 @@ class session_base : public training_callbacks {
  protected:
   session_base(session_options options, const protocol_traits& traits, bool has_threads)
       : options_(std::move(options)),
-        report_(options_, has_threads),
+        report_(options_, has_threads, traits.service),
         engine_(options_.rate_limits, options_.retry, options_.limits, seed(), traits),
         traits_(traits) {}
   ~session_base() override = default;
@@ -10737,8 +10758,8 @@ class session_base : public training_callbacks {
     if (!traits_.completes || ending_said_.exchange(true)) return;
     finish_console();
     end_run({.failure = std::move(why)}, std::nullopt);
-    for (const lane other : {lane::uploads, lane::life})
-      cancel(other);  // the end waits for neither
+    for (const lane other : all_lanes)
+      if (!role_of(other).outlasts_failure) cancel(other);
   }
 
   // When a lane is called again, as far as is known outside it.
@@ -11252,7 +11273,7 @@ class basic_training_session final : public session_base {
       const new_model& wanted, const session_options& options = {},
       Transport transport = Transport(), Clock clock = Clock(),
       Sleeper sleeper = Sleeper()) requires std::same_as<Protocol, hub_v1> {
-    machine::reporter report(options, Sleeper::concurrent);
+    machine::reporter report(options, Sleeper::concurrent, Protocol::traits.service);
     startup begin(options, report, transport, clock, sleeper);
     hub_v1::run who = begin.checked(hub_v1::find_roots(options.endpoints, machine::env));
     begin.find_credentials(who);

@@ -329,6 +329,8 @@ TEST_CASE("a run whose program a signal ends is told as failed, with the reason"
   CHECK(run.state == platform_state::failed);
   CHECK(run.ending.at("error") == "Signal " + std::to_string(signal) + " ended the training.");
   CHECK(platform.problems() == words());
+  CHECK(contains(train->err(), "Ultralytics Platform: "));
+  CHECK_FALSE(contains(train->err(), "HUB"));
 }
 
 TEST_CASE("a run that will go on stays open when a signal ends its program", "[examples]") {

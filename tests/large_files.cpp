@@ -78,7 +78,7 @@ TEST_CASE("a form around a file above 4 GiB has its size, and all of its bytes i
   const scratch_folder folder;
   auto file = hub::machine::file_source::open(large_file(folder));
   REQUIRE(file);
-  using hub::protocols::multipart_body;
+  using hub::hub_v1_wire::multipart_body;
   const std::array<multipart_body::field, 1> fields = {{{"epoch", "3"}}};
   multipart_body form("edge", fields, "last.pt", *file);
   const std::string tail = "abcde\r\n--edge--\r\n";

@@ -435,7 +435,7 @@ TEST_CASE("what the log has no room for is counted, and said where it is missing
   hub::session_options options = options_with(slow);
   options.limits.log_queue_bytes_max = 3000;
   options.limits.log_deadline = 1h;
-  hub::machine::reporter report(options, true);
+  hub::machine::reporter report(options, true, "a service");
   report.log(hub::log_level::info, "first");
   slow->called.get_future().wait();
   for (char c : {'a', 'b', 'c', 'd', 'e'}) report.log(hub::log_level::info, std::string(1000, c));
@@ -453,7 +453,7 @@ TEST_CASE("a log function that does not return is waited for a while, and not ca
   {
     hub::session_options options = options_with(slow);
     options.limits.log_deadline = 1ms;
-    hub::machine::reporter report(options, true);
+    hub::machine::reporter report(options, true, "a service");
     report.log(hub::log_level::info, "first");
     report.log(hub::log_level::info, "second");
     slow->called.get_future().wait();
@@ -494,7 +494,7 @@ TEST_CASE("of each transfer the newest state waits for a slow function") {
     seen.emplace_back(now.file, now.bytes_done);
   };
   options.limits.log_deadline = 1h;
-  hub::machine::reporter report(options, true);
+  hub::machine::reporter report(options, true, "a service");
   report.log(hub::log_level::info, "first");
   slow->called.get_future().wait();
   for (const std::uint64_t done : {1U, 2U, 3U}) {

@@ -339,7 +339,7 @@ struct console_output {
   hub::machine::console console;
 
   explicit console_output(bool terminal)
-      : console([this](std::string_view piece) { text += piece; }, terminal) {}
+      : console([this](std::string_view piece) { text += piece; }, terminal, "Ultralytics HUB") {}
 };
 
 TEST_CASE("the default log is a line with HUB's prefix, in colour on a terminal alone") {

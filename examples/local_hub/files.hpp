@@ -75,7 +75,7 @@ class narrator {
       (line += text) += '\n';
       hub::machine::write_to_standard_error(line, [&] { return ends->load(); });
     };
-    return std::make_shared<hub::machine::speaker>(options, true);
+    return std::make_shared<hub::machine::speaker>(options, true, "local_hub");
   }
 
   const std::shared_ptr<std::atomic<bool>> ends_ = std::make_shared<std::atomic<bool>>(false);
