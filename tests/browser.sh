@@ -15,14 +15,8 @@ cd "$(dirname "$0")/.." || exit 1
 remove_temporary_build_at_exit
 
 install_missing || give_up 'local_hub cannot be built without these packages.'
-if ! have chromium || ! have chromedriver; then
-  as_root=
-  [ "$(id -u)" -eq 0 ] || as_root=sudo
-  $as_root apt-get -qq update >&2
-  apt_install chromium chromium-driver fonts-dejavu-core
-fi
-if ! have chromium || ! have chromedriver; then
-  say 'Skipped: Chromium cannot be installed (packages chromium and chromium-driver).'
+if ! install_browser; then
+  say 'Skipped: there is no browser.'
   echo '0 passed, 0 failed'
   exit 0
 fi

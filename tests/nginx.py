@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 #
-# local_hub behind nginx, below a path and behind TLS, with nothing but the standard library: whole
-# trainings of both kinds, and the page's live stream. Called by tests/nginx.sh with the programs'
-# paths. Two HUBs stand behind the same nginx: one whose nginx passes everything on as it came, and one
-# whose nginx takes the path off and says so. Whatever is waited for has a deadline.
+# local_hub behind nginx, below a path and behind TLS: whole trainings of both kinds, the page's live
+# stream, and the page in a real browser (webdriver.py), where there is one. Called by tests/nginx.sh
+# with the programs' paths. Two HUBs stand behind the same nginx: one whose nginx passes everything on
+# as it came, and one whose nginx takes the path off and says so. Whatever is waited for has a deadline.
 #
 # The last line is `N passed, N failed`.
 
@@ -24,6 +24,8 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from pathlib import Path
+
+from webdriver import Browser, wait_for
 
 LOCAL_HUB, TRAIN = sys.argv[1:3]
 PATIENCE_S = 60
@@ -82,6 +84,7 @@ class World:
     def __init__(self):
         self.folder = Path(tempfile.mkdtemp(prefix='hub_session-nginx-'))
         self.processes = []
+        self.browser = None
         self.make_certificate()
         self.port = free_port()
         self.url = f'https://127.0.0.1:{self.port}'
@@ -130,6 +133,8 @@ class World:
         return process
 
     def close(self):
+        if self.browser:
+            self.browser.close()
         for each in self.processes:
             each.kill()
             each.wait()
@@ -264,13 +269,49 @@ def resumes_from_what_it_is_handed(world, hub):
     assert hub.get(path)['epoch'] == epochs
 
 
+def is_used_in_a_browser(world, hub):
+    """A model is made, trained, taken out and deleted; what comes is shown without a reload."""
+    page = world.browser = world.browser or Browser(world.folder, '--ignore-certificate-errors')
+    page.open(hub.url + '/')
+    page.wait_text('asks for a key', 'dialog')
+    page.type('dialog input', KEY)
+    page.click('dialog button.main')
+    page.wait_text('live', '#live')
+    page.click('#new-model')
+    page.type('input[name=name]', 'by hand')
+    page.click('dialog button.main')
+    page.wait_text('by hand', 'h1')
+    address = page.js('return location.href')
+    assert address.startswith(hub.url + '/models/'), address
+    environment = dict(re.findall(r'export (\w+)=(\S+)', page.text('details pre')))
+    assert environment['ULTRALYTICS_HUB_API'] == hub.url, environment
+    train = world.train('--model', address, '--epochs', '20', '--epoch-seconds', '0.1',
+                        environment=environment)
+    drawn = 'return Number(document.querySelector("[data-epochs]")?.dataset.epochs ?? 0)'
+    wait_for('epochs while they come', lambda: page.js(drawn) > 2)
+    assert train.poll() is None, 'they came all at once'
+    check_end(train)
+    page.wait_text('trained', '.state')
+    page.click('a[href$="files/best.pt"]')
+    file = page.downloaded('best.pt')
+    assert file.read_bytes() == (train.out / 'best.pt').read_bytes()
+    file.unlink()
+    page.press('Delete')
+    page.click('dialog button.bad')
+    page.press('Undo')
+    page.wait_text('by hand', '.models')
+
+
 def check_file(hub, model, file):
     sent = hub.open(f'/api/models/{model}/files/best.pt').read()
     assert hashlib.sha256(sent).digest() == hashlib.sha256(file.read_bytes()).digest()
 
 
-CHECKS = [signs_in_for_its_own_path, shows_its_page, trains_on_the_platforms_wire_and_is_stopped_live,
-          trains_on_hubs_wire, resumes_from_what_it_is_handed]
+CHECKS = [signs_in_for_its_own_path, shows_its_page,
+          trains_on_the_platforms_wire_and_is_stopped_live, trains_on_hubs_wire,
+          resumes_from_what_it_is_handed]
+if shutil.which('chromedriver'):
+    CHECKS.append(is_used_in_a_browser)
 
 
 def main():

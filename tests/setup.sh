@@ -143,6 +143,17 @@ remove_temporary_build_at_exit() {
   trap 'exit 143' TERM
 }
 
+have_browser() {
+  have chromium && have chromedriver
+}
+
+# For the scripts that show local_hub's page to somebody. Says so where there is none to be had.
+install_browser() {
+  have_browser || install_packages chromium chromium-driver fonts-dejavu-core
+  have_browser || say 'Chromium cannot be installed (packages chromium and chromium-driver).'
+  have_browser
+}
+
 # Everything that says how to build, for comparison with the run that set the folder up.
 build_arguments() {
   printf '%s\n' "${CXX:-}" "${CPPFLAGS:-}" "${CXXFLAGS:-}" "${LDFLAGS:-}" \
