@@ -1150,7 +1150,17 @@ struct outcome {
   std::optional<duration> retry_after = {};  // the server's own wish, not yet clamped
   progress so_far = {};                      // of advanced, and of a final model that is delivered
   bool cancelled = false;                    // the server wants the training to stop
+
+  // Whether the server accepted what was sent, and who sent it.
+  bool accepted() const { return verdict == verdict::delivered || verdict == verdict::advanced; }
+  // Whether the server does not know who asks, or not any more.
+  bool unauthorized() const { return verdict == verdict::denied && why.http_status == 401; }
 };
+
+// The request that was answered, once more and at once: nothing of it counts.
+inline outcome once_more(const progress& so_far) {
+  return {.verdict = verdict::advanced, .so_far = so_far};
+}
 
 // A lane is one thing that goes on by itself; a long upload on one holds up no other.
 enum class lane : std::size_t { life, epochs, uploads, console };
@@ -5923,7 +5933,7 @@ inline constexpr int set_flags = 2, close_on_exec = 1;
 #if defined(__APPLE__)
 inline constexpr int force_to_platter = 51;  // F_FULLFSYNC
 #endif
-int control(int descriptor, int what, ...) HUB_SESSION_SYMBOL(fcntl);
+int control(int descriptor, int command, ...) HUB_SESSION_SYMBOL(fcntl);
 
 inline constexpr int exclusive = 2, without_waiting = 4;
 int lock(int descriptor, int how) noexcept HUB_SESSION_SYMBOL(flock);
@@ -5991,7 +6001,7 @@ int mask_signals(int how, const opaque* set, opaque* before) noexcept
     HUB_SESSION_SYMBOL(pthread_sigmask);
 int signal_action(int number, const opaque* action, opaque* before) noexcept
     HUB_SESSION_SYMBOL(sigaction);
-handler handle_signal(int number, handler what) noexcept HUB_SESSION_SYMBOL(signal);
+handler handle_signal(int number, handler action) noexcept HUB_SESSION_SYMBOL(signal);
 
 inline constexpr int after_output = 2;  // and what was typed before is thrown away
 int terminal_modes(int descriptor, opaque* modes) noexcept HUB_SESSION_SYMBOL(tcgetattr);
@@ -6077,7 +6087,7 @@ struct renaming {
   unsigned long name_bytes = 0;
   std::array<wchar_t, 1024> name = {};
 };
-inline const call<int(handle, int what, void*, unsigned long bytes)> change_file{
+inline const call<int(handle, int which, void*, unsigned long bytes)> change_file{
     kernel, "SetFileInformationByHandle"};
 inline constexpr int rename_whoever_has_it = 22;
 
@@ -6098,7 +6108,7 @@ struct user {
 };
 inline const call<int(handle process, unsigned long rights, handle* token)> open_token{
     rights, "OpenProcessToken"};
-inline const call<int(handle token, int what, void* out, unsigned long bytes, unsigned long* used)>
+inline const call<int(handle token, int which, void* out, unsigned long bytes, unsigned long* used)>
     token_facts{rights, "GetTokenInformation"};
 inline constexpr unsigned long may_query = 8;
 inline constexpr int of_user = 1;
@@ -6377,9 +6387,9 @@ inline std::string command_line() {
 }
 
 // What of the machine and the program may be told, as far as the program lets it.
-inline machine_facts describe(environment_disclosure what) {
+inline machine_facts describe(environment_disclosure disclosure) {
   machine_facts out;
-  if (what == environment_disclosure::none) return out;
+  if (disclosure == environment_disclosure::none) return out;
 #if defined(HUB_SESSION_WINDOWS)
   out.system = "Windows";
 #elif defined(__APPLE__)
@@ -6388,7 +6398,7 @@ inline machine_facts describe(environment_disclosure what) {
   out.system = "Linux";
 #endif
   out.processors = std::thread::hardware_concurrency();
-  if (what == environment_disclosure::machine) return out;
+  if (disclosure == environment_disclosure::machine) return out;
   std::error_code ignored;
   out.more = {host_name(), command_line(), utf8_of(fs::current_path(ignored))};
   return out;
@@ -6399,8 +6409,8 @@ inline machine_facts describe(environment_disclosure what) {
 // A path in a message.
 inline std::string shown(const fs::path& file) { return text::shown(utf8_of(file)); }
 
-inline error file_error(const fs::path& file, std::string_view what) {
-  return {errc::file_error, "The file " + shown(file) + " " + std::string(what) +
+inline error file_error(const fs::path& file, std::string_view problem) {
+  return {errc::file_error, "The file " + shown(file) + " " + std::string(problem) +
                                 ", so it is not uploaded. Check the path given to the session."};
 }
 
@@ -6973,14 +6983,14 @@ inline bool sync_to_disk([[maybe_unused]] std::FILE* file) {
 }
 
 // The same of a file, or of the names in a folder, which Windows keeps in a journal of its own.
-inline bool sync_to_disk([[maybe_unused]] const fs::path& what) {
+inline bool sync_to_disk([[maybe_unused]] const fs::path& name) {
 #if defined(HUB_SESSION_POSIX)
-  const open_file file = open(what, "rb");
+  const open_file file = open(name, "rb");
   return file && sync_to_disk(file.get());
 #elif defined(HUB_SESSION_WINDOWS)
   std::error_code none;
-  if (fs::is_directory(what, none)) return true;
-  const open_file file = open(what, "r+b");
+  if (fs::is_directory(name, none)) return true;
+  const open_file file = open(name, "r+b");
   return file && sync_to_disk(file.get());
 #else
   return true;
@@ -7080,8 +7090,8 @@ class yaml_reader {
     while (line > begin_ && !is_break(text_[line - 1])) --line;
     return at_ - line;
   }
-  bool is_marker(std::string_view what) const noexcept {
-    return column() == 0 && text_.substr(at_).starts_with(what) && ends_word(at_ + what.size());
+  bool is_marker(std::string_view marker) const noexcept {
+    return column() == 0 && text_.substr(at_).starts_with(marker) && ends_word(at_ + marker.size());
   }
 
   void skip_blanks() noexcept {
@@ -7895,39 +7905,39 @@ class speaker : public std::enable_shared_from_this<speaker> {
     return now;
   }
 
-  static std::size_t bytes(const message& what) { return sizeof what + what.text.size(); }
+  static std::size_t bytes(const message& words) { return sizeof words + words.text.size(); }
   bool nothing_to_say() const noexcept { return waiting_.empty() && left_out_ == 0; }
 
-  void add(message what) noexcept {
+  void add(message words) noexcept {
     try {
       const std::lock_guard lock(mutex_);
       if (closing_) return;
       if (!by_thread_) {
-        what.left_out = std::exchange(left_out_, 0);
-        return say(what);
+        words.left_out = std::exchange(left_out_, 0);
+        return say(words);
       }
-      if (what.state && replace(what)) return;
-      if (waiting_bytes_ + bytes(what) <= queue_bytes_max_) {
+      if (words.state && replace(words)) return;
+      if (waiting_bytes_ + bytes(words) <= queue_bytes_max_) {
         if (!thread_.joinable())
           thread_ = quiet_thread([self = shared_from_this()] { self->run(); });
-        what.left_out = left_out_;
-        const std::size_t more = bytes(what);
-        waiting_.push_back(std::move(what));
+        words.left_out = left_out_;
+        const std::size_t more = bytes(words);
+        waiting_.push_back(std::move(words));
         waiting_bytes_ += more;
         left_out_ = 0;
-      } else if (!what.state) {
+      } else if (!words.state) {
         ++left_out_;
       }
       changed_.notify_all();
     } catch (...) {
-      if (!what.state) leave_one_out();
+      if (!words.state) leave_one_out();
     }
   }
 
-  bool replace(const message& what) noexcept {
+  bool replace(const message& newer) noexcept {
     for (message& each : waiting_) {
-      if (!each.state || each.text != what.text || each.state->kind != what.state->kind) continue;
-      each.state = what.state;
+      if (!each.state || each.text != newer.text || each.state->kind != newer.state->kind) continue;
+      each.state = newer.state;
       return true;
     }
     return false;
@@ -7958,18 +7968,18 @@ class speaker : public std::enable_shared_from_this<speaker> {
     return out;
   }
 
-  void say(const message& what) noexcept {
+  void say(const message& words) noexcept {
     struct mark {
       mark() { speaking() = true; }
       ~mark() { speaking() = false; }
     } const speaks;
-    if (what.left_out > 0)
+    if (words.left_out > 0)
       call_log(log_level::warning,
-               [&] { return std::to_string(what.left_out) + " messages were left out here."; });
-    if (what.state)
-      call_progress(what);
-    else if (!what.text.empty())
-      call_log(what.level, [&]() -> const std::string& { return what.text; });
+               [&] { return std::to_string(words.left_out) + " messages were left out here."; });
+    if (words.state)
+      call_progress(words);
+    else if (!words.text.empty())
+      call_log(words.level, [&]() -> const std::string& { return words.text; });
   }
 
   // A function that fails must not end the training.
@@ -7980,10 +7990,10 @@ class speaker : public std::enable_shared_from_this<speaker> {
     } catch (...) {
     }
   }
-  void call_progress(const message& what) noexcept {
+  void call_progress(const message& words) noexcept {
     try {
-      transfer_progress now = *what.state;
-      now.file = what.text;
+      transfer_progress now = *words.state;
+      now.file = words.text;
       progress_ ? progress_(now) : console_.progress(now);
     } catch (...) {
     }
@@ -8415,8 +8425,8 @@ class signal_relay {
     return std::chrono::duration_cast<std::chrono::duration<long, std::milli>>(time).count();
   }
 
-  static void send_to_watcher(unsigned char what) {
-    [[maybe_unused]] const auto written = posix::write(write_end.load(), &what, 1);
+  static void send_to_watcher(unsigned char number) {
+    [[maybe_unused]] const auto written = posix::write(write_end.load(), &number, 1);
   }
 
   // To the process, not to this thread: the watcher blocks every signal. There is nothing left that
@@ -11657,9 +11667,8 @@ class basic_training_session final : public session_base {
   void renew_token(lane which, outcome& came) {
     if (!tokens_.can_renew()) return;
     const std::uint64_t sent_with = driver_of(which).token_number;
-    if (came.verdict == verdict::delivered || came.verdict == verdict::advanced)
-      note_accepted_token(sent_with);
-    if (came.verdict != verdict::denied || came.why.http_status != 401) return;
+    if (came.accepted()) note_accepted_token(sent_with);
+    if (!came.unauthorized()) return;
     const std::lock_guard one_at_a_time(renewal_mutex_);
     const bool was_accepted = accepted_token_ >= sent_with;
     if (sent_with == token_number_) {
@@ -11672,8 +11681,7 @@ class basic_training_session final : public session_base {
       }
       ++token_number_;
     }
-    if (was_accepted)
-      came = {.verdict = verdict::advanced, .so_far = driver_of(which).sent->so_far};
+    if (was_accepted) came = once_more(driver_of(which).sent->so_far);
   }
 
   // Takes no lock: a sign of life that was answered does not wait for the renewal on another lane.
@@ -11752,6 +11760,8 @@ class basic_training_session final : public session_base {
     });
   }
 
+  // Beside guarded(): a forked child gets nothing here, and no word of it, and what is given up must not
+  // read as a file.
   template <class Work>
   result<fetched_file> guarded_fetch(Work&& work) noexcept {
     if (!live()) return fetched_file{};
@@ -12060,35 +12070,35 @@ class watchdog {
   }
 
   // False if the watched transport was cancelled before, or the program is ending.
-  bool begin(watched& what, time_point deadline) {
+  bool begin(watched& exchange, time_point deadline) {
     const std::lock_guard lock(mutex_);
-    if (what.cancelled || exit_watch::over()) return false;
+    if (exchange.cancelled || exit_watch::over()) return false;
     if (!thread_.joinable()) thread_ = quiet_thread([this] { watch(); });
-    watched_.push_back(&what);
-    what.deadline = deadline;
-    what.cut = false;
+    watched_.push_back(&exchange);
+    exchange.deadline = deadline;
+    exchange.cut = false;
     changed_.notify_one();
     return true;
   }
 
-  void end(watched& what) {
+  void end(watched& exchange) {
     const std::lock_guard lock(mutex_);
-    std::erase(watched_, &what);
+    std::erase(watched_, &exchange);
   }
 
-  void adopt(watched& what, socket_t socket) {
+  void adopt(watched& exchange, socket_t socket) {
     const std::lock_guard lock(mutex_);
-    what.socket = socket;
+    exchange.socket = socket;
   }
 
-  void release(watched& what) {
+  void release(watched& exchange) {
     const std::lock_guard lock(mutex_);
-    what.socket = no_socket;
+    exchange.socket = no_socket;
   }
 
-  void cancel(watched& what) {
+  void cancel(watched& exchange) {
     const std::lock_guard lock(mutex_);
-    what.cancelled = true;
+    exchange.cancelled = true;
     changed_.notify_one();
   }
 
@@ -12102,10 +12112,10 @@ class watchdog {
   }
 
   // Which of the two ended the exchange, if any.
-  std::optional<errc> reason(const watched& what) {
+  std::optional<errc> reason(const watched& exchange) {
     const std::lock_guard lock(mutex_);
-    if (what.cancelled) return errc::cancelled;
-    if (what.cut) return errc::timed_out;
+    if (exchange.cancelled) return errc::cancelled;
+    if (exchange.cut) return errc::timed_out;
     return std::nullopt;
   }
 
@@ -12568,8 +12578,8 @@ namespace detail {
 
 #if !defined(HUB_SESSION_NO_OPENSSL)
 struct free_tls {
-  void operator()(SSL* what) const { SSL_free(what); }
-  void operator()(SSL_CTX* what) const { SSL_CTX_free(what); }
+  void operator()(SSL* connection) const { SSL_free(connection); }
+  void operator()(SSL_CTX* context) const { SSL_CTX_free(context); }
 };
 
 // What OpenSSL says of the last failure on this thread.
@@ -12624,10 +12634,10 @@ inline std::optional<error> use_client_certificate(SSL* tls, const httplib_optio
   const std::string& certificate = options.client_certificate_file;
   if (certificate.empty()) return std::nullopt;
   const std::string& key = options.client_key_file.empty() ? certificate : options.client_key_file;
-  const auto refuse = [](const std::string& file, std::string_view what) {
+  const auto refuse = [](const std::string& file, std::string_view missing) {
     return error{errc::invalid_credentials,
                  "The file " + text::shown(file) + " of httplib_options holds no " +
-                     std::string(what) + " that can be used (" + tls_text() + ")."};
+                     std::string(missing) + " that can be used (" + tls_text() + ")."};
   };
   // OpenSSL's own function would ask for the password on the terminal.
   const auto password = [](char* out, int size, int, void* given) {
@@ -12780,8 +12790,8 @@ class connection final : public httplib::Stream {
 
   std::string_view waiting() const { return {room_.data() + at_, end_ - at_}; }
 
-  void note_fault(std::string what) {
-    if (fault_.empty()) fault_ = std::move(what);
+  void note_fault(std::string fault) {
+    if (fault_.empty()) fault_ = std::move(fault);
   }
 
   // Waits for what the last try wanted. False if nothing came for too long.
@@ -12976,14 +12986,14 @@ class httplib_transport {
   }
 
   // Blocks until the reply is whole, has failed, or is past the request's deadline. One at a time.
-  reply send(const request& what) {
-    const time_point deadline = later(now(), what.deadline);
-    const auto to = text::parse_target(what.url);
+  reply send(const request& message) {
+    const time_point deadline = later(now(), message.deadline);
+    const auto to = text::parse_target(message.url);
     if (!to) return {.failure = to.error()};
 #if defined(HUB_SESSION_NO_OPENSSL)
     if (auto why = needs_tls(*to)) return {.failure = *std::move(why)};
 #endif
-    if (what.deadline <= duration::zero()) return {.failure = timed_out_error(*to)};
+    if (message.deadline <= duration::zero()) return {.failure = timed_out_error(*to)};
     if (!shared_->dog.begin(watched_, deadline))
       return {.failure = error{errc::cancelled, "The request was given up."}};
     struct ending {
@@ -12991,7 +13001,7 @@ class httplib_transport {
       ~ending() { self.shared_->dog.end(self.watched_); }
     } const ending{*this};
     const detail::sigpipe_guard no_sigpipe;
-    reply answer = exchange(what, *to, deadline);
+    reply answer = exchange(message, *to, deadline);
     if (answer.failure) disconnect();  // whatever is left on this connection belongs to nobody
     return answer;
   }
@@ -13040,14 +13050,14 @@ class httplib_transport {
   static time_point now() { return std::chrono::steady_clock::now(); }
   const httplib_options& options() const { return shared_->options; }
 
-  reply exchange(const request& what, const text::url& to, time_point deadline) {
-    if (auto why = connect_to(to, what)) return {.failure = explained(*why, to, deadline)};
-    link_->begin(what.stall_timeout);
+  reply exchange(const request& message, const text::url& to, time_point deadline) {
+    if (auto why = connect_to(to, message)) return {.failure = explained(*why, to, deadline)};
+    link_->begin(message.stall_timeout);
     reply answer;
     std::optional<error> unsent;
     sink_progress sinking;
-    httplib::Request sent = to_httplib(what, to, unsent);
-    receive_into(answer, sent, what, sinking);
+    httplib::Request sent = to_httplib(message, to, unsent);
+    receive_into(answer, sent, message, sinking);
     httplib::Response received;
     httplib::Error failed = httplib::Error::Success;
     const bool whole = messages_.process_request(*link_, sent, received, false, failed) &&
@@ -13055,7 +13065,7 @@ class httplib_transport {
     last_used_ = now();
     if (whole) detail::exit_watch::after_exchange();
     take_head(answer, received, link_->location());
-    if (auto why = failure_of(what, to, whole, failed, answer))
+    if (auto why = failure_of(message, to, whole, failed, answer))
       return {.failure = unsent            ? *unsent
                          : sinking.failure ? *sinking.failure
                                            : explained(*why, to, deadline)};
@@ -13065,21 +13075,21 @@ class httplib_transport {
   }
 
   // A connection of its own for each host, one that idled only if it still stands.
-  std::optional<error> connect_to(const text::url& to, const request& what) {
+  std::optional<error> connect_to(const text::url& to, const request& message) {
     const std::string wanted =
-        to.origin() + (what.show_client_certificate ? " with certificate" : "");
+        to.origin() + (message.show_client_certificate ? " with certificate" : "");
     const bool usable = link_ && wanted == connected_to_ && now() - last_used_ < options().idle_max;
     if (usable && link_->is_idle()) return std::nullopt;
     disconnect();
     auto proxy = find_proxy(to);
     if (!proxy) return proxy.error();
     proxy_ = *std::move(proxy);
-    if (auto why = open_link(proxy_ ? proxy_->at : to, what)) return why;
+    if (auto why = open_link(proxy_ ? proxy_->at : to, message)) return why;
     if (proxy_ && to.tls)
-      if (auto why = tunnel_to(to, what)) return why;
+      if (auto why = tunnel_to(to, message)) return why;
 #if !defined(HUB_SESSION_NO_OPENSSL)
     if (to.tls)
-      if (auto why = begin_tls(to, what)) return why;
+      if (auto why = begin_tls(to, message)) return why;
 #endif
     connected_to_ = wanted;
     return std::nullopt;
@@ -13093,13 +13103,13 @@ class httplib_transport {
     return std::optional(*std::move(read));
   }
 
-  std::optional<error> open_link(const text::url& to, const request& what) {
+  std::optional<error> open_link(const text::url& to, const request& message) {
     const auto given_up = [this] { return shared_->dog.reason(watched_).has_value(); };
-    const time_point until = later(now(), what.connect_timeout);
+    const time_point until = later(now(), message.connect_timeout);
     auto found = detail::look_up(to.host, to.port, [&] { return now() >= until || given_up(); });
     if (!found) return found.error();
     detail::connection_race race(detail::racing_order(*std::move(found), known_address(to)),
-                                 options().stagger, what.connect_timeout);
+                                 options().stagger, message.connect_timeout);
     auto first = race.run(given_up);
     if (!first)
       return error{race.timed_out() ? errc::timed_out : errc::not_reachable,
@@ -13125,12 +13135,12 @@ class httplib_transport {
   }
 
   // Asks the proxy for a connection to the host, through which TLS then goes.
-  std::optional<error> tunnel_to(const text::url& to, const request& what) {
+  std::optional<error> tunnel_to(const text::url& to, const request& message) {
     std::string head = "CONNECT " + to.place() + " HTTP/1.1\r\nHost: " + to.place() + "\r\n";
     if (!proxy_->login.empty())
       head += "Proxy-Authorization: " + text::basic_authorization(proxy_->login) + "\r\n";
     head += "\r\n";
-    link_->begin(what.connect_timeout);
+    link_->begin(message.connect_timeout);
     link_->write(head.data(), head.size());
     const int status = link_->receive_head();
     if (status >= 200 && status < 300) return std::nullopt;
@@ -13180,7 +13190,7 @@ class httplib_transport {
     return std::nullopt;
   }
 #else
-  std::optional<error> begin_tls(const text::url& to, const request& what) {
+  std::optional<error> begin_tls(const text::url& to, const request& message) {
     std::shared_ptr<SSL_CTX> context;
     {
       const std::lock_guard lock(shared_->mutex);
@@ -13193,9 +13203,9 @@ class httplib_transport {
     }
     std::unique_ptr<SSL, detail::free_tls> tls(SSL_new(context.get()));
     if (!tls) return error{errc::internal_error, "OpenSSL is out of memory."};
-    if (what.show_client_certificate)
+    if (message.show_client_certificate)
       if (auto why = detail::use_client_certificate(tls.get(), options())) return why;
-    link_->begin(what.connect_timeout);
+    link_->begin(message.connect_timeout);
     if (link_->begin_tls(std::move(tls), to.host)) return std::nullopt;
     return tls_failure(to);
   }
@@ -13235,30 +13245,30 @@ class httplib_transport {
       client.set_url_encode(false);
   }
 
-  httplib::Request to_httplib(const request& what, const text::url& to,
+  httplib::Request to_httplib(const request& message, const text::url& to,
                               std::optional<error>& unsent) const {
     httplib::Request out;
-    out.method = what.method;
+    out.method = message.method;
     out.path = to.path.empty() ? "/" : to.path;
     out.headers.emplace("host", to.authority());
     out.headers.emplace("accept-encoding", "identity");
-    for (const auto& [name, value] : what.headers) out.headers.emplace(name, value);
+    for (const auto& [name, value] : message.headers) out.headers.emplace(name, value);
     if (proxy_ && !to.tls) {
       out.path = to.origin() + out.path;
       if (!proxy_->login.empty())
         out.headers.emplace("proxy-authorization", text::basic_authorization(proxy_->login));
     }
-    if (!what.content) {
-      out.body = what.body;
+    if (!message.content) {
+      out.body = message.body;
       return out;
     }
     // httplib calls the provider until so much is written. One byte is enough for it to call once.
-    const std::uint64_t size = what.content->size_bytes();
+    const std::uint64_t size = message.content->size_bytes();
     out.headers.emplace("content-length", std::to_string(size));
     out.content_length_ = size > 0 ? 1 : 0;
-    out.content_provider_ = [this, &what, &unsent, size](std::size_t, std::size_t,
-                                                         httplib::DataSink& sink) {
-      unsent = send_content(*what.content, size, sink);
+    out.content_provider_ = [this, &message, &unsent, size](std::size_t, std::size_t,
+                                                            httplib::DataSink& sink) {
+      unsent = send_content(*message.content, size, sink);
       if (unsent) link_->give_body_up();
       return !unsent;
     };
@@ -13311,20 +13321,20 @@ class httplib_transport {
 
   // Collects the reply's body up to one byte more than is allowed, which shows that it is too long;
   // that of a 2xx goes to the sink if there is one.
-  void receive_into(reply& answer, httplib::Request& sent, const request& what,
+  void receive_into(reply& answer, httplib::Request& sent, const request& message,
                     sink_progress& sinking) const {
-    if (what.sink)
-      sent.response_handler = [this, &what, &sinking](const httplib::Response& received) {
+    if (message.sink)
+      sent.response_handler = [this, &message, &sinking](const httplib::Response& received) {
         reply head;
         take_head(head, received, link_->location());
         sinking.wanted = head.status >= 200 && head.status < 300;
-        return !sinking.wanted || sink_takes(sinking, [&] { return what.sink->begin(head); });
+        return !sinking.wanted || sink_takes(sinking, [&] { return message.sink->begin(head); });
       };
-    sent.content_receiver = [&answer, &what, &sinking, bytes_max = what.reply_bytes_max](
+    sent.content_receiver = [&answer, &message, &sinking, bytes_max = message.reply_bytes_max](
                                 const char* data, std::size_t length, std::uint64_t,
                                 std::uint64_t) {
       if (sinking.wanted)
-        return sink_takes(sinking, [&] { return what.sink->write({data, length}); });
+        return sink_takes(sinking, [&] { return message.sink->write({data, length}); });
       const std::size_t taken = std::min(length, bytes_max + 1 - answer.body.size());
       const std::size_t size = answer.body.size() + taken;
       // Room is doubled, but last it is the cap: doubling beyond that would take thrice the cap.
@@ -13349,10 +13359,10 @@ class httplib_transport {
 
   // Why the exchange came to nothing, if so. A refusal counts as soon as its head is there: a host
   // that does not read on may well cut off its own words.
-  std::optional<error> failure_of(const request& what, const text::url& to, bool whole,
+  std::optional<error> failure_of(const request& message, const text::url& to, bool whole,
                                   httplib::Error failed, const reply& answer) const {
     const bool success = answer.status >= 200 && answer.status < 300;
-    if (answer.body.size() > what.reply_bytes_max)
+    if (answer.body.size() > message.reply_bytes_max)
       return error{errc::bad_reply, "The reply of " + whom(to) +
                                         " is longer than limits.reply_bytes_max" + check_address};
     if (link_->head_is_too_long())

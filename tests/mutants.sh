@@ -8,6 +8,8 @@
 # which takes some minutes; with --check, only that each still fits the header. The last line is
 # `N passed, N failed`; a mutant that survives is a failure, as is one that does not compile.
 #
+# Those that tests/windows.cpp is to notice are built by mingw-w64 and run by wine.
+#
 # Installs what is missing, as tests/run.sh does. CXX names the compiler, JOBS how many mutants are
 # tried at once.
 
@@ -89,7 +91,34 @@ def precompile(work, header):
     compile(work, '-c', f'{os.getcwd()}/tests/support/catch_main.cpp', '-o', 'catch_main.o')
 
 
+# What tests/windows.sh has for it, in the folder of a mutant and with an object of that one's own.
+def for_windows(work, folder, commands, **how):
+    name = os.path.relpath(folder, work).replace('/', '-')
+    script = (f'. tests/setup.sh && . tests/windows.sh && windows_folder {work}/windows && name={name} '
+              f'&& {commands}')
+    done = subprocess.run(['sh', '-c', script], cwd=folder, stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                          errors='replace', **how)
+    return done.returncode, done.stdout
+
+
+# So that each is a program without further ado.
+def prepare_windows(work):
+    code, said = for_windows(work, os.getcwd(), 'install_for_windows && windows_compile_main')
+    if code != 0:
+        raise RuntimeError(said)
+
+
+def build_for_windows(work, folder):
+    code, said = for_windows(work, folder, 'windows_compile -w -c tests/windows.cpp '
+                             '-o "$folder/$name.o" && windows_program "$name" "$name"')
+    if code != 0:
+        raise RuntimeError(said)
+
+
 def build(work, folder, test):
+    if test == 'windows':
+        return build_for_windows(work, folder)
     libraries = []
     if test != 'simulate':
         libraries += [f'{work}/catch_main.o', *pkg_config('--libs', 'catch2-with-main')]
@@ -112,22 +141,32 @@ def last_case(test, said):
     return html.unescape(cases[-1])
 
 
-# Builds one file of tests on a header and runs it. Returns what failed, '' where nothing did.
-def run_tests(work, folder, test, only):
-    build(work, folder, test)
+# Runs it. Returns its exit code and what it said, as far as it came.
+def run_here(folder, test, only):
     arguments = ['--seeds', '300'] if test == 'simulate' else ['--abort', '-r', 'xml']
-    how = ''
     with open(f'{folder}/{test}.log', 'w+', errors='replace') as log:
         try:
             code = subprocess.run([f'{folder}/{test}', *arguments, *([only] if only else [])],
                                   cwd=folder, stdin=subprocess.DEVNULL, stdout=log,
                                   stderr=subprocess.DEVNULL, timeout=seconds_max).returncode
         except subprocess.TimeoutExpired:
-            code, how = 1, ', which hung'
+            code = None
+        os.remove(f'{folder}/{test}')
         log.seek(0)
-        case = last_case(test, log.read())
-    os.remove(f'{folder}/{test}')
-    return case + how if code != 0 else ''
+        return code, log.read()
+
+
+# Builds one file of tests on a header and runs it. Returns what failed, '' where nothing did.
+def run_tests(work, folder, test, only):
+    build(work, folder, test)
+    if test == 'windows':
+        code, said = for_windows(work, folder, 'windows_run_on_console "$name" '
+                                 f'"{only or "~[.]"}" "--abort -r xml"')
+    else:
+        code, said = run_here(folder, test, only)
+    if code == 0:
+        return ''
+    return last_case(test, said) + (', which hung' if code is None else '')
 
 
 # A copy of the tests beside a header of its own, which they include as "../hub_session.hpp".
@@ -165,6 +204,8 @@ def try_original(work, test, only, header):
 # Returns how many were killed.
 def try_all(wanted, header, work, pool):
     precompile(work, header)
+    if any('windows' in dict(each.catchers) for each in wanted):
+        prepare_windows(work)
     catchers = sorted({catcher for each in wanted for catcher in each.catchers})
     for done in [pool.submit(try_original, work, *each, header) for each in catchers]:
         done.result()

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
 // Tests of the machine room on Windows: files that others have open, locks, access lists, names of any
-// language, the settings' folder and the console; and what the system's headers say of what is
+// language, the settings' folder, the clock and the console; and what the system's headers say of what is
 // declared by hand there. tests/matrix.sh builds them in its cell windows.
 
 #include "../hub_session.hpp"
@@ -10,12 +10,15 @@
 #include <chrono>
 #include <csignal>
 #include <cstddef>
+#include <cstdint>
 #include <filesystem>
+#include <fstream>
 #include <iterator>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "support/catch.hpp"
@@ -136,6 +139,38 @@ TEST_CASE("a file that is open here may be renamed and removed, and is read as i
   CHECK(rest_of(file.get()) == "content");
 }
 
+TEST_CASE("a trainer overwrites, renames and removes its checkpoint while it is uploaded") {
+  const scratch_folder folder;
+  const fs::path checkpoint = folder.write("last.pt", "weights");
+  const auto upload = machine::file_source::open(checkpoint);
+  REQUIRE(upload);
+  std::string piece(3, '\0');
+  REQUIRE((*upload)->read(0, piece));
+  fs::rename(checkpoint, folder / "epoch1.pt");
+  folder.write("last.pt", "other weights");
+  REQUIRE((*upload)->read(3, piece));
+  CHECK(piece == "ght");
+  CHECK(std::ofstream(folder / "epoch1.pt", std::ios::binary) << "in place");
+  CHECK(fs::remove(folder / "epoch1.pt"));
+  CHECK((*upload)->read(6, piece).error().code == hub::errc::file_changed);
+}
+
+// Windows opens them where its settings and the program's manifest say so; wine always does.
+TEST_CASE("names longer than what Windows once took are read, replaced, locked and removed") {
+  const scratch_folder folder;
+  const fs::path deep = folder / std::string(140, 'a') / std::string(140, 'b');
+  CHECK(machine::write_text_file(deep / "file", "old"));
+  const auto reader = machine::open(deep / "file", "rb");
+  REQUIRE(reader);
+  CHECK(machine::write_text_file(deep / "file", "new"));
+  CHECK(machine::read_text_file(deep / "file") == "new");
+  CHECK(rest_of(reader.get()) == "old");
+  CHECK(machine::file_lock(deep / "file").held());
+  machine::make_private_folder(deep / "folder");
+  CHECK(fs::is_directory(deep / "folder"));
+  CHECK_FALSE(lets_everyone_in(deep / "file"));
+}
+
 TEST_CASE("who has a lock keeps others from it, and from nothing that is in the file") {
   const scratch_folder folder;
   const fs::path file = folder.write("file", "content");
@@ -215,20 +250,100 @@ TEST_CASE("settings are below APPDATA, in whatever language the user's name is")
         fs::path("C:\\users\\me\\AppData\\Roaming\\Ultralytics\\settings.json"));
 }
 
+// ---- the clock -----------------------------------------------------------------------------------
+
+// Which goes on while the machine sleeps, says its maker.
+TEST_CASE("the session's clock is the system's performance counter") {
+  const auto now = [] {
+    LARGE_INTEGER ticks, ticks_a_second;
+    ::QueryPerformanceCounter(&ticks);
+    ::QueryPerformanceFrequency(&ticks_a_second);
+    const auto whole = ticks.QuadPart / ticks_a_second.QuadPart;
+    const auto rest = ticks.QuadPart % ticks_a_second.QuadPart;
+    return std::chrono::seconds(whole) +
+           std::chrono::nanoseconds(rest * 1'000'000'000 / ticks_a_second.QuadPart);
+  };
+  const auto before = now();
+  const auto ours = hub::steady_clock{}.now().time_since_epoch();
+  const auto after = now();
+  CHECK(before <= ours);
+  CHECK(ours <= after);
+}
+
 // ---- the console ---------------------------------------------------------------------------------
 
-// Wine sends Ctrl-C alone. The others take the same way, so that what is left is what they count as.
-static_assert(windows::signal_of(CTRL_C_EVENT) == SIGINT &&
-              windows::signal_of(CTRL_BREAK_EVENT) == SIGBREAK &&
-              windows::signal_of(CTRL_CLOSE_EVENT) == SIGTERM &&
-              windows::signal_of(CTRL_LOGOFF_EVENT) == SIGTERM &&
-              windows::signal_of(CTRL_SHUTDOWN_EVENT) == SIGTERM);
+namespace {
 
-// Hidden, as it takes a console, which tests/matrix.sh gives it.
+// What comes after the session's own handler, where the system would end the program.
+std::atomic<int> handed_on = 0;
+BOOL WINAPI of_program(DWORD) { return ++handed_on; }
+
+struct program_that_goes_on {
+  program_that_goes_on() {
+    handed_on = 0;
+    REQUIRE(::SetConsoleCtrlHandler(&of_program, TRUE));
+  }
+  program_that_goes_on(const program_that_goes_on&) = delete;
+  program_that_goes_on& operator=(const program_that_goes_on&) = delete;
+  ~program_that_goes_on() { ::SetConsoleCtrlHandler(&of_program, FALSE); }
+};
+
+// As the system tells of it: on a thread of its own that begins in this function. Wine's server sends
+// Ctrl-C alone.
+void arrive(DWORD event) {
+  const auto routine = reinterpret_cast<LPTHREAD_START_ROUTINE>(reinterpret_cast<void*>(
+      ::GetProcAddress(::GetModuleHandleW(L"kernel32.dll"), "CtrlRoutine")));
+  REQUIRE(routine);
+  const auto argument = reinterpret_cast<void*>(std::uintptr_t{event});
+  const HANDLE thread = ::CreateThread(nullptr, 0, routine, argument, 0, nullptr);
+  REQUIRE(thread);
+  ::WaitForSingleObject(thread, INFINITE);
+  ::CloseHandle(thread);
+}
+
+std::string console_line(HANDLE console, std::size_t characters) {
+  std::wstring out(characters, L'\0');
+  DWORD got = 0;
+  REQUIRE(::ReadConsoleOutputCharacterW(console, out.data(), static_cast<DWORD>(out.size()),
+                                        COORD{0, 0}, &got));
+  out.resize(got);
+  return windows::to_utf8(out);
+}
+
+}  // namespace
+
+TEST_CASE("Ctrl-Break, a closed console and the end of a user's session are flushed as well") {
+  const program_that_goes_on program;
+  const std::vector<std::pair<DWORD, int>> events = {{CTRL_BREAK_EVENT, SIGBREAK},
+                                                     {CTRL_CLOSE_EVENT, SIGTERM},
+                                                     {CTRL_LOGOFF_EVENT, SIGTERM},
+                                                     {CTRL_SHUTDOWN_EVENT, SIGTERM}};
+  for (const auto& [event, number] : events) {
+    INFO("event " << event);
+    handed_on = 0;
+    std::vector<int> flushed;
+    const auto id = machine::signal_relay::instance().subscribe(
+        [&](int got) { flushed.push_back(got); }, std::chrono::hours(1));
+    arrive(event);
+    machine::signal_relay::instance().unsubscribe(id);
+    CHECK(flushed == std::vector<int>{number});
+    CHECK(handed_on == 1);
+  }
+}
+
+TEST_CASE("where standard error is a file, it takes no colours") {
+  const scratch_folder folder;
+  const auto file = machine::open(folder / "log", "wb");
+  const HANDLE before = ::GetStdHandle(STD_ERROR_HANDLE);
+  REQUIRE(::SetStdHandle(STD_ERROR_HANDLE, machine::handle_of(file.get())));
+  CHECK_FALSE(machine::takes_escapes());
+  ::SetStdHandle(STD_ERROR_HANDLE, before);
+}
+
+// The following are hidden, as they take a console, which tests/windows.sh gives them.
+
 TEST_CASE("Ctrl-C is flushed once, and handed on", "[.][console]") {
-  static std::atomic<int> handed_on = 0;
-  const PHANDLER_ROUTINE of_program = [](DWORD) -> BOOL { return ++handed_on; };
-  REQUIRE(::SetConsoleCtrlHandler(of_program, TRUE));
+  const program_that_goes_on program;
   std::vector<int> flushed;
   const auto id = machine::signal_relay::instance().subscribe(
       [&](int number) { flushed.push_back(number); }, std::chrono::hours(1));
@@ -238,7 +353,25 @@ TEST_CASE("Ctrl-C is flushed once, and handed on", "[.][console]") {
   }
   machine::signal_relay::instance().unsubscribe(id);
   CHECK(flushed == std::vector<int>{SIGINT});
-  ::SetConsoleCtrlHandler(of_program, FALSE);
+}
+
+TEST_CASE("a console takes colours once it has been told to", "[.][console]") {
+  const HANDLE console = ::GetStdHandle(STD_ERROR_HANDLE);
+  DWORD modes = 0;
+  REQUIRE(::GetConsoleMode(console, &modes));
+  REQUIRE(::SetConsoleMode(console, modes & ~DWORD{ENABLE_VIRTUAL_TERMINAL_PROCESSING}));
+  CHECK(machine::takes_escapes());
+  REQUIRE(::GetConsoleMode(console, &modes));
+  CHECK((modes & ENABLE_VIRTUAL_TERMINAL_PROCESSING) != 0);
+}
+
+TEST_CASE("a console shows words of every language, whatever its code page", "[.][console]") {
+  const HANDLE console = ::GetStdHandle(STD_ERROR_HANDLE);
+  REQUIRE(::SetConsoleOutputCP(437));
+  REQUIRE(::SetConsoleCursorPosition(console, COORD{0, 0}));
+  const std::string words = "gr\xC3\xB6\xC3\x9F\x65r";
+  machine::write_to_standard_error(words, [] { return false; });
+  CHECK(console_line(console, 6) == words);
 }
 
 }  // namespace windows_tests
