@@ -16,8 +16,8 @@
 #                 and with libc++; what the header does to the file that includes it, what must not
 #                 compile and the simulator's traces, with clang++
 #   foreign       other machines: the tests without a network on 32 bits, where files above 2 GiB are
-#                 read or refused by what a program is compiled with; and those of the rooms below the
-#                 session on aarch64, under qemu-user
+#                 read or refused by what a program is compiled with; and those of the engine and the
+#                 protocols on aarch64, under qemu-user
 #   packaging     what the README says of compiling, vendoring and installing, and of files to copy
 #   asan          the tests under AddressSanitizer and UndefinedBehaviorSanitizer
 #   tsan          those that have threads under ThreadSanitizer
@@ -44,7 +44,7 @@ cd "$(dirname "$0")/.." || exit 1
 
 work=build-matrix
 threaded_tests='loopback processes deadlines'
-tests="unit session hostile_replies $threaded_tests"
+tests="engine unit session hostile_replies $threaded_tests"
 warnings='-Wall -Wextra -Wpedantic -Wconversion -Wshadow -Werror'
 
 # What tests/run.sh does not need, by Debian's names.
@@ -163,8 +163,9 @@ cell_libcxx() {
   if is_long; then compile_all 'clang++ -stdlib=libc++' '' || return; fi
   optimization=0
   if is_long; then optimization=2; fi
-  build libc++ 'clang++ -stdlib=libc++' 'unit session' -Doptimization=$optimization &&
-    run libc++ 'unit session'
+  offline='engine unit session'
+  build libc++ 'clang++ -stdlib=libc++' "$offline" -Doptimization=$optimization &&
+    run libc++ "$offline"
 }
 
 cell_switches() {
@@ -203,7 +204,7 @@ EOF
 
 cell_foreign() {
   # SSE, as the tests repeat what others have computed: the old unit rounds what it stores once more.
-  programs='unit session spool large_files'
+  programs='engine unit session spool large_files'
   # Thousands of sessions each.
   spared='"~whichever *"'
   if is_long; then
@@ -217,7 +218,7 @@ cell_foreign() {
     -DHUB_SESSION_ASSERT=assert tests/large_files.cpp "$work"/i686/libcatch_main.a -static \
     -o "$work/small_files" && "$work/small_files" || return
   # Hostile replies take qemu longer than all the rest.
-  build_for aarch64 unit '' && run aarch64 unit '"~hostile replies *"'
+  build_for aarch64 engine '' && run aarch64 engine '"~hostile replies *"'
 }
 
 cell_packaging() {
@@ -247,10 +248,23 @@ cell_tsan() {
     run tsan "$threaded_tests" '~[fork]~[names]~[signals]~[.]'
 }
 
+# The examples in one file, so that the header is looked at once for all of them: first what they include,
+# but for other systems' headers, then each in a namespace of its own.
+examples_as_one() {
+  echo '#include "hub_session.hpp"'
+  grep -hE '^#include ' examples/*.cpp examples/*.hpp | grep -v 'catch_all\|process\.h' | sort -u
+  for file in examples/*.cpp; do
+    echo "namespace of_$(basename "$file" .cpp) {"
+    sed '/^#include /d' "$file"
+    echo '}'
+  done
+}
+
 cell_tidy() {
+  examples_as_one >"$work/examples.cpp"
   # shellcheck disable=SC2086 # one word per flag
-  printf '%s\n' tests/support/sessions.cpp examples/*.cpp | xargs -I FILE -P "$(nproc)" \
-    clang-tidy --quiet FILE -- -std=c++20 -I. $libraries
+  printf '%s\n' tests/support/sessions.cpp "$work/examples.cpp" | xargs -I FILE -P "$(nproc)" \
+    clang-tidy --quiet FILE -- -std=c++20 -I. -Iexamples $libraries
 }
 
 cell_format() {

@@ -966,14 +966,14 @@ bool die_in(const course<World>& what, spool_sync mode, crash_kind kind, std::ui
   return died;
 }
 
-// At each operation in the long variant, else at every third: which third differs from course to course.
+// At each operation in the long variant, else at every fifth: which fifth differs from course to course.
 template <class World>
 void die_everywhere() {
   const std::vector<course<World>> courses = {{"steady", steady<World>},
                                               {"outage", outage<World>},
                                               {"relay", relay<World>},
                                               {"rewriting", rewriting<World>}};
-  const std::uint64_t step = hub_test::long_variant() ? 1 : 3;
+  const std::uint64_t step = hub_test::long_variant() ? 1 : 5;
   std::uint64_t first = 0;
   std::uint64_t points = 0;
   for (const course<World>& what : courses)

@@ -107,11 +107,13 @@ bool lets_everyone_in(const fs::path& what) {
 
 TEST_CASE("a file is replaced while others have it open, and they go on with the old one") {
   const scratch_folder folder;
-  const auto reader = machine::open(folder.write("file", "old"), "rb");
+  auto reader = machine::open(folder.write("file", "old"), "rb");
   REQUIRE(reader);
   CHECK(machine::write_text_file(folder / "file", "new"));
   CHECK(machine::read_text_file(folder / "file") == "new");
   CHECK(rest_of(reader.get()) == "old");
+  reader.reset();
+  CHECK(files_in(folder) == 1);
 }
 
 TEST_CASE("where nobody has it open, a replaced file leaves nothing beside the new one") {

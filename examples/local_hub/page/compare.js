@@ -138,7 +138,7 @@ class Comparison {
   drawCharts() {
     this.gallery.update(new Map(this.metrics().map((name) =>
       [name, {title: name, names: [name], series: () => this.linesOf(name)}])));
-    this.node.dataset.runs = this.known.length;
+    this.node.dataset.runs = this.known.filter(({values}) => values.columns.size).length;  // that have lines
   }
 
   linesOf(name) {
