@@ -248,8 +248,8 @@ cell_tsan() {
     run tsan "$threaded_tests" '~[fork]~[names]~[signals]~[.]'
 }
 
-# The examples in one file, so that the header is looked at once for all of them: first what they include,
-# but for other systems' headers, then each in a namespace of its own.
+# The examples in one file, so that the header is looked at once for all of them: first what they
+# include, but for other systems' headers, then each in a namespace of its own.
 examples_as_one() {
   echo '#include "hub_session.hpp"'
   grep -hE '^#include ' examples/*.cpp examples/*.hpp | grep -v 'catch_all\|process\.h' | sort -u

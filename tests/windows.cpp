@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
 // Tests of the machine room on Windows: files that others have open, locks, access lists, names of any
-// language, the settings' folder, the clock and the console; and what the system's headers say of what is
-// declared by hand there. tests/matrix.sh builds them in its cell windows.
+// language, the settings' folder, the clock and the console; and what the system's headers say of what
+// is declared by hand there. tests/matrix.sh builds them in its cell windows.
 
 #include "../hub_session.hpp"
 

@@ -110,8 +110,8 @@ windows_run() {
   WINEPREFIX=${WINEPREFIX:-$folder/prefix} WINEDEBUG=-all wine "$folder/$program.exe" "$@" </dev/null
 }
 
-# windows_run_on_console PROGRAM TESTS [ARGUMENT...]: which no program has where nobody looks. What Catch2
-# reports goes past it, and the exit code is the program's.
+# windows_run_on_console PROGRAM TESTS [ARGUMENT...]: which no program has where nobody looks. What
+# Catch2 reports goes past it, and the exit code is the program's.
 windows_run_on_console() {
   rm -f "$folder/$1-on-console"
   (cd "$folder" && script -qec "WINEPREFIX='${WINEPREFIX:-$folder/prefix}' WINEDEBUG=-all \
