@@ -25,5 +25,6 @@ meson compile -C "$build" || give_up 'The build failed; see above.'
 # An old log must not be counted if meson dies before it writes a new one.
 rm -f "$build/meson-logs/testlog.json"
 forget_environment
-meson test -C "$build" --no-rebuild --print-errorlogs
+# One more than there are processors, as some of them wait for sockets and children.
+meson test -C "$build" --no-rebuild --print-errorlogs --num-processes $(($(nproc) + 1))
 python3 tests/summary.py "$build" $? "$began"
