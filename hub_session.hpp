@@ -12793,6 +12793,8 @@ class connection final : public httplib::Stream {
   void note_fault(std::string fault) {
     if (fault_.empty()) fault_ = std::move(fault);
   }
+  // What came in says why; that nothing more goes out, which may be noticed before, does not.
+  void note_last_word(std::string fault) { fault_ = std::move(fault); }
 
   // Waits for what the last try wanted. False if nothing came for too long.
   bool wait(int events) {
@@ -12821,7 +12823,7 @@ class connection final : public httplib::Stream {
     const int got = SSL_read(tls_.get(), to, static_cast<int>(piece_bytes));
     ended_ = got <= 0 && SSL_get_error(tls_.get(), got) == SSL_ERROR_ZERO_RETURN;
     in_failed_ = got <= 0 && !ended_ && !would_block(got);
-    if (in_failed_) note_fault(tls_text());
+    if (in_failed_) note_last_word(tls_text());
     return got;
   }
 
@@ -12840,7 +12842,7 @@ class connection final : public httplib::Stream {
     const std::ptrdiff_t got = ::recv(socket_.get(), to, piece_bytes, 0);
     ended_ = got == 0;
     in_failed_ = got < 0 && !is_passing(last_socket_error());
-    if (in_failed_) note_fault(system_text(last_socket_error()));
+    if (in_failed_) note_last_word(system_text(last_socket_error()));
     wanted_ = readable;
     return got;
   }
