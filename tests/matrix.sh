@@ -43,8 +43,9 @@ cd "$(dirname "$0")/.." || exit 1
 . tests/windows.sh
 
 work=build-matrix
+offline_tests='engine unit session'
 threaded_tests='loopback processes deadlines'
-tests="engine unit session hostile_replies $threaded_tests"
+tests="$offline_tests hostile_replies $threaded_tests"
 warnings='-Wall -Wextra -Wpedantic -Wconversion -Wshadow -Werror'
 
 # What tests/run.sh does not need, by Debian's names.
@@ -163,9 +164,8 @@ cell_libcxx() {
   if is_long; then compile_all 'clang++ -stdlib=libc++' '' || return; fi
   optimization=0
   if is_long; then optimization=2; fi
-  offline='engine unit session'
-  build libc++ 'clang++ -stdlib=libc++' "$offline" -Doptimization=$optimization &&
-    run libc++ "$offline"
+  build libc++ 'clang++ -stdlib=libc++' "$offline_tests" -Doptimization=$optimization &&
+    run libc++ "$offline_tests"
 }
 
 cell_switches() {
@@ -204,7 +204,7 @@ EOF
 
 cell_foreign() {
   # SSE, as the tests repeat what others have computed: the old unit rounds what it stores once more.
-  programs='engine unit session spool large_files'
+  programs="$offline_tests spool large_files"
   # Thousands of sessions each.
   spared='"~whichever *"'
   if is_long; then

@@ -93,33 +93,26 @@ def precompile(work, header):
 
 
 # What tests/windows.sh has for it, in the folder of a mutant and with an object of that one's own.
-def for_windows(work, folder, commands, **how):
+def for_windows(work, folder, commands):
     name = os.path.relpath(folder, work).replace('/', '-')
     script = (f'. tests/setup.sh && . tests/windows.sh && windows_folder {work}/windows && name={name} '
               f'&& {commands}')
     done = subprocess.run(['sh', '-c', script], cwd=folder, stdin=subprocess.DEVNULL,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                          errors='replace', **how)
+                          errors='replace')
     return done.returncode, done.stdout
 
 
-# So that each is a program without further ado.
-def prepare_windows(work):
-    code, said = for_windows(work, os.getcwd(), 'install_for_windows && windows_compile_main')
-    if code != 0:
-        raise RuntimeError(said)
-
-
-def build_for_windows(work, folder):
-    code, said = for_windows(work, folder, 'windows_compile -w -c tests/windows.cpp '
-                             '-o "$folder/$name.o" && windows_program "$name" "$name"')
+def compile_for_windows(work, folder, commands):
+    code, said = for_windows(work, folder, commands)
     if code != 0:
         raise RuntimeError(said)
 
 
 def build(work, folder, test):
     if test == 'windows':
-        return build_for_windows(work, folder)
+        return compile_for_windows(work, folder, 'windows_compile -w -c tests/windows.cpp -o '
+                                   '"$folder/$name.o" && windows_program "$name" "$name"')
     libraries = []
     if test != 'simulate':
         libraries += [f'{work}/catch_main.o', *pkg_config('--libs', 'catch2-with-main')]
@@ -206,7 +199,7 @@ def try_original(work, test, only, header):
 def try_all(wanted, header, work, pool):
     precompile(work, header)
     if any('windows' in dict(each.catchers) for each in wanted):
-        prepare_windows(work)
+        compile_for_windows(work, os.getcwd(), 'install_for_windows && windows_compile_main')
     catchers = sorted({catcher for each in wanted for catcher in each.catchers})
     for done in [pool.submit(try_original, work, *each, header) for each in catchers]:
         done.result()

@@ -107,14 +107,14 @@ windows_compile_engine() {
 windows_run() {
   program=$1
   shift
-  WINEPREFIX=${WINEPREFIX:-$folder/prefix} WINEDEBUG=-all wine "$folder/$program.exe" "$@" </dev/null
+  WINEPREFIX=$folder/prefix WINEDEBUG=-all wine "$folder/$program.exe" "$@" </dev/null
 }
 
 # windows_run_on_console PROGRAM TESTS [ARGUMENT...]: which no program has where nobody looks. What
 # Catch2 reports goes past it, and the exit code is the program's.
 windows_run_on_console() {
   rm -f "$folder/$1-on-console"
-  (cd "$folder" && script -qec "WINEPREFIX='${WINEPREFIX:-$folder/prefix}' WINEDEBUG=-all \
+  (cd "$folder" && script -qec "WINEPREFIX='$folder/prefix' WINEDEBUG=-all \
     wine '$1.exe' '$2' -o '$1-on-console' ${3:-}" /dev/null </dev/null >/dev/null)
   set -- $? "$1"
   cat "$folder/$2-on-console"
