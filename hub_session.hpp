@@ -12998,13 +12998,18 @@ class httplib_transport {
     if (message.deadline <= duration::zero()) return {.failure = timed_out_error(*to)};
     if (!shared_->dog.begin(watched_, deadline))
       return {.failure = error{errc::cancelled, "The request was given up."}};
+    const detail::sigpipe_guard no_sigpipe;
     struct ending {
       httplib_transport& self;
-      ~ending() { self.shared_->dog.end(self.watched_); }
-    } const ending{*this};
-    const detail::sigpipe_guard no_sigpipe;
+      bool is_whole = false;
+      // Also where memory ran out: what is left on this connection then belongs to nobody.
+      ~ending() {
+        if (!is_whole) self.disconnect();
+        self.shared_->dog.end(self.watched_);
+      }
+    } ending{*this};
     reply answer = exchange(message, *to, deadline);
-    if (answer.failure) disconnect();  // whatever is left on this connection belongs to nobody
+    ending.is_whole = !answer.failure;
     return answer;
   }
 

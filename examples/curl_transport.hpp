@@ -252,9 +252,7 @@ class curl_transport {
     set_options(what);
     curl_easy_setopt(curl_.get(), CURLOPT_HTTPHEADER, headers.get());
     curl_exchange exchange(curl_.get(), what);
-    curl_multi_add_handle(multi_.get(), curl_.get());
     const std::optional<hub::error> failure = perform(exchange, what);
-    curl_multi_remove_handle(multi_.get(), curl_.get());
     if (exchange.failure) return {.failure = exchange.failure};
     if (failure) return {.failure = failure};
     return std::move(exchange.answer);
@@ -340,6 +338,11 @@ class curl_transport {
   // Returns why there is no whole reply, or nothing.
   std::optional<hub::error> perform(curl_exchange& exchange, const hub::request& what) {
     constexpr int look_again_ms = 50;  // whether the program ends
+    struct ending {
+      curl_transport& self;  // also where something throws
+      ~ending() { curl_multi_remove_handle(self.multi_.get(), self.curl_.get()); }
+    } const ended{*this};
+    curl_multi_add_handle(multi_.get(), curl_.get());
     for (;;) {
       int running = 0;
       curl_multi_perform(multi_.get(), &running);

@@ -4,8 +4,8 @@
 // HUB's calls and each of the Platform's over a real socket of 127.0.0.1, are received by
 // httplib_transport and read as the session reads them.
 // Whatever comes, the exchange ends by its deadline, nothing crashes, and memory grows by no more
-// than the cap on a reply and a mebibyte. This program counts its memory in operator new, so it
-// has no other tests.
+// than the cap on a reply and a mebibyte. This program counts its memory in operator new, where it can
+// also run out, so it has no other tests.
 
 #include <algorithm>
 #include <atomic>
@@ -16,6 +16,7 @@
 #include <functional>
 #include <memory>
 #include <new>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -38,9 +39,16 @@ thread_local bool memory_counts = true;
 std::atomic<std::size_t> bytes_in_use = 0;
 std::atomic<std::size_t> bytes_in_use_max = 0;
 
+// How many of this thread's allocations succeed before one fails; none does where there is no number.
+thread_local std::optional<std::size_t> allocations_left;
+
 }  // namespace
 
 void* operator new(std::size_t size) {
+  if (allocations_left && (*allocations_left)-- == 0) {
+    allocations_left.reset();
+    throw std::bad_alloc();
+  }
   auto* const head = static_cast<piece_head*>(std::malloc(sizeof(piece_head) + size));
   if (!head) throw std::bad_alloc();
   *head = {size, memory_counts};
@@ -442,5 +450,39 @@ TEST_CASE(
         if (status[0] != '2' || call.has_content || page) CHECK(what.failed != "");
       }
     }
+  }
+}
+
+TEST_CASE("what memory ran out for leaves nothing on a connection that the next call would read") {
+  std::atomic<std::size_t> connections = 0;
+  raw_server server([&](raw_server::connection& client) {
+    ++connections;
+    for (;;) {
+      const std::string asked = client.read_request().head;
+      client.send(whole(asked.substr(0, asked.find(" HTTP/"))));
+    }
+  });
+  hub::httplib_transport transport;
+  const auto ask = [&](std::string_view path) {
+    return hub::request{
+        .method = "GET", .url = server.url(std::string(path)), .deadline = patience};
+  };
+  const hub::request before = ask("/before"), meanwhile = ask("/meanwhile"), after = ask("/after");
+  bool ran_out = true;
+  for (std::size_t number = 0; ran_out; ++number) {
+    INFO("after " << number << " allocations");
+    REQUIRE(transport.send(before).body == "GET /before");
+    const std::size_t connections_before = connections;
+    bool failed = false;
+    allocations_left = number;
+    try {
+      failed = transport.send(meanwhile).failure.has_value();
+    } catch (const std::bad_alloc&) {
+      failed = true;
+    }
+    ran_out = !allocations_left;
+    allocations_left.reset();
+    CHECK(transport.send(after).body == "GET /after");
+    CHECK(connections == connections_before + (failed ? 1 : 0));
   }
 }
