@@ -9433,9 +9433,9 @@ class store {
                  time_point now) {
     const std::lock_guard lock(mutex_);
     if (chunk <= last_chunk_) return;
-    last_chunk_ = chunk;
     buffer_.clear();
     journal::append_chunk(buffer_, chunk, through, lines);
+    last_chunk_ = chunk;
     if (write(buffer_, now)) settle({});
   }
 
@@ -9692,8 +9692,8 @@ class store {
     std::set<std::string> names;
     {
       const std::lock_guard lock(mutex_);
+      if (!fresh_) unsynced_.insert(segment_name_);
       names = std::exchange(unsynced_, {});
-      if (!fresh_) names.insert(segment_name_);
       sync_due_ = never;
     }
     for (const std::string& each : names)
@@ -10956,10 +10956,15 @@ class session_base : public training_callbacks {
     return out;
   }
 
-  void act_on(const published& news) {
+  // The engine has been told, and whoever told it must not take it that it has not. If memory runs out,
+  // the spool keeps what is over, and the next session sends that once more.
+  void act_on(const published& news) noexcept {
     for (std::size_t i = 0; i < lane_count; ++i)
       if (news.earlier[i]) wake(i);
-    if (spool_) spool_->strike(news.struck, now());
+    try {
+      if (spool_) spool_->strike(news.struck, now());
+    } catch (...) {
+    }
     for (const note& said : news.notes) report_.log(said.level, said.text);
   }
 
@@ -11502,7 +11507,8 @@ class basic_training_session final : public session_base {
   // From here on the lanes work. A run that has to be made is made at once if the server answers;
   // if it does not, that goes on beside the training.
   void start_reporting() {
-    engine_.handle_signed_in(clock_.now(), is_registered());
+    run_is_kept_ = is_registered();
+    engine_.handle_signed_in(clock_.now(), run_is_kept_);
     send_left();
     start_lanes();
     if (!traits_.registers) return;
@@ -11601,6 +11607,7 @@ class basic_training_session final : public session_base {
       at.pending.reset();  // only now: if memory ran out, the same reply is handed over again
       at.sent.reset();     // and with it the hold on its file
     }
+    if (spool_ && which == lane::epochs) note_run();
     std::optional<order> next;
     typename Protocol::run run;
     std::string system;
@@ -11615,8 +11622,6 @@ class basic_training_session final : public session_base {
       if (!next) return scheduled(which);
     }
     at.sent = std::move(next);
-    if (const auto* lines = std::get_if<console_order>(&at.sent->content); lines && spool_)
-      spool_->add_chunk(lines->chunk, lines->through, *lines->lines, clock_.now());
     at.pending = perform(which, run, *at.sent, std::move(system));
     at.due = later(clock_.now(), at.pending->latency);
     return at.due;
@@ -11645,20 +11650,30 @@ class basic_training_session final : public session_base {
     came.why = report_.redacted(std::move(came.why));
     renew_token(which, came);
     if constexpr (requires { Protocol::warning(news); }) say_warning(Protocol::warning(news));
-    std::string remembered;
-    bool has_ended = false;
     tell([&](engine& decide, time_point now) {
       if (std::exchange(driver_of(which).cancelled, false)) driver_of(which).transport.reset();
-      const bool was_made = decide.registered();
-      const bool was_over = decide.ending_delivered();
       Protocol::adopt(run_, std::move(news));
       model_url_ = Protocol::page(run_);
       decide.handle_outcome(which, came, now);
-      if (spool_ && !was_made && decide.registered()) remembered = Protocol::remember(run_);
-      has_ended = !was_over && decide.ending_delivered();
     });
-    if (!remembered.empty()) spool_->keep_run(remembered);
-    if (has_ended && spool_) spool_->forget_run();
+  }
+
+  // What the spool has to know of the run: its ids once it is made, and that it is no more once it has
+  // ended. If memory runs out, the lane's next step does it.
+  void note_run() {
+    bool has_ended = false;
+    std::string remembered;
+    {
+      const std::lock_guard lock(mutex_);
+      has_ended = engine_.ending_delivered();
+      if (has_ended ? run_is_forgotten_ : run_is_kept_ || !engine_.registered()) return;
+      if (!has_ended) remembered = Protocol::remember(run_);
+    }
+    if (has_ended)
+      spool_->forget_run();
+    else
+      spool_->keep_run(remembered);
+    (has_ended ? run_is_forgotten_ : run_is_kept_) = true;
   }
 
   // If the server does not accept the token any more, one lane has it renewed, and each lane that was
@@ -11695,6 +11710,8 @@ class basic_training_session final : public session_base {
   reply perform(lane which, const typename Protocol::run& run, order& wanted,
                 std::string system) noexcept {
     try {
+      if (const auto* lines = std::get_if<console_order>(&wanted.content); lines && spool_)
+        spool_->add_chunk(lines->chunk, lines->through, *lines->lines, clock_.now());
       sending with{.agent = agent_, .system = std::move(system)};
       if (auto* const upload = std::get_if<upload_order>(&wanted.content);
           upload && Protocol::sends_file(wanted.so_far)) {
@@ -11785,6 +11802,9 @@ class basic_training_session final : public session_base {
   std::uint64_t token_number_ = 0;  // how often it was renewed; changed under both mutexes
   std::atomic<std::uint64_t> accepted_token_ = 0;  // the newest with which anything was accepted
   std::array<driver, lane_count> drivers_;
+  // Whether the spool knows of the run what note_run() has it know. The epochs lane's own.
+  bool run_is_kept_ = !Protocol::traits.registers;
+  bool run_is_forgotten_ = false;
   std::optional<std::size_t> signal_subscription_;
   std::optional<detail::last_words::speech> last_words_;
   int exceptions_before_ = std::uncaught_exceptions();

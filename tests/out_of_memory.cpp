@@ -132,8 +132,10 @@ struct training : world {
   std::optional<session_type> session;
   hub::delivery delivered = {};
 
-  explicit training(const fault& meets) {
+  explicit training(const fault& meets, bool has_spool = false) {
     results.plots.f1_curve = {.x = {0, 1}, .y = {{0.5, 0.25}}};
+    // On a real disk, whose calls need memory as well.
+    if (has_spool) with.spool = {.directory = folder / "spool", .sync = hub::spool_sync::none};
     auto opening = here::opening(*this);
     session.emplace(std::move(opening), with, roomy_transport(server),
                     hub::testing::virtual_clock(time), hub::testing::virtual_sleeper(time));
@@ -142,6 +144,7 @@ struct training : world {
       session->on_fit_epoch_end(epoch, {{"train/loss", epoch}});
     advance(15min);
     session->on_fit_epoch_end(epochs_before, {{"train/loss", epochs_before}});
+    session->console("a line that was printed before\n");
     if (meets.kind != fault_kind::none) server.fail_next(meets, 2);
   }
 
@@ -196,6 +199,7 @@ void check_what_follows(training<Protocol>& at, const verb<Protocol>& what) {
   const hub::delivery delivered = at.session->on_train_end(epoch_after, at.best, 0.5);
   const hub::session_status now = at.session->status();
   CHECK(now.epochs_accepted == now.epochs_delivered + now.epochs_set_aside);
+  CHECK(now.console_lines_queued == 0);
   for (int epoch = 0; epoch <= epochs_before; ++epoch) CHECK(at.has(epoch));
   CHECK(at.has(epoch_after));
   CHECK(at.has_final_model());
@@ -223,11 +227,12 @@ std::size_t first_of_next() {
 }
 
 template <class Protocol>
-void fail_each_allocation(const verb<Protocol>& what, bool lasting, const fault& meets) {
+void fail_each_allocation(const verb<Protocol>& what, bool lasting, const fault& meets,
+                          bool has_spool = false) {
   std::size_t number = first_of_next();
   for (bool failed = true; failed; number += step) {
     INFO(what.name << ", allocation " << number << (lasting ? " and all after it" : " alone"));
-    training<Protocol> at(meets);
+    training<Protocol> at(meets, has_spool);
     failed = run_short_of_memory(number, lasting, [&] { what.call(at); });
     if (what.ends_training)
       check_the_end(at, lasting);
@@ -238,9 +243,9 @@ void fail_each_allocation(const verb<Protocol>& what, bool lasting, const fault&
 }
 
 template <class Protocol>
-void fail_each_call() {
+void fail_each_call(bool has_spool) {
   for (const verb<Protocol>& what : verbs<Protocol>)
-    for (bool lasting : {false, true}) fail_each_allocation<Protocol>(what, lasting, {});
+    for (bool lasting : {false, true}) fail_each_allocation<Protocol>(what, lasting, {}, has_spool);
 }
 
 template <class Protocol>
@@ -270,11 +275,16 @@ void fail_in_the_destructor() {
 }  // namespace
 
 TEST_CASE("whichever allocation fails in a call, nothing escapes and nothing is lost in silence") {
-  fail_each_call<hub::hub_v1>();
+  fail_each_call<hub::hub_v1>(false);
 }
 
 TEST_CASE("whichever allocation fails in a call on the Platform, nothing is lost in silence") {
-  fail_each_call<hub::platform>();
+  fail_each_call<hub::platform>(false);
+}
+
+TEST_CASE("whichever allocation fails in a call, a spool makes nothing worse") {
+  fail_each_call<hub::hub_v1>(true);
+  fail_each_call<hub::platform>(true);
 }
 
 TEST_CASE("whichever allocation fails while the server fails too, nothing is lost in silence") {
@@ -285,6 +295,39 @@ TEST_CASE("whichever allocation fails while the server fails too, nothing is los
 TEST_CASE("whichever allocation fails in the destructor, it ends all that goes on") {
   fail_in_the_destructor<hub::hub_v1>();
   fail_in_the_destructor<hub::platform>();
+}
+
+TEST_CASE(
+    "a run that is made while memory is short is the one that the next session goes on with") {
+  using session_type = training<hub::platform>::session_type;
+  std::size_t number = first_of_next();
+  for (bool failed = true; failed; number += step) {
+    INFO("allocation " << number);
+    world sim;
+    hub::platform_run run = stage<hub::platform>::opening(sim);
+    run.resume = true;
+    const auto disk = std::make_shared<hub::testing::crash_disk>();
+    sim.with.spool = {.directory = "/spool", .storage = disk};
+    const auto start = [&] {
+      return std::make_unique<session_type>(run, sim.with, roomy_transport(sim.platform),
+                                            hub::testing::virtual_clock(sim.time),
+                                            hub::testing::virtual_sleeper(sim.time));
+    };
+    sim.platform.unreachable = true;
+    auto session = start();
+    session->on_fit_epoch_end(0, {{"train/loss", 1}});
+    sim.platform.unreachable = false;
+    failed = run_short_of_memory(number, false, [&] { sim.advance(15min); });
+    sim.advance(15min);
+    sim.crash(session, *disk);
+    session = start();
+    session->on_fit_epoch_end(1, {{"train/loss", 2}});
+    CHECK(session->on_train_end(1, "", 0.5).complete());
+    CHECK(sim.platform.models().size() == 1);
+    CHECK(stage<hub::platform>::has(sim, 0));
+    CHECK(stage<hub::platform>::has(sim, 1));
+    REQUIRE(number < 20'000);
+  }
 }
 
 TEST_CASE("whichever allocation fails at the start of a sleeper, it throws and nothing runs") {
