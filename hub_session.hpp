@@ -10844,8 +10844,9 @@ class session_base : public training_callbacks {
         text = encode_figures(figures_->read(now()));
       }
     } catch (const std::exception& problem) {
-      report_.log(log_level::warning,
-                  "The machine's figures are not told any more: ", problem.what());
+      report_.log(log_level::warning, no_figures, problem.what());
+    } catch (...) {
+      report_.log(log_level::warning, no_figures, "session_options::read_system threw");
     }
     const bool goes_on = !text.empty();
     const std::lock_guard lock(mutex_);
@@ -10941,6 +10942,7 @@ class session_base : public training_callbacks {
   static constexpr std::size_t warnings_max = 20;
   static constexpr std::string_view given_up =
       "A call was given up, and what it was to report may be missing: ";
+  static constexpr std::string_view no_figures = "The machine's figures are not told any more: ";
 
   // Under the mutex.
   published publish() {

@@ -775,6 +775,21 @@ TEST_CASE("figures that cannot be read, or are not to be told, cost nothing else
   CHECK(in.said("The machine's figures are not told any more: no driver"));
 }
 
+TEST_CASE("a function that throws what is no exception is not asked for figures again") {
+  scene in;
+  hub::session_options with = in.platform_options();
+  int readings = 0;
+  with.read_system = [&]() -> hub::system_figures {
+    ++readings;
+    throw 7;
+  };
+  session at = in.start(in.run, with);
+  in.advance(1h);
+  CHECK(train(at, in).complete());
+  CHECK(readings == 1);
+  CHECK(in.said("The machine's figures are not told any more: session_options::read_system threw"));
+}
+
 TEST_CASE("a session whose HUB is the retired one says so, and where to report instead") {
   scene in;
   in.hub.unreachable = true;
