@@ -3737,7 +3737,7 @@ inline std::string speaker_of(const reply& answer, std::string_view who) {
   return std::string(who) + (own ? "" : ", or the proxy " + answer.proxy + " on the way,");
 }
 
-// What `what` (such as "a heartbeat") came to.
+// What `subject`, such as "a heartbeat", came to.
 inline outcome judge(const reply& answer, std::string_view subject,
                      std::chrono::system_clock::time_point wall_now, std::string_view who) {
   outcome out;
@@ -5603,10 +5603,6 @@ inline result<std::string> parse_older_resource_reply(const reply& answer) {
   return answer.location;
 }
 
-}  // namespace platform_wire
-
-namespace platform_wire {
-
 // What the reply to resource_request (step 0) or older_resource_request (step 1) came to. Delivered:
 // `url` leads to the file.
 inline outcome judge_resource(const run& of, const resource& wanted, const progress& at,
@@ -6701,8 +6697,8 @@ class file_lock {
     std::error_code none;
     if (fs::is_symlink(fs::symlink_status(file, none)))
       return std::make_error_code(std::errc::too_many_symbolic_link_levels);
-    file_ =
-        open(file, "r+b");  // a network file system locks nothing that is open for reading alone
+    // For writing, too: a network file system locks nothing that is open for reading alone.
+    file_ = open(file, "r+b");
     if (!file_ || posix::lock(fileno(file_.get()), posix::exclusive | posix::without_waiting) != 0)
       return {errno, std::generic_category()};
     // Whoever had it may have renamed or removed the file before this one got the lock.
@@ -6814,8 +6810,8 @@ struct fresh_file {
     for (fs::directory_iterator at(like.parent_path(), failed), end; !failed && at != end;
          at.increment(failed)) {
       if (!utf8_of(at->path().filename()).starts_with(beginning)) continue;
-      const file_lock ours(
-          at->path());  // without locks, the system keeps what is open from removal
+      // Without locks, the system keeps what is open from removal.
+      const file_lock ours(at->path());
       std::error_code ignored;
       if (ours.held()) fs::remove(at->path(), ignored);
     }
@@ -7419,8 +7415,8 @@ inline std::optional<std::string> replace_api_key(std::string_view text, std::st
     const yaml_reader settings(text);
     if (settings.api_key()) {
       const auto [begin, length] = settings.api_key()->where;
-      const bool glued =
-          begin > 0 && out[begin - 1] == ':';  // "api_key:" alone, with no space after it
+      // "api_key:" alone, with no space after it.
+      const bool glued = begin > 0 && out[begin - 1] == ':';
       const bool before_comment = length == 0 && out.substr(begin).starts_with('#');
       out.replace(begin, length, (glued ? " " : "") + value + (before_comment ? " " : ""));
     } else {
@@ -10096,10 +10092,9 @@ class startup {
 // ---- fetching files ----------------------------------------------------------------------------
 
 // A download on its way to the disk: FILE.part, and beside it FILE.part.json, which says of what it
-// is the beginning, so that a later run can go on. Who may read the file is as of any file that this
-// user makes. A download goes on
-// only if the bytes that are there have the hash that was written down for them: whatever a
-// crash left, no file is put together from two versions.
+// is the beginning, so that a later run can go on. It goes on only if the bytes that are there have the
+// hash that was written down for them: whatever a crash left, no file is put together from two versions.
+// Who may read the file is as of any file that this user makes.
 class part_file final : public body_sink {
  public:
   using meter = std::function<void(std::uint64_t done, std::uint64_t total, std::uint64_t before)>;
@@ -10622,8 +10617,8 @@ class session_base : public training_callbacks {
   session_base(session_options options, const protocol_traits& traits, bool has_threads)
       : options_(std::move(options)),
         report_(options_, has_threads, traits.service),
-        engine_(options_.rate_limits, options_.retry, options_.limits, seed(), traits),
-        traits_(traits) {}
+        traits_(traits),
+        engine_(options_.rate_limits, options_.retry, options_.limits, seed(), traits) {}
   ~session_base() override = default;
 
   // ---- what the policies do ----------------------------------------------------------------------
@@ -10923,6 +10918,7 @@ class session_base : public training_callbacks {
 
   session_options options_;
   machine::reporter report_;
+  protocol_traits traits_;
   std::unique_ptr<spool::store> spool_;
   process_rank rank_;
   int process_ = 0;
@@ -11098,10 +11094,6 @@ class session_base : public training_callbacks {
     return delivered;
   }
 
- protected:
-  protocol_traits traits_;
-
- private:
   std::array<time_point, 4> scheduled_ = {never, never, never, never};
   static_assert(lane_count == 4);
   std::atomic<bool> stop_requested_ = false;
@@ -13767,8 +13759,7 @@ struct hub_model {
   model_options about = {};
   std::map<int, json> metrics = {};  // epoch -> {name: value}
   std::vector<heartbeat_record> heartbeats = {};
-  std::vector<checkpoint_record> checkpoints =
-      {};  // in the order of arrival, the final one included
+  std::vector<checkpoint_record> checkpoints = {};  // as they arrived, the final one among them
 
   // HUB shows a training as disconnected after this much silence.
   static constexpr duration silence_max = 15min;
