@@ -111,10 +111,10 @@ windows_run() {
 }
 
 # windows_run_on_console PROGRAM TESTS [ARGUMENT...]: which no program has where nobody looks. What
-# Catch2 reports goes past it, and the exit code is the program's.
+# Catch2 reports goes past it, and the exit code is the program's, or 124 after five minutes.
 windows_run_on_console() {
   rm -f "$folder/$1-on-console"
-  (cd "$folder" && script -qec "WINEPREFIX='$folder/prefix' WINEDEBUG=-all \
+  (cd "$folder" && timeout -k 10 300 script -qec "WINEPREFIX='$folder/prefix' WINEDEBUG=-all \
     wine '$1.exe' '$2' -o '$1-on-console' ${3:-}" /dev/null </dev/null >/dev/null)
   set -- $? "$1"
   cat "$folder/$2-on-console"
