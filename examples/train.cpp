@@ -106,6 +106,7 @@ constexpr char usage[] =
   --checkpoint-interval S  at most one checkpoint in S seconds (default 900)
   --heartbeat-interval S   one heartbeat every S seconds (default 300)
   --request-deadline S     a small request that takes longer than S seconds is made again (default 30)
+  --shutdown-deadline S    on a signal, what is left is sent for S seconds at most (default 2)
   --help                   this text
 
 Endpoints and key come from ULTRALYTICS_HUB_API, ULTRALYTICS_HUB_WEB and ULTRALYTICS_API_KEY, and
@@ -133,6 +134,7 @@ settings read_settings(const examples::flags& flags) {
   if (const auto s = flags.seconds("--checkpoint-interval", 0)) wanted.rate_limits.checkpoint = *s;
   if (const auto s = flags.seconds("--heartbeat-interval", 0.01)) wanted.rate_limits.heartbeat = *s;
   if (const auto s = flags.seconds("--request-deadline", 0.01)) wanted.limits.request_deadline = *s;
+  if (const auto s = flags.seconds("--shutdown-deadline", 0)) wanted.limits.shutdown_deadline = *s;
 
   std::error_code problem;
   std::filesystem::create_directories(wanted.folder, problem);
@@ -218,11 +220,12 @@ int run(const settings& wanted) {
 
 int main(int argc, char** argv) {
   try {
-    const examples::flags flags(argc, argv,
-                                {"--model", "--platform", "--name", "--epochs", "--out", "--spool",
-                                 "--epoch-seconds", "--metrics-interval", "--checkpoint-interval",
-                                 "--heartbeat-interval", "--request-deadline"},
-                                {"--resume", "--help"});
+    const examples::flags flags(
+        argc, argv,
+        {"--model", "--platform", "--name", "--epochs", "--out", "--spool", "--epoch-seconds",
+         "--metrics-interval", "--checkpoint-interval", "--heartbeat-interval",
+         "--request-deadline", "--shutdown-deadline"},
+        {"--resume", "--help"});
     if (flags.has("--help")) {
       std::cout << usage;
       return 0;

@@ -139,7 +139,8 @@ TEST_CASE("train takes --epochs over what the model says", "[examples]") {
 TEST_CASE("train ended by SIGTERM leaves its metrics on the HUB", "[examples]") {
   const home at;
   const running_hub hub = at.start_hub();
-  const auto train = at.start_train(hub, {"--epochs", "1000000", "--epoch-seconds", "0.01"});
+  const auto train = at.start_train(
+      hub, {"--epochs", "1000000", "--epoch-seconds", "0.01", "--shutdown-deadline", "60"});
   train->wait_for_line("epoch 4 of ");  // so the first three were reported
   train->send(SIGTERM);
   const ending ended = train->wait_for_end();

@@ -320,7 +320,8 @@ TEST_CASE("a run whose program a signal ends is told as failed, with the reason"
   const home at;
   const raw_platform platform;
   const auto train =
-      start_train(at, platform.root(), {"--epochs", "100000", "--epoch-seconds", "0.1"});
+      start_train(at, platform.root(),
+                  {"--epochs", "100000", "--epoch-seconds", "0.1", "--shutdown-deadline", "60"});
   wait_for_call(platform, *train, "epoch_end");
   train->send(signal);
   CHECK(train->wait_for_end().signal == signal);
