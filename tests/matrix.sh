@@ -8,13 +8,13 @@
 #
 #   clang++       every file is compiled alone, with all warnings as errors, but those that the cell asan
 #                 compiles so
-#   libc++        clang++ with libc++: the tests without a network are linked and run. Debian's
-#                 libcpp-httplib.so is built with libstdc++, so that nothing that needs it can be linked
-#                 with libc++
+#   libc++        clang++ with libc++: the tests without a network are linked and run, and the simulator's
+#                 seeds do the same as when g++ has compiled them. Debian's libcpp-httplib.so is built with
+#                 libstdc++, so that nothing that needs it can be linked with libc++
 #   switches      every template of the header instantiated, whole, with HUB_SESSION_NO_HTTPLIB, with
 #                 HUB_SESSION_NO_OPENSSL and with HUB_SESSION_INTERFACE_ONLY, under -fno-rtti, with g++
-#                 and with libc++; what the header does to the file that includes it, what must not
-#                 compile and the simulator's traces, with clang++
+#                 and with libc++; what the header does to the file that includes it and what must not
+#                 compile, with clang++
 #   foreign       other machines: the tests without a network on 32 bits, where files above 2 GiB are
 #                 read or refused by what a program is compiled with; and those of the engine and the
 #                 protocols on aarch64, under qemu-user
@@ -164,8 +164,8 @@ cell_libcxx() {
   if is_long; then compile_all 'clang++ -stdlib=libc++' '' || return; fi
   optimization=0
   if is_long; then optimization=2; fi
-  build libc++ 'clang++ -stdlib=libc++' "$offline_tests" -Doptimization=$optimization &&
-    run libc++ "$offline_tests"
+  build libc++ 'clang++ -stdlib=libc++' "$offline_tests simulate" -Doptimization=$optimization &&
+    run libc++ "$offline_tests" && sh tests/simulate.sh "$work/libc++/simulate" "${CXX:-g++}"
 }
 
 cell_switches() {

@@ -219,8 +219,8 @@ void check_the_end(training<Protocol>& at, bool lasting) {
   CHECK((all || !said_complete));
 }
 
-// Each allocation in the long variant, else every seventh: which seventh differs from call to call.
-const std::size_t step = hub_test::long_variant() ? 1 : 7;
+// Each allocation in the long variant, else every eleventh: which of them differs from call to call.
+const std::size_t step = hub_test::long_variant() ? 1 : 11;
 std::size_t first_of_next() {
   static std::size_t calls = 0;
   return calls++ % step;

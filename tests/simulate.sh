@@ -3,11 +3,10 @@
 #
 # sh tests/simulate.sh PROGRAM [COMPILER...]
 #
-# Plays the seeds of tests/simulate/seeds.txt with PROGRAM, a built tests/simulate.cpp. Then, whether a
-# seed does the same whatever compiled it: what PROGRAM says of some seeds must be what it says when each
-# of these compilers has built it without optimization.
-# Without compilers: clang++, else g++. CXXFLAGS is passed on. The last line is `N passed, N failed`; the
-# exit code is zero only if none failed.
+# Plays the seeds of tests/simulate/seeds.txt with PROGRAM, a built tests/simulate.cpp. Then, if there
+# are compilers, whether a seed does the same whatever compiled it: what PROGRAM says of some seeds must
+# be what it says when each of them has built it without optimization. CXXFLAGS is passed on. The last
+# line is `N passed, N failed`; the exit code is zero only if none failed.
 
 unset CDPATH
 program=$(realpath "$1") || exit 1
@@ -40,9 +39,6 @@ for seed in $(sed -n 's/^\([0-9][0-9]*\) .*/\1/p' tests/simulate/seeds.txt); do
 done
 [ "$passed" -gt 0 ] || fail tests/simulate/seeds.txt 'no seed of it could be played'
 
-if [ $# -eq 0 ]; then
-  command -v clang++ >/dev/null 2>&1 && set -- clang++ || set -- g++
-fi
 expected=$(trace_of "$program")
 json_flags=$(pkg-config --cflags nlohmann_json 2>/dev/null)
 [ -n "$expected" ] || fail "$program" "its $seeds seeds have no trace"
