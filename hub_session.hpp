@@ -8481,10 +8481,15 @@ class signal_relay {
     }
   }
 
-  void flush_all(int number) {
+  // Nobody flushes if memory runs out: a signal is handed on all the same.
+  void flush_all(int number) noexcept {
+    std::vector<std::pair<std::size_t, flush>> now;
     std::unique_lock lock(mutex_);
+    try {
+      now = subscribers_;
+    } catch (const std::bad_alloc&) {
+    }
     flushing_ = true;
-    const auto now = subscribers_;
     lock.unlock();
     for (const auto& entry : now) entry.second(number);
     lock.lock();
@@ -8552,8 +8557,12 @@ class signal_relay {
     std::unique_lock lock(mutex_);
     if (first_at_) return flushing_ && now - *first_at_ < moment_ ? windows::yes : windows::no;
     first_at_ = now;
+    std::vector<std::pair<std::size_t, flush>> those;
+    try {
+      those = subscribers_;
+    } catch (const std::bad_alloc&) {  // nobody flushes, and the event goes on all the same
+    }
     flushing_ = true;
-    const auto those = subscribers_;
     lock.unlock();
     for (const auto& entry : those) entry.second(number);
     lock.lock();
