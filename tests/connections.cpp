@@ -41,8 +41,6 @@ hub::detail::address address_of(const std::string& ip, int port) {
   return found->front();
 }
 
-int refusing_port() { return listening_socket(1).port(); }  // and closed again
-
 const auto patiently = [] { return false; };
 
 // The port that a connected socket is connected to; 0 where there is none.
@@ -57,7 +55,8 @@ TEST_CASE("an address that says nothing costs no more than the stagger, one that
   const deaf_port deaf;
   raw_server good([](raw_server::connection& client) { client.hang(); });
   const auto silent = address_of("127.0.0.1", deaf.port());
-  const auto refuses = address_of("127.0.0.1", refusing_port());
+  const bound_socket refusing;
+  const auto refuses = address_of("127.0.0.1", refusing.port());
   const auto answers = address_of("127.0.0.1", good.port());
   using order = std::vector<hub::detail::address>;
   for (const order& addresses : {order{silent, answers}, order{silent, silent, silent, answers},
@@ -78,9 +77,10 @@ TEST_CASE("an address that says nothing costs no more than the stagger, one that
 
 TEST_CASE("a race that nobody wins says what each address said, and can be given up") {
   const deaf_port deaf;
+  const bound_socket refusing;
   const auto silent = address_of("127.0.0.1", deaf.port());
   hub::detail::connection_race lost(
-      {address_of("127.0.0.1", refusing_port()), address_of("127.0.0.2", deaf.port()), silent}, 1ms,
+      {address_of("127.0.0.1", refusing.port()), address_of("127.0.0.2", deaf.port()), silent}, 1ms,
       20ms);
   CHECK_FALSE(lost.run(patiently));
   CHECK(contains(lost.said(), "127.0.0.1 (Connection refused)"));
@@ -108,7 +108,8 @@ TEST_CASE("programs that are started meanwhile do not inherit a connection") {
 
 TEST_CASE("an address that refuses is said so, and costs nothing where another one answers") {
   raw_server good([](raw_server::connection& client) { client.hang(); });
-  const auto refuses = address_of("127.0.0.1", refusing_port());
+  const bound_socket refusing;
+  const auto refuses = address_of("127.0.0.1", refusing.port());
   const auto answers = address_of("127.0.0.1", good.port());
   hub::detail::connection_race won({refuses, refuses, answers}, 24h, 24h);
   CHECK(port_of(won.run(patiently)) == good.port());
@@ -141,7 +142,8 @@ TEST_CASE("the families of addresses take turns, behind the one that worked last
 
 TEST_CASE("an IPv6 address is spoken to, and named with its brackets") {
   hub::httplib_transport transport;
-  const int port = refusing_port();
+  const bound_socket on_ipv4;
+  const int port = on_ipv4.port();
   const hub::reply reply = transport.send(get("http://[::1]:" + std::to_string(port) + "/"));
   CHECK(failure_of(reply) == "not_reachable");
   CHECK(contains(message_of(reply), "[::1]:" + std::to_string(port)));
@@ -528,7 +530,8 @@ TEST_CASE("what a proxy refuses is told as the proxy's, by its name") {
 TEST_CASE("a proxy that is not there, or says nothing, is the one that is named") {
   const std::string target = GENERATE("http://127.0.0.1:1/", "https://127.0.0.1:1/");
   if (target.starts_with("https") && !speak_tls) return;
-  std::vector<std::pair<int, std::string>> ports = {{refusing_port(), "not_reachable"}};
+  const bound_socket refusing;
+  std::vector<std::pair<int, std::string>> ports = {{refusing.port(), "not_reachable"}};
 #if !defined(_WIN32)
   const deaf_port deaf;
   ports.emplace_back(deaf.port(), "timed_out");

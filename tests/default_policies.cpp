@@ -621,7 +621,8 @@ TEST_CASE("dropping a kept TLS connection that the server has reset raises no SI
 }
 
 TEST_CASE("where nobody listens, the host and port are named") {
-  const int port = listening_socket(1).port();  // and closed again
+  const bound_socket refusing;
+  const int port = refusing.port();
   hub::httplib_transport transport;
   for (const char* scheme : {"http", "https"}) {
     const hub::reply reply =

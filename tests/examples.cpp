@@ -211,13 +211,13 @@ TEST_CASE("train --resume takes no file for weights that holds none", "[examples
 
 TEST_CASE("train outlives a HUB that crashes and comes back", "[examples]") {
   const home at;
-  running_hub hub = at.start_hub();
+  running_hub hub = at.start_hub_to_return();
   const auto train = at.start_train(hub, {"--epochs", "30", "--epoch-seconds", "0.02"});
   train->wait_for_line("epoch 5 of ");
   hub.program->send(SIGKILL);
   CHECK(hub.program->wait_for_end().signal == SIGKILL);
   train->wait_for_line("epoch 10 of ");
-  const running_hub again = at.start_hub_again(hub, hub.port());
+  const running_hub again = at.start_hub_again(hub);
 
   const ending ended = train->wait_for_end();
   INFO(train->out() << train->err());
@@ -370,8 +370,7 @@ TEST_CASE("sync shows what a dead training left, and sends it", "[examples]") {
 // A model whose training is killed five times while its HUB comes and goes. Returns how often it was.
 int kill_five_times(std::mt19937& random) {
   const home at;
-  running_hub hub = at.start_hub();
-  const int port = hub.port();
+  running_hub hub = at.start_hub_to_return();
   bool hub_is_up = true;
   const auto flap = [&](unsigned one_in) {
     if (random() % one_in != 0) return;
@@ -379,7 +378,7 @@ int kill_five_times(std::mt19937& random) {
       hub.program->send(SIGKILL);
       hub.program->wait_for_end();
     } else {
-      hub = at.start_hub_again(hub, port);
+      hub = at.start_hub_again(hub);
     }
     hub_is_up = !hub_is_up;
   };

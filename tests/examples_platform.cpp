@@ -292,11 +292,11 @@ TEST_CASE("no such fault costs a training at a local_hub anything", "[examples]"
 TEST_CASE("train begins while the Platform is away, and all is there once it is back",
           "[examples]") {
   const home at;
-  const int port = listening_socket(1).port();
-  const auto train = start_train(at, "http://127.0.0.1:" + std::to_string(port),
+  const bound_socket place;
+  const auto train = start_train(at, "http://127.0.0.1:" + std::to_string(place.port()),
                                  {"--epochs", std::to_string(epochs)});
   train->wait_for_line("epoch 3 of ");
-  const raw_platform platform(port);
+  const raw_platform platform(place.port());
   const ending ended = train->wait_for_end();
   INFO(train->out() << train->err());
   CHECK(ended.code == 0);
@@ -361,8 +361,8 @@ TEST_CASE("a run that will go on stays open when a signal ends its program", "[e
 
 TEST_CASE("sync sends a run that never met the Platform", "[examples]") {
   const home at;
-  const int port = listening_socket(1).port();
-  const std::string root = "http://127.0.0.1:" + std::to_string(port);
+  const bound_socket place;
+  const std::string root = "http://127.0.0.1:" + std::to_string(place.port());
   const auto train = start_train(
       at, root, {"--epochs", "100000", "--epoch-seconds", "0.01", "--spool", at.spool.string()});
   train->wait_for_line("epoch 7 of ");
@@ -381,7 +381,7 @@ TEST_CASE("sync sends a run that never met the Platform", "[examples]") {
   CHECK(contains(shown->out(), "and the run is not made yet"));
   CHECK(contains(shown->out(), "(platform)"));
 
-  const raw_platform platform(port);
+  const raw_platform platform(place.port());
   CHECK(sync({}, 0)->last_line() == "Nothing is left in " + at.spool.string() + ".");
   const platform_model run = run_at(platform);
   for (int epoch = 0; epoch < epochs; ++epoch) CHECK(run.epochs.contains(epoch));

@@ -470,7 +470,8 @@ TEST_CASE("transport: a server that closes in the middle of an upload costs no p
 
 TEST_CASE("transport: where nobody listens, the host and port are named, and no key") {
   using namespace suite;
-  const std::string place = "127.0.0.1:" + std::to_string(listening_socket(1).port());
+  const bound_socket refusing;
+  const std::string place = "127.0.0.1:" + std::to_string(refusing.port());
   const std::string scheme = GENERATE("http", "https");
   if (scheme == "https" && !speak_tls) return;
   const hub::reply reply = make_transport("").send(get(scheme + "://" + place + "/a?X-Sig=secret"));

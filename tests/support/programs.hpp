@@ -13,6 +13,7 @@
 #include "catch.hpp"
 #include "own_signals.hpp"
 #include "scratch.hpp"
+#include "sockets.hpp"
 #include "text.hpp"
 
 #include <algorithm>
@@ -194,6 +195,7 @@ struct running_hub {
   std::unique_ptr<process> program;
   std::string url;
   std::string model;
+  std::shared_ptr<const bound_socket> place;  // where another can take its place, if so
 
   std::string page() const { return url + "/models/" + model; }  // of its model
   int port() const { return std::stoi(url.substr(url.rfind(':') + 1)); }
@@ -224,11 +226,14 @@ struct home {
     return run("HUB_LOCAL_HUB", arguments, environment);
   }
 
-  running_hub start_hub(words arguments = {"--make-model", "spirals"}, int port = 0) const {
+  running_hub start_hub(words arguments = {"--make-model", "spirals"},
+                        std::shared_ptr<const bound_socket> place = {}) const {
     const bool makes_model =
         std::find(arguments.begin(), arguments.end(), "--make-model") != arguments.end();
+    const int port = place ? place->port() : 0;
     arguments.insert(arguments.end(), {"--api-key", good_key, "--port", std::to_string(port)});
     running_hub hub;
+    hub.place = std::move(place);
     hub.program = launch_hub(arguments);
     const auto after = [&](const std::string& lead) {
       return hub.program->wait_for_line(lead).substr(lead.size());
@@ -238,9 +243,14 @@ struct home {
     return hub;
   }
 
-  // The same data, another process.
-  running_hub start_hub_again(const running_hub& before, int port = 0) const {
-    running_hub hub = start_hub({}, port);
+  // One that ends and comes back where it was.
+  running_hub start_hub_to_return() const {
+    return start_hub({"--make-model", "spirals"}, std::make_shared<const bound_socket>());
+  }
+
+  // The same data, another process, and the same place if it has one.
+  running_hub start_hub_again(const running_hub& before) const {
+    running_hub hub = start_hub({}, before.place);
     hub.model = before.model;
     return hub;
   }

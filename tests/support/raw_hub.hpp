@@ -52,8 +52,7 @@ class raw_hub {
   ~raw_hub() { stop(); }
 
   void start() {
-    server_.emplace([this](raw_server::connection& client) { serve(client); }, tls_, port_);
-    port_ = server_->port();
+    server_.emplace([this](raw_server::connection& client) { serve(client); }, tls_, port());
   }
 
   // Cuts every connection wherever it is, as when the power goes.
@@ -62,9 +61,9 @@ class raw_hub {
     server_.reset();
   }
 
-  int port() const { return port_; }
+  int port() const { return place_.port(); }
   std::string root() const {
-    return (tls_ ? "https" : "http") + std::string("://127.0.0.1:") + std::to_string(port_);
+    return (tls_ ? "https" : "http") + std::string("://127.0.0.1:") + std::to_string(port());
   }
 
   // From now on no POST is answered, until release().
@@ -140,7 +139,7 @@ class raw_hub {
   std::size_t held_ = 0;
   std::size_t answered_ = 0;
   std::size_t refused_ = 0;
-  int port_ = 0;
+  const bound_socket place_;  // also while there is no server
   std::optional<raw_server> server_;
 };
 

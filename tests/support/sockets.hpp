@@ -101,22 +101,24 @@ inline sockaddr_in loopback_address(int port) {
   return out;
 }
 
-// A socket that listens on 127.0.0.1, at a port that the system picks unless one is given.
-class listening_socket {
+// Holds a port of 127.0.0.1, which the system picks unless one is given. Whoever connects there is
+// refused, and no other program gets it by chance; but who asks for just this one may listen there, on
+// all systems but Windows.
+class bound_socket {
  public:
-  explicit listening_socket(int backlog, int port = 0) : socket_(open_socket()) {
+  explicit bound_socket(int port = 0) : socket_(open_socket()) {
     let_port_be_used_again(socket_);
     sockaddr_in address = loopback_address(port);
     socklen_t size = sizeof address;
     auto* const generic = reinterpret_cast<sockaddr*>(&address);
     if (socket_ == no_socket || ::bind(socket_, generic, size) != 0 ||
-        ::listen(socket_, backlog) != 0 || ::getsockname(socket_, generic, &size) != 0)
-      throw std::runtime_error("no socket can listen on 127.0.0.1");
+        ::getsockname(socket_, generic, &size) != 0)
+      throw std::runtime_error("no socket can have this port of 127.0.0.1");
     port_ = ntohs(address.sin_port);
   }
-  listening_socket(const listening_socket&) = delete;
-  listening_socket& operator=(const listening_socket&) = delete;
-  ~listening_socket() {
+  bound_socket(const bound_socket&) = delete;
+  bound_socket& operator=(const bound_socket&) = delete;
+  ~bound_socket() {
     if (socket_ != no_socket) close_socket(socket_);
   }
 
@@ -126,6 +128,14 @@ class listening_socket {
  private:
   socket_handle socket_;
   int port_ = 0;
+};
+
+class listening_socket : public bound_socket {
+ public:
+  explicit listening_socket(int backlog, int port = 0) : bound_socket(port) {
+    if (::listen(descriptor(), backlog) != 0)
+      throw std::runtime_error("no socket can listen on 127.0.0.1");
+  }
 };
 
 // Lets whoever waits for a client of this socket return.
