@@ -8,9 +8,10 @@
 #
 #   clang++       every file is compiled alone, with all warnings as errors, but those that the cell asan
 #                 compiles so
-#   libc++        clang++ with libc++: the tests without a network are linked and run, and the simulator's
-#                 seeds do the same as when g++ has compiled them. Debian's libcpp-httplib.so is built with
-#                 libstdc++, so that nothing that needs it can be linked with libc++
+#   libc++        clang++ with libc++: the tests without a network are linked and run, and the
+#                 simulator's seeds do the same as when g++ has compiled them. Debian's
+#                 libcpp-httplib.so is built with libstdc++, so that nothing that needs it can be linked
+#                 with libc++
 #   switches      every template of the header instantiated, whole, with HUB_SESSION_NO_HTTPLIB, with
 #                 HUB_SESSION_NO_OPENSSL and with HUB_SESSION_INTERFACE_ONLY, under -fno-rtti, with g++
 #                 and with libc++; what the header does to the file that includes it and what must not
