@@ -10636,8 +10636,10 @@ class session_base : public training_callbacks {
   virtual std::chrono::local_seconds local_now() const = 0;
   virtual void wake(std::size_t task) noexcept = 0;
   virtual bool wait(time_point until, const std::function<bool()>& done) = 0;
-  // Gives up what the lane has in flight. The next two are called under the mutex.
+  // Gives up what the lane has in flight. The next three are called under the mutex.
   virtual void cancel_request(lane which) noexcept = 0;
+  // Whether what the lane has in flight is a file.
+  virtual bool sends_file(lane which) const noexcept = 0;
   virtual std::string agent_id() const = 0;
   // What the protocol makes of the machine's figures, "" for nothing.
   virtual std::string encode_figures(const system_figures& figures) const = 0;
@@ -10767,13 +10769,25 @@ class session_base : public training_callbacks {
     tell([](engine& decide, time_point) { decide.handle_stop(); });
   }
 
-  // Says that the training did not end as it should, if the protocol has a word for that.
-  void fail_training(std::string why) {
+  // Says that the training did not end as it should, if the protocol has a word for that. A file on its
+  // way is cut. Anything else the server may have, and take up after the last word if nobody waits for
+  // its answer: so it is waited for, up to half of the time.
+  void fail_training(std::string why, time_point deadline) {
     if (!traits_.completes || ending_said_.exchange(true)) return;
     finish_console();
     end_run({.failure = std::move(why)}, std::nullopt);
-    for (const lane other : all_lanes)
-      if (!role_of(other).outlasts_failure) cancel(other);
+    const auto is_cut = [](lane each) { return !role_of(each).outlasts_failure; };
+    {
+      const std::lock_guard lock(mutex_);
+      for (const lane each : all_lanes)
+        if (is_cut(each) && engine_.in_flight(each) && sends_file(each)) cancel_request(each);
+    }
+    wait_until(later(now(), (deadline - now()) / 2), [&](const engine& decide) {
+      return std::none_of(all_lanes.begin(), all_lanes.end(),
+                          [&](lane each) { return is_cut(each) && decide.in_flight(each); });
+    });
+    for (const lane each : all_lanes)
+      if (is_cut(each)) cancel(each);
   }
 
   // When a lane is called again, as far as is known outside it.
@@ -10892,7 +10906,7 @@ class session_base : public training_callbacks {
       const bool ends_program = machine::signal_relay::ends_program(number);
       if (ends_program) tell_ending_without_model(deadline);
       if (traits_.completes && !goes_on_ && ends_program) {
-        fail_training("Signal " + std::to_string(number) + " ended the training.");
+        fail_training("Signal " + std::to_string(number) + " ended the training.", deadline);
         wait_until(deadline, [](const engine& decide) { return decide.done(); });
         return;
       }
@@ -11275,14 +11289,16 @@ class basic_training_session final : public session_base {
   // end that waited for a final model is told without one.
   ~basic_training_session() override {
     if (!live()) return;
+    const time_point deadline = later(now(), options_.limits.shutdown_deadline);
     guarded([&] {
-      tell_ending_without_model(later(now(), options_.limits.shutdown_deadline));
+      tell_ending_without_model(deadline);
       if (goes_on_) return;
       fail_training(std::uncaught_exceptions() > exceptions_before_
                         ? "An exception ended the training."
-                        : "The program ended before the training did.");
+                        : "The program ended before the training did.",
+                    deadline);
     });
-    shut_down(options_.limits.shutdown_deadline);
+    shut_down(std::max(deadline - now(), duration::zero()));
   }
 
   // Makes a model for a run that HUB does not know yet, and returns its id for the constructor.
@@ -11368,8 +11384,8 @@ class basic_training_session final : public session_base {
   using startup = detail::startup<Protocol, Transport, Clock, Sleeper>;
   static constexpr unsigned runs_of_a_name_max = 100;  // that are not finished, in one spool
 
-  // What goes on in a lane. `transport`, `sent`, `pending` and `due` are the lane's own; `cancelled` is
-  // guarded by mutex_.
+  // What goes on in a lane. `transport`, `sent`, `pending` and `due` are the lane's own; `cancelled` and
+  // `sends_file` are guarded by mutex_.
   struct driver {
     std::optional<Transport> transport = {};
     std::optional<order> sent = {};  // and not answered yet
@@ -11377,6 +11393,7 @@ class basic_training_session final : public session_base {
     time_point due = {};
     std::uint64_t token_number = 0;  // of the token that it was sent with
     bool cancelled = false;
+    bool sends_file = false;  // what was sent last
   };
 
   driver& driver_of(lane which) { return drivers_[static_cast<std::size_t>(which)]; }
@@ -11395,6 +11412,9 @@ class basic_training_session final : public session_base {
     driver_of(which).cancelled = true;
     driver_of(which).transport->cancel();
     sleeper_.wake(static_cast<std::size_t>(which));
+  }
+  bool sends_file(lane which) const noexcept override {
+    return drivers_[static_cast<std::size_t>(which)].sends_file;
   }
   std::string agent_id() const override {
     if constexpr (requires { run_.agent_id; })
@@ -11623,6 +11643,8 @@ class basic_training_session final : public session_base {
       next = engine_.poll(which, clock_.now());
       scheduled(which) = next ? time_point::min() : engine_.deadline(which);
       if (!next) return scheduled(which);
+      at.sends_file =
+          std::holds_alternative<upload_order>(next->content) && Protocol::sends_file(next->so_far);
     }
     at.sent = std::move(next);
     at.pending = perform(which, run, *at.sent, std::move(system));

@@ -726,6 +726,42 @@ TEST_CASE("a failure is told last: no upload is begun any more, and none is wait
   CHECK(in.model().ending["error"] == "The program ended before the training did.");
 }
 
+// When the Platform was asked where to put a file, and when it heard that the training failed, where the
+// program ended in between.
+std::pair<hub::time_point, hub::time_point> asked_and_failed(scene& in, hub::duration latency) {
+  hub::session_options with = in.platform_options();
+  with.rate_limits.checkpoint = 0s;
+  {
+    session at = in.start(in.run, with);
+    at.on_fit_epoch_end(0, {{"loss", 1}});
+    in.advance(10s);
+    in.platform.latency = latency;
+    at.on_model_save(0, in.folder.write("last.pt", "weights"), false);
+    in.advance(1ms);
+    in.platform.latency = {};
+  }
+  const auto moment = [&](endpoint which) {
+    const auto& all = in.platform.requests();
+    return std::find_if(all.rbegin(), all.rend(),
+                        [&](const auto& each) { return each.to == which; })
+        ->at;
+  };
+  CHECK(in.model().state == platform_state::failed);
+  return {moment(endpoint::upload), moment(endpoint::training_failed)};
+}
+
+TEST_CASE("a failure is told once what the Platform was asked before is answered") {
+  scene in;
+  const auto [asked, failed] = asked_and_failed(in, 200ms);
+  CHECK(failed == asked + 200ms);
+}
+
+TEST_CASE("a failure waits for an answer no longer than half of what time there is") {
+  scene in;
+  const auto [asked, failed] = asked_and_failed(in, 20s);
+  CHECK(failed == asked + 1ms + 1s);
+}
+
 TEST_CASE("figures of the machine go with each epoch and with each sign of life") {
   scene in;
   hub::session_options with = in.platform_options();
