@@ -1021,7 +1021,10 @@ def walks_as_a_new_user(world):
         page.click('a[href$="files/best.pt"]')
         found = wait_for('the model', lambda: next(iter(set(page.downloads.glob('best*.pt')) - earlier), None))
         assert run.returncode == 0 and found.read_bytes() == (out['run'] / 'best.pt').read_bytes()
-        wait_for('the other one to end', lambda: model.poll() is not None)
+        while model.poll() is None:  # as long as that takes, where it goes on
+            reached = rows()['model']['epoch']
+            wait_for('the other one to go on, or to end',
+                     lambda: model.poll() is not None or rows()['model']['epoch'] > reached)
         assert model.returncode == 0
 
         ended = rows()
